@@ -1,0 +1,32 @@
+"""The words that every file shares.
+
+- *agent*: one of N learners with its own parameters and private data.
+- *stacked*: a pytree whose every leaf leads with the *agent axis*, shape ``(N, ...)``. ``params``,
+  ``grads`` and ``updates`` are stacked everywhere unless a docstring says "of one agent".
+- *mixing matrix* Π: ``Π[j, l]`` is the weight that agent j (the receiver, a row) gives to agent l
+  (the sender, a column).
+- *mixer*: a plain function ``mix(tree, step=0)`` that replaces every agent's leaves by a weighted
+  mean over its neighbours. It holds no state; a time-varying one reads ``step``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+
+import jax.typing
+import optax
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Int
+
+Params: TypeAlias = optax.Params
+ScalarOrSchedule: TypeAlias = jax.typing.ArrayLike | optax.Schedule
+
+
+@runtime_checkable
+class Mixer(Protocol):
+    """Mixes a stacked pytree: ``mixed[j] = Σ_l Π[j, l] tree[l]``, leaf by leaf."""
+
+    def __call__(self, tree: Params, step: int | Int[Array, ""] = 0) -> Params:
+        """Returns the mixed tree, with the structure, shapes and dtypes of ``tree``."""
+        ...

@@ -1,0 +1,163 @@
+"""The agent axis: putting it on, taking it off, and mapping one agent's function over it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.extend.core import jaxprs_in_params
+
+from cdjax._checks import check_num_agents, stacked_size
+from cdjax._types import Params
+
+if TYPE_CHECKING:
+    from jax.extend.core import Jaxpr
+    from jaxtyping import Array
+
+PLANS = ("auto", "vmap", "map", "unroll")
+
+# On a CPU, agents that read more bytes than this each are faster one after another: beyond it
+# their parameters and activations together no longer fit in the cache.
+_MAP_BYTES = 1 << 20
+
+
+def replicate(params: Params, num_agents: int) -> Params:
+    """Gives every agent the same parameters: the leading agent axis.
+
+    Args:
+        params: a pytree of one agent, leaves of shape ``(...)``.
+        num_agents: the number of agents N.
+
+    Returns:
+        The stacked tree, leaves of shape ``(N, ...)``.
+
+    Raises:
+        ValueError: if ``num_agents`` is not a whole number of at least 1.
+
+    Example::
+
+        params = cdjax.replicate(model.init(key, example), 16)
+    """
+    check_num_agents(num_agents)
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_agents, *jnp.shape(x))), params)
+
+
+def mean_params(params: Params) -> Params:
+    r"""The mean over agents, :math:`\bar{x} = \frac{1}{N} \sum_j x^j`.
+
+    Sums in float32 at least. Leaves that are not floating point are agent 0's.
+
+    Args:
+        params: a stacked tree, leaves of shape ``(N, ...)``.
+
+    Returns:
+        The tree of one agent, leaves of shape ``(...)``.
+
+    Raises:
+        ValueError: if the leaves disagree about the number of agents.
+    """
+    stacked_size(params)
+
+    def mean(x: Array) -> Array:
+        return jnp.mean(x, axis=0) if jnp.issubdtype(x.dtype, jnp.inexact) else x[0]
+
+    return jax.tree.map(mean, params)
+
+
+def agent_map(fn: Callable[..., Any], *, plan: str = "auto") -> Callable[..., Any]:
+    """Maps a function of one agent over the leading agent axis of all its arguments.
+
+    Every plan computes the same values, up to rounding:
+
+    - ``vmap``: all agents at once, ``jax.vmap``;
+    - ``map``: one agent after another in a compiled loop, ``jax.lax.map``; the activations of one
+      agent alone are in memory;
+    - ``unroll``: the function once an agent in the compiled program; compile time grows with N;
+    - ``auto``: ``vmap`` on accelerators. On a CPU, where XLA's own convolution is slow both under
+      ``vmap`` and in loops, ``unroll`` for a function that contains one; ``map`` for agents of more
+      than 1 MiB each; else ``vmap``.
+
+    Args:
+        fn: a function of one agent, on pytrees of arrays.
+        plan: ``auto``, ``vmap``, ``map`` or ``unroll``.
+
+    Returns:
+        The function on stacked trees; its results are stacked too.
+
+    Raises:
+        ValueError: if the plan is unknown or the arguments disagree about the number of agents.
+
+    Example::
+
+        losses, grads = cdjax.agent_map(jax.value_and_grad(loss_fn))(params, batch)
+    """
+    if plan not in PLANS:
+        raise ValueError(f"plan is {plan!r}; expected one of {', '.join(PLANS)}")
+
+    def mapped(*args: Any) -> Any:
+        num_agents = stacked_size(args)
+        match _choose_plan(fn, args) if plan == "auto" else plan:
+            case "vmap":
+                return jax.vmap(fn)(*args)
+            case "map":
+                return jax.lax.map(lambda one_agent: fn(*one_agent), args)
+            case _:
+                results = [fn(*jax.tree.map(lambda x: x[j], args)) for j in range(num_agents)]  # noqa: B023
+                return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
+
+    return mapped
+
+
+def per_agent(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """Runs an optax transformation in every agent for itself.
+
+    Transformations that work element by element (SGD, momentum, Adam) need it not. Those that
+    reduce over whole leaves or trees (clipping by the global norm, LAMB, LARS, Adafactor) see the
+    agent axis as one more axis of the parameters and couple the agents; this maps them over it.
+    Consensus stays outside.
+
+    Args:
+        tx: an optax transformation for one agent.
+
+    Returns:
+        The transformation on stacked trees. Every leaf of its state leads with the agent axis; it
+        hands extra arguments on to ``tx``, the same to every agent.
+
+    Example::
+
+        local = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1))
+        tx = optax.chain(cdjax.per_agent(local), cdjax.consensus(mix))
+    """
+    tx = optax.with_extra_args_support(tx)
+
+    def update(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, optax.OptState]:
+        return jax.vmap(lambda u, s, p: tx.update(u, s, p, **extra_args))(updates, state, params)
+
+    return optax.GradientTransformationExtraArgs(jax.vmap(tx.init), update)
+
+
+def _choose_plan(fn: Callable[..., Any], args: tuple[Any, ...]) -> str:
+    if jax.default_backend() != "cpu":
+        return "vmap"
+    one_agent = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), args)
+    if _has_convolution(jax.make_jaxpr(fn)(*one_agent).jaxpr):
+        return "unroll"
+    num_bytes = sum(np.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(one_agent))
+    return "map" if num_bytes > _MAP_BYTES else "vmap"
+
+
+def _has_convolution(jaxpr: Jaxpr) -> bool:
+    return any(
+        eqn.primitive.name == "conv_general_dilated"
+        or any(map(_has_convolution, jaxprs_in_params(eqn.params)))
+        for eqn in jaxpr.eqns
+    )

@@ -1,0 +1,90 @@
+"""What to watch while agents train: disagreement, spread, and bytes on the wire."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cdjax._checks import check_stacked, stacked_size
+from cdjax._types import Params
+from cdjax.topology import Topology
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
+
+class AgentStatistics(NamedTuple):
+    """A metric's mean, extremes and (population) variance over the agents."""
+
+    mean: Float[Array, ""]
+    min: Float[Array, ""]
+    max: Float[Array, ""]
+    variance: Float[Array, ""]
+
+
+def consensus_distance(params: Params) -> Float[Array, ""]:
+    r"""The root mean square distance of the agents from their mean.
+
+    .. math:: \Xi = \sqrt{\frac{1}{N} \sum_j \| x^j - \bar{x} \|^2}
+
+    The sum runs over all floating-point leaves together and is taken in float32 at least.
+
+    Args:
+        params: a stacked tree, leaves of shape ``(N, ...)``.
+
+    Returns:
+        A scalar, in the units of the parameters; 0 in consensus.
+
+    Raises:
+        ValueError: if the leaves disagree about the number of agents.
+
+    Reference: Kong et al. (2021), *Consensus Control for Decentralized Deep Learning*,
+    arXiv:2102.04828, eq. 2.
+    """
+    num_agents = stacked_size(params)
+
+    def squared_distance(x: Array) -> Array:
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        return jnp.sum(jnp.square(jnp.abs(x - jnp.mean(x, axis=0, keepdims=True))))
+
+    leaves = [x for x in jax.tree.leaves(params) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    total = sum((squared_distance(x) for x in leaves), start=jnp.zeros([]))
+    return jnp.sqrt(total / num_agents)
+
+
+def agent_statistics(values: Float[Array, " agents"]) -> AgentStatistics:
+    """The mean, extremes and variance of a metric over the agents.
+
+    Args:
+        values: one number an agent, shape (N,).
+
+    Returns:
+        Four scalars. The variance divides by N.
+    """
+    return AgentStatistics(jnp.mean(values), jnp.min(values), jnp.max(values), jnp.var(values))
+
+
+def bytes_sent(params: Params, topology: Topology) -> int:
+    """The bytes that all agents together send in one mix over the topology.
+
+    Every agent sends its own floating-point leaves once to each agent that weighs them.
+
+    Args:
+        params: a stacked tree (or its shapes and dtypes), leaves of shape ``(N, ...)``.
+        topology: the graph; every non-zero off the diagonal of Π is a message.
+
+    Returns:
+        Bytes a step: messages times the bytes of one agent's parameters.
+
+    Raises:
+        ValueError: if a leaf's leading axis is not the topology's number of agents.
+    """
+    check_stacked(params, topology.num_agents)
+    off_diagonal = ~np.eye(topology.num_agents, dtype=bool)
+    messages = np.count_nonzero(topology.mixing_matrix[off_diagonal])
+    leaves = [x for x in jax.tree.leaves(params) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    one_agent = sum(x.size * x.dtype.itemsize for x in leaves) // topology.num_agents
+    return int(messages) * one_agent

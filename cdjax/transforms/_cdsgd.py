@@ -1,0 +1,41 @@
+"""CDSGD: consensus-based distributed SGD.
+
+Jiang, Balu, Hegde, Sarkar, *Collaborative Deep Learning in Fixed Topology Networks*, NIPS 2017,
+arXiv:1706.07880, Algorithm 1.
+"""
+
+from __future__ import annotations
+
+import optax
+
+from cdjax._checks import check_range
+from cdjax._types import Mixer, ScalarOrSchedule
+from cdjax.transforms._consensus import consensus
+
+
+def cdsgd(learning_rate: ScalarOrSchedule, mix: Mixer) -> optax.GradientTransformation:
+    r"""Consensus-based distributed SGD.
+
+    .. math:: x^+ = \Pi x - \alpha \, g(x)
+
+    The gradient is taken at ``x``, not at :math:`\Pi x`; for that order see
+    :func:`adapt_then_combine`.
+
+    Args:
+        learning_rate: the step size :math:`\alpha`, a number or a schedule of the step.
+        mix: a mixer, ``mix(tree, step) -> tree`` on stacked trees.
+
+    Returns:
+        An optax transformation; its ``update`` needs ``params``.
+
+    Raises:
+        ValueError: if the learning rate is negative or not finite.
+
+    Example::
+
+        tx = cdjax.cdsgd(0.01, cdjax.mixing.auto(cdjax.topology.ring(16)))
+
+    Reference: Jiang et al. (2017), eq. 5.
+    """
+    check_range("learning_rate", learning_rate, low=0)
+    return optax.chain(optax.sgd(learning_rate), consensus(mix))

@@ -1,0 +1,117 @@
+"""The two orders in which any optax optimizer becomes a decentralized one.
+
+Jiang, Balu, Hegde, Sarkar, *Collaborative Deep Learning in Fixed Topology Networks*, NIPS 2017,
+arXiv:1706.07880: mixing and gradient both at ``x`` (:func:`consensus`).
+
+Chen, Sayed, *Diffusion Adaptation Strategies for Distributed Optimization and Learning over
+Networks*, IEEE Trans. Signal Processing 2012, arXiv:1111.0034: first adapt, then combine
+(:func:`adapt_then_combine`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax.numpy as jnp
+import optax
+
+from cdjax._checks import check_params
+from cdjax._types import Mixer, Params
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Int
+
+
+class ConsensusState(NamedTuple):
+    """State of :func:`consensus`: the step, which time-varying mixers read."""
+
+    step: Int[Array, ""]
+
+
+class AdaptThenCombineState(NamedTuple):
+    """State of :func:`adapt_then_combine`: the step and the inner optimizer's state."""
+
+    step: Int[Array, ""]
+    inner: optax.OptState
+
+
+def consensus(mix: Mixer) -> optax.GradientTransformation:
+    r"""Adds the consensus displacement :math:`\Pi x - x` to the updates.
+
+    Chained after an optimizer with updates :math:`u` it gives :math:`x^+ = \Pi x + u`; after
+    ``optax.sgd`` that is CDSGD: gradient and mixing both at ``x``. It goes last in a chain, behind
+    whatever scales by the learning rate.
+
+    After ``optax.sgd(learning_rate, momentum=...)`` the momentum lies *outside* of consensus: its
+    buffer holds no consensus displacement, and the iterates end at CDSGD's fixed point for the step
+    :math:`\alpha / (1 - \mu)`, with a :math:`1 / (1 - \mu)` larger disagreement. For momentum
+    inside of consensus, as in the paper's Algorithms 2 and 3, see :func:`cdmsgd`.
+
+    Args:
+        mix: a mixer, ``mix(tree, step) -> tree`` on stacked trees.
+
+    Returns:
+        An optax transformation; its ``update`` needs ``params``.
+
+    Example::
+
+        tx = optax.chain(optax.adamw(1e-3), cdjax.consensus(mix))
+
+    Reference: Jiang et al. (2017), eq. 5.
+    """
+
+    def init(params: Params) -> ConsensusState:
+        del params
+        return ConsensusState(step=jnp.zeros([], jnp.int32))
+
+    def update(
+        updates: optax.Updates, state: ConsensusState, params: Params | None = None
+    ) -> tuple[optax.Updates, ConsensusState]:
+        check_params(params, "consensus")
+        displacement = optax.tree.sub(mix(params, state.step), params)  # Πx − x
+        updates = optax.tree.add(updates, displacement)
+        return updates, ConsensusState(step=optax.safe_increment(state.step))
+
+    return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
+
+
+def adapt_then_combine(
+    inner: optax.GradientTransformation, mix: Mixer
+) -> optax.GradientTransformationExtraArgs:
+    r"""Steps with an optimizer first and mixes the result: :math:`x^+ = \Pi (x + u)`.
+
+    With ``optax.sgd`` as the inner optimizer this is adapt-then-combine diffusion, and D-PSGD as it
+    is usually coded. Its fixed point differs from that of :func:`consensus`.
+
+    Args:
+        inner: any optax optimizer with updates :math:`u`.
+        mix: a mixer, ``mix(tree, step) -> tree`` on stacked trees.
+
+    Returns:
+        An optax transformation; its ``update`` needs ``params`` and hands extra arguments on to
+        ``inner``.
+
+    Example::
+
+        tx = cdjax.adapt_then_combine(optax.adamw(1e-3), mix)
+
+    Reference: Chen & Sayed (2012), eqs. 16 and 17.
+    """
+    inner = optax.with_extra_args_support(inner)
+
+    def init(params: Params) -> AdaptThenCombineState:
+        return AdaptThenCombineState(step=jnp.zeros([], jnp.int32), inner=inner.init(params))
+
+    def update(
+        updates: optax.Updates,
+        state: AdaptThenCombineState,
+        params: Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, AdaptThenCombineState]:
+        check_params(params, "adapt_then_combine")
+        updates, inner_state = inner.update(updates, state.inner, params, **extra_args)
+        combined = mix(optax.apply_updates(params, updates), state.step)  # Π(x + u)
+        updates = optax.tree.sub(combined, params)
+        return updates, AdaptThenCombineState(optax.safe_increment(state.step), inner_state)
+
+    return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,50 @@
+"""Weights the agents' objectives, for data sets of unequal sizes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from cdjax._checks import check_stacked
+from cdjax._types import Params
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
+
+def scale_by_agent(weights: Float[Array, " agents"]) -> optax.GradientTransformation:
+    r"""Multiplies agent j's gradient by a weight :math:`w_j`.
+
+    With :math:`w_j = N n_j / n` for agents with :math:`n_j` of all :math:`n` samples, the agents
+    together minimise the mean loss over all samples, instead of the mean of their mean losses.
+
+    Args:
+        weights: one weight an agent, shape (N,).
+
+    Returns:
+        An optax transformation, to go first in a chain.
+
+    Raises:
+        ValueError: if the weights are not a vector.
+
+    Example::
+
+        tx = optax.chain(cdjax.scale_by_agent(sizes / sizes.mean()), cdjax.cdsgd(0.01, mix))
+
+    Reference: Jiang et al. (2017), eq. 2.
+    """
+    if jnp.ndim(weights) != 1:
+        raise ValueError(f"weights has shape {jnp.shape(weights)}; expected one number an agent")
+
+    def scale(g: Array) -> Array:
+        return g * jnp.asarray(weights, g.dtype).reshape(-1, *[1] * (g.ndim - 1))
+
+    def update(updates: optax.Updates, params: Params | None = None) -> optax.Updates:
+        del params
+        check_stacked(updates, jnp.size(weights), holder="weights")
+        return jax.tree.map(scale, updates)
+
+    return optax.stateless(update)  # pyright: ignore[reportArgumentType]

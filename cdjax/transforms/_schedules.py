@@ -1,0 +1,48 @@
+"""Step sizes that the theory of consensus asks for and optax does not have."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import jax.numpy as jnp
+import optax
+
+from cdjax._checks import check_range
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int
+
+
+def diminishing_schedule(
+    init_value: float, *, power: float = 0.6, offset: float = 100.0
+) -> optax.Schedule:
+    r"""A step size that falls from ``init_value`` towards zero, slowly enough to converge.
+
+    .. math:: \alpha_k = \frac{\Theta}{k^\varepsilon + t}, \qquad \Theta = t \, \alpha_0
+
+    Args:
+        init_value: :math:`\alpha_0`, the step size at step 0.
+        power: :math:`\varepsilon` in (0.5, 1]: the sum of the steps diverges, that of their squares
+            does not.
+        offset: :math:`t > 0`; the step size has halved when :math:`k^\varepsilon = t`.
+
+    Returns:
+        An optax schedule, a function of the step :math:`k`.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Example::
+
+        tx = cdjax.cdsgd(cdjax.diminishing_schedule(0.1), mix)
+
+    Reference: Jiang et al. (2017), eq. 19 and Theorem 3.
+    """
+    check_range("init_value", init_value, low=0)
+    check_range("power", power, low=0.5, high=1, low_open=True)
+    check_range("offset", offset, low=0, low_open=True)
+
+    def schedule(step: int | Int[Array, ""]) -> Float[Array, ""]:
+        return init_value * offset / (jnp.asarray(step, jnp.result_type(float)) ** power + offset)
+
+    return schedule

@@ -1,0 +1,34 @@
+"""Eight virtual CPU devices, strict JAX settings, and runtime shape checks of cdjax itself."""
+
+import os
+
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import typing
+
+import flax.linen  # noqa: F401
+import jax
+import networkx  # noqa: F401
+import optax  # noqa: F401
+import pytest
+from jaxtyping import install_import_hook
+
+import tests.typechecker  # noqa: F401
+
+# cdjax imports jaxtyping for the type checker alone; here the checker needs the names to exist.
+typing.TYPE_CHECKING = True
+with install_import_hook("cdjax", "tests.typechecker.typechecker"):
+    import cdjax  # noqa: F401
+typing.TYPE_CHECKING = False
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def x64():
+    """Float64 for the tests of mathematics."""
+    with jax.enable_x64(True):
+        yield

@@ -1,0 +1,167 @@
+"""One table that every transformation joins with a row: what optax users expect of any of them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import cdjax
+from cdjax import mixing, topology
+from tests.trees import assert_trees_close, random_stacked_tree
+
+NUM_AGENTS = 8
+MIX = mixing.dense(topology.ring(NUM_AGENTS))
+
+# name: (a function from a learning rate to the transformation, whether it mixes parameters)
+TABLE = {
+    "cdsgd": (lambda lr: cdjax.cdsgd(lr, MIX), True),
+    "cdmsgd": (lambda lr: cdjax.cdmsgd(lr, MIX), True),
+    "cdmsgd-polyak": (lambda lr: cdjax.cdmsgd(lr, MIX, nesterov=False), True),
+    "consensus after adam": (lambda lr: optax.chain(optax.adam(lr), cdjax.consensus(MIX)), True),
+    "adapt_then_combine": (lambda lr: cdjax.adapt_then_combine(optax.sgd(lr), MIX), True),
+    "per_agent": (
+        lambda lr: cdjax.per_agent(optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(lr))),
+        False,
+    ),
+    "scale_by_agent": (
+        lambda lr: optax.chain(cdjax.scale_by_agent(jnp.arange(8.0)), optax.sgd(lr)),
+        False,
+    ),
+}
+
+
+@pytest.fixture(params=TABLE)
+def make(request):
+    return TABLE[request.param][0]
+
+
+def gradient(params):
+    return jax.tree.map(lambda x: x - 1, params)
+
+
+def step_of(tx):
+    def step(params, state):
+        updates, state = tx.update(gradient(params), state, params)
+        return optax.apply_updates(params, updates), state
+
+    return step
+
+
+def run(step, params, state, num_steps=5):
+    for _ in range(num_steps):
+        params, state = step(params, state)
+    return params, state
+
+
+def test_jit_changes_nothing(make):
+    tx, params = make(0.1), random_stacked_tree(NUM_AGENTS)
+    plain = run(step_of(tx), params, tx.init(params))
+    jitted = run(jax.jit(step_of(tx)), params, tx.init(params))
+    assert_trees_close(jitted, plain)
+
+
+def test_ten_steps_are_one_trace(make):
+    tx, params, traces = make(0.1), random_stacked_tree(NUM_AGENTS), []
+    step = jax.jit(lambda p, s: (traces.append(0), step_of(tx)(p, s))[1])
+    run(step, params, tx.init(params), 10)
+    assert len(traces) == 1
+
+
+def test_scan_equals_a_python_loop(make):
+    tx, params = make(0.1), random_stacked_tree(NUM_AGENTS)
+    body = lambda carry, _: (step_of(tx)(*carry), None)  # noqa: E731
+    scanned, _ = jax.lax.scan(body, (params, tx.init(params)), length=5)
+    assert_trees_close(scanned, run(step_of(tx), params, tx.init(params)))
+
+
+def test_a_vmapped_sweep_of_learning_rates_equals_single_runs(make):
+    params, rates = random_stacked_tree(NUM_AGENTS), jnp.array([0.0, 0.01, 0.1])
+
+    def train(rate):
+        tx = make(rate)
+        return run(step_of(tx), params, tx.init(params))[0]
+
+    swept = jax.vmap(train)(rates)
+    single = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[train(float(r)) for r in rates])
+    assert_trees_close(swept, single)
+
+
+def test_a_constant_schedule_equals_the_number(make):
+    params = random_stacked_tree(NUM_AGENTS)
+    number, schedule = make(0.1), make(lambda step: 0.1)
+    expected = run(step_of(number), params, number.init(params))[0]
+    assert_trees_close(run(step_of(schedule), params, schedule.init(params))[0], expected)
+
+
+def test_sharded_over_eight_devices_equals_one_device(make):
+    tx, params = make(0.1), random_stacked_tree(NUM_AGENTS)
+    expected = run(step_of(tx), params, tx.init(params))[0]
+    mesh = jax.make_mesh((8,), ("agents",), axis_types=(AxisType.Auto,))
+    sharded = jax.device_put(params, NamedSharding(mesh, PartitionSpec("agents")))
+    result, _ = run(jax.jit(step_of(tx)), sharded, tx.init(sharded))
+    assert_trees_close(jax.device_get(result), jax.device_get(expected))
+
+
+def test_donated_buffers_are_consumed(make):
+    tx, params = make(0.1), random_stacked_tree(NUM_AGENTS)
+    expected = run(step_of(tx), params, tx.init(params))[0]
+    params = jax.tree.map(jnp.copy, params)
+    result, _ = run(jax.jit(step_of(tx), donate_argnums=(0, 1)), params, tx.init(params))
+    assert params["bias"].is_deleted()
+    assert_trees_close(result, expected)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_keeps_shapes_and_dtypes(make, dtype):
+    tx, params = make(0.1), random_stacked_tree(NUM_AGENTS, dtype=dtype)
+    state = tx.init(params)
+    results = step_of(tx)(params, state)
+    describe = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)  # noqa: E731
+    assert describe(results) == describe((params, state))
+
+
+def test_the_state_is_a_pytree_of_arrays(make):
+    state = make(0.1).init(random_stacked_tree(NUM_AGENTS))
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))
+
+
+@pytest.mark.parametrize("name", [name for name, (_, mixes) in TABLE.items() if mixes])
+def test_missing_params_are_the_same_error(name):
+    params = random_stacked_tree(NUM_AGENTS)
+    tx = TABLE[name][0](0.1)
+    with pytest.raises(ValueError, match=r"mixes parameters: call tx.update\(grads, state, params"):
+        tx.update(gradient(params), tx.init(params))
+
+
+@pytest.mark.parametrize("learning_rate", [np.nan, -0.1, np.inf])
+@pytest.mark.parametrize("transform", [cdjax.cdsgd, cdjax.cdmsgd])
+def test_a_learning_rate_out_of_range_is_named(transform, learning_rate):
+    with pytest.raises(ValueError, match=f"learning_rate is {learning_rate}; it must lie in"):
+        transform(learning_rate, MIX)
+
+
+@pytest.mark.parametrize("momentum", [1.0, -0.1, np.nan])
+def test_a_momentum_out_of_range_is_named(momentum):
+    with pytest.raises(ValueError, match=rf"momentum is {momentum}; it must lie in \[0, 1\)"):
+        cdjax.cdmsgd(0.1, MIX, momentum=momentum)
+
+
+def test_an_identity_matrix_is_independent_runs():
+    mix = mixing.dense(topology.from_matrix(np.eye(NUM_AGENTS), validate=False))
+    params = random_stacked_tree(NUM_AGENTS)
+    tx = optax.chain(optax.adam(0.1), cdjax.consensus(mix))
+    assert_trees_close(
+        run(step_of(tx), params, tx.init(params))[0],
+        run(step_of(optax.adam(0.1)), params, optax.adam(0.1).init(params))[0],
+    )
+
+
+def test_inject_hyperparams_exposes_the_learning_rate():
+    params = random_stacked_tree(NUM_AGENTS)
+    tx = optax.inject_hyperparams(cdjax.cdmsgd, static_args=("mix", "nesterov"))(0.1, mix=MIX)
+    expected = run(step_of(cdjax.cdmsgd(0.1, MIX)), params, cdjax.cdmsgd(0.1, MIX).init(params))[0]
+    result, state = run(step_of(tx), params, tx.init(params))
+    assert_trees_close(result, expected)
+    assert float(state.hyperparams["learning_rate"]) == pytest.approx(0.1)
