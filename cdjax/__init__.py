@@ -16,5 +16,6 @@ from cdjax.transforms import adapt_then_combine as adapt_then_combine
 from cdjax.transforms import cdmsgd as cdmsgd
 from cdjax.transforms import cdsgd as cdsgd
 from cdjax.transforms import consensus as consensus
+from cdjax.transforms import diminishing_schedule as diminishing_schedule
 from cdjax.transforms import eval_params as eval_params
 from cdjax.transforms import scale_by_agent as scale_by_agent

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from cdjax._types import Params
 
@@ -42,10 +43,11 @@ def stacked_size(tree: Params) -> int:
     return num_agents
 
 
-def check_params(params: Params | None, transform: str) -> None:
-    """Raises when ``tx.update`` was called without parameters."""
+def check_params(params: Params | None, transform: str) -> Params:
+    """The parameters; raises when ``tx.update`` was called without."""
     if params is None:
         raise ValueError(f"{transform} mixes parameters: call tx.update(grads, state, params)")
+    return params
 
 
 def check_range(
@@ -58,7 +60,7 @@ def check_range(
     high_open: bool = False,
 ) -> None:
     """Raises unless a concrete ``value`` lies in the range; schedules and traced values pass."""
-    if callable(value) or isinstance(value, jax.core.Tracer):
+    if callable(value) or isinstance(value, Tracer):
         return
     inside = np.isfinite(value) & (value > low if low_open else value >= low)
     inside = inside & (value < high if high_open else value <= high)

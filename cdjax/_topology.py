@@ -238,7 +238,7 @@ def _check_assumption_2(topology: Topology) -> None:
     matrix, graph = topology.mixing_matrix, topology.graph
     _check_connected(graph)
     off_edges = np.abs(matrix) > _TOLERANCE
-    off_edges &= ~nx.to_numpy_array(graph, nodelist=range(len(matrix)), dtype=bool)
+    off_edges &= nx.to_numpy_array(graph, nodelist=range(len(matrix))) == 0
     np.fill_diagonal(off_edges, False)
     if off_edges.any():
         j, k = np.argwhere(off_edges)[0]
@@ -284,5 +284,5 @@ def _abbreviated(agents: list[int]) -> str:
     return f"{{{shown}, ... {len(agents)} agents}}" if len(agents) > 6 else f"{{{shown}}}"
 
 
-def _real(eigenvalue: complex) -> float:
-    return float(np.abs(eigenvalue)) if np.iscomplexobj(eigenvalue) else float(eigenvalue)
+def _real(eigenvalue: np.number) -> float:
+    return float(np.abs(eigenvalue) if np.iscomplexobj(eigenvalue) else np.real(eigenvalue))

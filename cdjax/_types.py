@@ -11,16 +11,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
-import jax.typing
+import jax
 import optax
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Int
 
-Params: TypeAlias = optax.Params
-ScalarOrSchedule: TypeAlias = jax.typing.ArrayLike | optax.Schedule
+# A pytree; Python's types cannot say more.
+Params: TypeAlias = Any
+ScalarOrSchedule: TypeAlias = float | jax.Array | optax.Schedule
 
 
 @runtime_checkable

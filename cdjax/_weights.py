@@ -118,7 +118,7 @@ WEIGHTS: Mapping[str, Callable[[nx.Graph], np.ndarray]] = MappingProxyType(
 
 
 def _adjacency(graph: nx.Graph) -> np.ndarray:
-    return nx.to_numpy_array(graph, nodelist=range(graph.number_of_nodes()), weight=None)
+    return nx.to_numpy_array(graph, nodelist=range(graph.number_of_nodes()))
 
 
 def _with_diagonal(edge_weights: np.ndarray) -> np.ndarray:

@@ -22,6 +22,9 @@ import tests.typechecker  # noqa: F401
 typing.TYPE_CHECKING = True
 with install_import_hook("cdjax", "tests.typechecker.typechecker"):
     import cdjax  # noqa: F401
+    import cdjax.data
+    import cdjax.models
+    import cdjax.training  # noqa: F401
 typing.TYPE_CHECKING = False
 
 jax.config.update("jax_numpy_rank_promotion", "raise")

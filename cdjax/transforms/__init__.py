@@ -9,3 +9,4 @@ from cdjax.transforms._consensus import ConsensusState as ConsensusState
 from cdjax.transforms._consensus import adapt_then_combine as adapt_then_combine
 from cdjax.transforms._consensus import consensus as consensus
 from cdjax.transforms._scale_by_agent import scale_by_agent as scale_by_agent
+from cdjax.transforms._schedules import diminishing_schedule as diminishing_schedule

@@ -99,12 +99,11 @@ def cdmsgd(
     def update(
         updates: optax.Updates, state: CDMSGDState, params: Params | None = None
     ) -> tuple[optax.Updates, CDMSGDState]:
-        check_params(params, "cdmsgd")
-        next_step = optax.safe_increment(state.step)
+        next_step = state.step + 1
         next_lookahead = lookahead_at(next_step)
         alpha, mu = _at(learning_rate, state.step), _at(momentum, state.step)
 
-        iterate = _iterate(params, state)
+        iterate = _iterate(check_params(params, "cdmsgd"), state)
         velocity = jax.tree.map(
             lambda mixed, x, v, g: mixed - x + _like(mu, v) * v - _like(alpha, v) * g,
             mix(iterate, state.step),

@@ -67,10 +67,10 @@ def consensus(mix: Mixer) -> optax.GradientTransformation:
     def update(
         updates: optax.Updates, state: ConsensusState, params: Params | None = None
     ) -> tuple[optax.Updates, ConsensusState]:
-        check_params(params, "consensus")
-        displacement = optax.tree.sub(mix(params, state.step), params)  # Πx − x
+        x = check_params(params, "consensus")
+        displacement = optax.tree.sub(mix(x, state.step), x)  # Πx − x
         updates = optax.tree.add(updates, displacement)
-        return updates, ConsensusState(step=optax.safe_increment(state.step))
+        return updates, ConsensusState(step=state.step + 1)
 
     return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
 
@@ -108,10 +108,10 @@ def adapt_then_combine(
         params: Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, AdaptThenCombineState]:
-        check_params(params, "adapt_then_combine")
-        updates, inner_state = inner.update(updates, state.inner, params, **extra_args)
-        combined = mix(optax.apply_updates(params, updates), state.step)  # Π(x + u)
-        updates = optax.tree.sub(combined, params)
-        return updates, AdaptThenCombineState(optax.safe_increment(state.step), inner_state)
+        x = check_params(params, "adapt_then_combine")
+        updates, inner_state = inner.update(updates, state.inner, x, **extra_args)
+        combined = mix(optax.apply_updates(x, updates), state.step)  # Π(x + u)
+        updates = optax.tree.sub(combined, x)
+        return updates, AdaptThenCombineState(state.step + 1, inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]

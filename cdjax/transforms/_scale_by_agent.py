@@ -12,10 +12,10 @@ from cdjax._checks import check_stacked
 from cdjax._types import Params
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Float
+    from jaxtyping import Array, ArrayLike
 
 
-def scale_by_agent(weights: Float[Array, " agents"]) -> optax.GradientTransformation:
+def scale_by_agent(weights: ArrayLike) -> optax.GradientTransformation:
     r"""Multiplies agent j's gradient by a weight :math:`w_j`.
 
     With :math:`w_j = N n_j / n` for agents with :math:`n_j` of all :math:`n` samples, the agents
@@ -47,4 +47,4 @@ def scale_by_agent(weights: Float[Array, " agents"]) -> optax.GradientTransforma
         check_stacked(updates, jnp.size(weights), holder="weights")
         return jax.tree.map(scale, updates)
 
-    return optax.stateless(update)  # pyright: ignore[reportArgumentType]
+    return optax.stateless(update)

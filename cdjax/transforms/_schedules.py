@@ -10,7 +10,7 @@ import optax
 from cdjax._checks import check_range
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int
+    from jaxtyping import Array, ArrayLike
 
 
 def diminishing_schedule(
@@ -42,7 +42,7 @@ def diminishing_schedule(
     check_range("power", power, low=0.5, high=1, low_open=True)
     check_range("offset", offset, low=0, low_open=True)
 
-    def schedule(step: int | Int[Array, ""]) -> Float[Array, ""]:
+    def schedule(step: ArrayLike) -> Array:
         return init_value * offset / (jnp.asarray(step, jnp.result_type(float)) ** power + offset)
 
     return schedule

@@ -1,0 +1,121 @@
+"""Dealing a data set to agents: who privately holds which samples.
+
+McMahan, Moore, Ramage, Hampson, Agüera y Arcas, *Communication-Efficient Learning of Deep Networks
+from Decentralized Data*, AISTATS 2017, arXiv:1602.05629 (label-sorted shards).
+
+Hsu, Qi, Brown, *Measuring the Effects of Non-Identical Data Distribution for Federated Visual
+Classification*, arXiv:1909.06335 (Dirichlet).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cdjax._checks import check_num_agents, check_range
+
+if TYPE_CHECKING:
+    from jaxtyping import Int
+
+PARTITIONS = ("iid", "dirichlet", "shards", "classes")
+
+
+def partition(
+    labels: Int[np.ndarray, " samples"],
+    num_agents: int,
+    scheme: str = "iid",
+    *,
+    seed: int = 0,
+    alpha: float = 0.5,
+    shards_per_agent: int = 2,
+) -> list[Int[np.ndarray, " subset"]]:
+    """Deals all samples to the agents, each sample to one of them.
+
+    - ``iid``: at random, sizes equal up to one sample;
+    - ``dirichlet``: of every class, agent j gets a share drawn from Dir(α, ..., α) (Hsu et al.);
+    - ``shards``: the samples sorted by label are cut into equal shards, dealt at random (McMahan et
+      al., Section 3);
+    - ``classes``: whole classes, dealt in turn. With more agents than classes, agents that share a
+      class split it.
+
+    Args:
+        labels: the label of every sample, shape (n,).
+        num_agents: N.
+        scheme: ``iid``, ``dirichlet``, ``shards`` or ``classes``.
+        seed: of the deal.
+        alpha: α of ``dirichlet``; the smaller, the further from iid.
+        shards_per_agent: of ``shards``.
+
+    Returns:
+        The indices of each agent's samples, N arrays that are disjoint and cover all samples.
+
+    Raises:
+        ValueError: if an argument is out of its range, or an agent would be left without samples.
+    """
+    check_num_agents(num_agents)
+    if scheme not in PARTITIONS:
+        raise ValueError(f"unknown partition {scheme!r}; expected one of {', '.join(PARTITIONS)}")
+    check_range("alpha", alpha, low=0, low_open=True)
+    if num_agents > len(labels):
+        raise ValueError(f"{num_agents} agents are more than the {len(labels)} samples; give fewer")
+    rng = np.random.default_rng(seed)
+    match scheme:
+        case "iid":
+            parts = np.array_split(rng.permutation(len(labels)), num_agents)
+        case "dirichlet":
+            parts = _dirichlet(labels, num_agents, alpha, rng)
+        case "shards":
+            parts = _shards(labels, num_agents, shards_per_agent, rng)
+        case _:
+            parts = _classes(labels, num_agents, rng)
+    empty = [agent for agent, part in enumerate(parts) if not len(part)]
+    if empty:
+        agents = (
+            f"agent {empty[0]}" if len(empty) == 1 else f"{len(empty)} agents ({empty[0]}, ...)"
+        )
+        raise ValueError(
+            f"partition {scheme!r} leaves {agents} without samples; take fewer agents, another "
+            "seed" + (f", or an alpha above {alpha:g}" if scheme == "dirichlet" else "")
+        )
+    return parts
+
+
+def _dirichlet(
+    labels: np.ndarray, num_agents: int, alpha: float, rng: np.random.Generator
+) -> list[np.ndarray]:
+    pieces = []
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        shares = rng.dirichlet(np.full(num_agents, alpha))
+        cuts = np.rint(np.cumsum(shares)[:-1] * len(members)).astype(int)
+        pieces.append(np.split(members, cuts))
+    return [np.concatenate(mine) for mine in zip(*pieces, strict=True)]
+
+
+def _shards(
+    labels: np.ndarray, num_agents: int, shards_per_agent: int, rng: np.random.Generator
+) -> list[np.ndarray]:
+    num_shards = num_agents * shards_per_agent
+    if shards_per_agent < 1:
+        raise ValueError(f"shards_per_agent is {shards_per_agent}; give at least 1")
+    if num_shards > len(labels):
+        raise ValueError(f"{num_shards} shards are more than the {len(labels)} samples; give fewer")
+    # Shuffled first, so that ties in the stable sort by label fall at random.
+    order = rng.permutation(len(labels))
+    shards = np.array_split(order[np.argsort(labels[order], kind="stable")], num_shards)
+    dealt = rng.permutation(num_shards).reshape(num_agents, shards_per_agent)
+    return [np.concatenate([shards[shard] for shard in mine]) for mine in dealt]
+
+
+def _classes(labels: np.ndarray, num_agents: int, rng: np.random.Generator) -> list[np.ndarray]:
+    classes = rng.permutation(np.unique(labels))
+    members = [rng.permutation(np.flatnonzero(labels == label)) for label in classes]
+    if num_agents <= len(classes):
+        return [np.concatenate(members[agent::num_agents]) for agent in range(num_agents)]
+    parts: list[np.ndarray] = [np.empty(0, int)] * num_agents
+    for number, samples in enumerate(members):
+        holders = range(number, num_agents, len(classes))
+        for agent, part in zip(holders, np.array_split(samples, len(holders)), strict=True):
+            parts[agent] = part
+    return parts

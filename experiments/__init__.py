@@ -1,0 +1,1 @@
+"""Programs over cdjax; run one with ``python -m experiments.cifar10``."""

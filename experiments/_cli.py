@@ -1,0 +1,73 @@
+"""From the command line to a run: options in, one line for an error, an exit code out."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from typing import NoReturn
+
+import tyro
+
+from experiments.config import RunConfig
+
+
+class UsageError(ValueError):
+    """A bad option, in one line that names it and the remedy."""
+
+
+@contextlib.contextmanager
+def blame(option: str) -> Iterator[None]:
+    """Turns the library's errors into usage errors of the option that caused them."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except (ValueError, OSError) as error:
+        raise UsageError(f"{option}: {error}") from error
+
+
+def main(config_class: type[RunConfig], args: Sequence[str] | None = None) -> None:
+    """Parses the options, runs the experiment, exits with 2 on a usage error.
+
+    Args:
+        config_class: the experiment's options.
+        args: command-line arguments; those of the process by default.
+    """
+    config = _parse(config_class, args)
+    # JAX takes seconds to import; --help and misspelled options should not wait for it.
+    from experiments._run import run
+
+    try:
+        run(config)
+    except UsageError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        print("interrupted; the metrics so far are kept", file=sys.stderr)
+        sys.exit(130)
+
+
+def _parse(config_class: type[RunConfig], args: Sequence[str] | None) -> RunConfig:
+    """Tyro's parser, with its boxed errors folded into one line."""
+    captured = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(captured):
+            return tyro.cli(config_class, args=args)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        _fail(_unboxed(captured.getvalue()))
+
+
+def _unboxed(box: str) -> str:
+    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
+    # Below the rule stands help; below "Got errors" the parser's attempts type by type.
+    message = re.split(r"─{3}|Got errors:", " ".join(lines))[0].strip()
+    return message or " ".join(box.split())
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)

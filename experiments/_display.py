@@ -1,0 +1,138 @@
+"""What a person sees in the terminal: the start table, the progress bar, the end table."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from cdjax import metrics
+from experiments._setup import Job
+
+
+def show_start(console: Console, job: Job, folder: Path) -> None:
+    """Prints the notice of a stand-in, if any, and the table of all that the run is made of."""
+    if job.notice:
+        console.print(Panel(job.notice, title="stand-in data", style="bold yellow"))
+    config, dataset, topology = job.config, job.dataset, job.topology
+    num_agents = topology.num_agents
+    num_params = sum(x.size for x in jax.tree.leaves(job.state.params)) // num_agents
+    image = "×".join(map(str, dataset.train_images.shape[1:]))
+    device = jax.devices()[0]
+    _print_table(
+        console,
+        f"{config.algorithm} on {dataset.name}",
+        {
+            "data": f"{dataset.name}: {len(dataset.train_labels):,} training and "
+            f"{len(dataset.test_labels):,} test images, {image}, {dataset.num_classes} classes",
+            "partition": f"{config.partition}: {job.sizes.min():,} to {job.sizes.max():,} samples "
+            "an agent",
+            "topology": f"{topology.name}, {num_agents} agents, {config.weights} weights",
+            "spectrum": f"λ2 = {topology.second_eigenvalue:.6f}, "
+            f"λN = {topology.smallest_eigenvalue:.6f}, gap = {topology.spectral_gap:.6f}",
+            "model": f"{config.model}, {num_params:,} parameters an agent",
+            "algorithm": f"{config.algorithm}, learning rate {config.learning_rate:g} "
+            f"({config.schedule})" + _momentum(job),
+            "steps": f"{job.epochs} epochs × {job.steps_per_epoch} steps, batch {job.batch_size} "
+            "an agent",
+            "sent": f"{_bytes(metrics.bytes_sent(job.state.params, topology))} a step, all agents "
+            "together",
+            "device": f"{len(jax.devices())} × {device.device_kind} ({device.platform})",
+            "folder": str(folder),
+        },
+    )
+
+
+def show_end(console: Console, record: dict[str, Any], folder: Path) -> None:
+    """Prints the table of the last evaluation and where the results lie."""
+    spread = f"{record['test_accuracy_min']:.2%} to {record['test_accuracy_max']:.2%}"
+    _print_table(
+        console,
+        f"after {record['epoch']} epochs ({record['step']} steps) on {record['dataset']}",
+        {
+            "test accuracy": f"{record['test_accuracy_mean']:.2%} mean over agents ({spread})",
+            "of the mean parameters": f"{record['mean_params_test_accuracy']:.2%}",
+            "train accuracy": f"{record['train_accuracy_mean']:.2%}",
+            "loss": f"{record['train_loss_mean']:.4f} train, {record['test_loss_mean']:.4f} test",
+            "consensus distance": f"{record['consensus_distance']:.3e}",
+            "sent": _bytes(record["bytes_sent"]),
+            "time": f"{record['seconds']:.1f} s",
+            "results": ", ".join(
+                str(folder / name) for name in ("config.json", "metrics.jsonl", "curves.png")
+            ),
+        },
+    )
+
+
+def evaluation_line(record: dict[str, Any]) -> str:
+    """One evaluation in one line."""
+    return (
+        f"epoch {record['epoch']:>3}  train loss {record['train_loss_mean']:.4f}  "
+        f"accuracy {record['train_accuracy_mean']:.2%}  test {record['test_accuracy_mean']:.2%} "
+        f"[{record['test_accuracy_min']:.2%}, {record['test_accuracy_max']:.2%}]  "
+        f"distance {record['consensus_distance']:.2e}"
+    )
+
+
+def progress_bar(console: Console) -> Progress:
+    """A bar with the speed, the loss, the accuracy and its spread, and the consensus distance."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TextColumn("{task.fields[speed]}"),
+        TextColumn("{task.fields[metrics]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
+
+
+def speed_text(steps: int, seconds: float, samples_per_step: int) -> str:
+    """The speed since the last update, in steps and samples a second."""
+    return f"{steps / seconds:.1f} steps/s {steps * samples_per_step / seconds:,.0f} samples/s"
+
+
+def metrics_text(losses: np.ndarray, accuracies: np.ndarray, distance: float) -> str:
+    """The live metrics: mean loss, accuracy with its range over the agents, disagreement."""
+    return (
+        f"loss {np.mean(losses):.3f} acc {np.mean(accuracies):.1%} "
+        f"[{np.min(accuracies):.1%}, {np.max(accuracies):.1%}] dist {distance:.1e}"
+    )
+
+
+def config_record(job: Job) -> dict[str, Any]:
+    """All options as they took effect, for config.json."""
+    record = dataclasses.asdict(job.config) | {
+        "agents": job.topology.num_agents,
+        "dataset": job.dataset.name,
+        "batch_size": job.batch_size,
+        "epochs": job.epochs,
+    }
+    return {name: str(v) if isinstance(v, Path) else v for name, v in record.items()}
+
+
+def _momentum(job: Job) -> str:
+    return f", momentum {job.config.momentum:g}" if "cdmsgd" in job.config.algorithm else ""
+
+
+def _print_table(console: Console, title: str, rows: dict[str, str]) -> None:
+    table = Table(title=title, show_header=False, title_justify="left")
+    for row in rows.items():
+        table.add_row(*row)
+    console.print(table)
+
+
+def _bytes(count: float) -> str:
+    units: Sequence[str] = ("B", "kB", "MB", "GB", "TB")
+    exponent = min(len(units) - 1, (len(str(int(count))) - 1) // 3)
+    return f"{count / 1000**exponent:.4g} {units[exponent]}"

@@ -1,0 +1,71 @@
+"""The options of every experiment, with the paper's defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+ALGORITHMS = ("cdmsgd", "cdmsgd-polyak", "cdsgd", "atc")
+SCHEDULES = ("fixed", "diminishing", "cosine")
+MODELS = ("cnn", "mlp", "softmax")
+INITS = ("same", "independent")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Trains agents that hold private data and talk to their graph neighbours only."""
+
+    default_dataset: ClassVar[str] = "digits"
+
+    agents: int | None = None
+    """Number of agents N (default: 5, or as many as the edge list has)."""
+    topology: str = "complete"
+    """A graph family (ring, torus, erdos_renyi, ...) or the path of an edge-list file."""
+    weights: str = "metropolis_hastings"
+    """Mixing weights: metropolis_hastings, uniform, max_degree, laplacian or lazy."""
+    algorithm: str = "cdmsgd"
+    """cdmsgd (Nesterov momentum), cdmsgd-polyak, cdsgd, or atc (SGD, adapt then combine)."""
+    learning_rate: float = 0.01
+    """Step size alpha at the first step."""
+    schedule: str = "fixed"
+    """Step size over time: fixed, diminishing (Theta / (k^power + offset)) or cosine."""
+    decay_power: float = 0.6
+    """The power of the diminishing schedule, in (0.5, 1]."""
+    decay_offset: float = 100.0
+    """The offset of the diminishing schedule, in steps^power."""
+    momentum: float = 0.9
+    """Momentum mu of both cdmsgd forms, in [0, 1)."""
+    batch_size: int | None = None
+    """Samples an agent takes in a step (default: 128; 16 on digits)."""
+    epochs: int | None = None
+    """Passes over all agents' data together (default: 50; 40 on digits)."""
+    partition: str = "iid"
+    """How data is dealt to the agents: iid, dirichlet, shards or classes."""
+    dirichlet_alpha: float = 0.5
+    """Concentration of --partition dirichlet; small is far from iid."""
+    shards_per_agent: int = 2
+    """Label-sorted shards an agent gets from --partition shards."""
+    size_weighted: bool = False
+    """Weigh agent j's loss by N n_j / n, for partitions of unequal sizes."""
+    model: str = "cnn"
+    """cnn (the paper's), mlp or softmax (regression)."""
+    init: str = "same"
+    """Whether agents start from the same parameters or from independent ones."""
+    seed: int = 0
+    """Seed of the partition, the initial parameters and the order of the data."""
+    eval_every: int = 1
+    """Epochs between evaluations."""
+    dataset: str | None = None
+    """cifar10, cifar100, mnist, fashion_mnist or digits (default: the program's own)."""
+    data_dir: Path | None = None
+    """Folder of the data set's archive files, or of tensorflow-datasets' prepared copies."""
+    agent_plan: str = "auto"
+    """How agents share the device: vmap, map, unroll or auto."""
+    out: Path = Path("runs")
+    """Folder in which the run's own folder is made."""
+
+    @property
+    def wanted_dataset(self) -> str:
+        """The data set asked for, or else the program's own."""
+        return self.dataset or self.default_dataset

@@ -1,0 +1,18 @@
+"""CDMSGD on MNIST (the paper's supplement)."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from experiments._cli import main
+from experiments.config import RunConfig
+
+
+@dataclass(frozen=True)
+class Mnist(RunConfig):
+    """CDMSGD on MNIST (the paper's supplement)."""
+
+    default_dataset: ClassVar[str] = "mnist"
+
+
+if __name__ == "__main__":
+    main(Mnist)

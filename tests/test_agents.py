@@ -1,0 +1,102 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import cdjax
+from cdjax import agents, mixing, topology
+from tests.trees import assert_trees_close, random_stacked_tree
+
+
+def dense_loss(params, x):
+    return jnp.sum(jnp.tanh(x @ params["kernel"] + params["bias"][None]) ** 2)
+
+
+def conv_loss(params, x):
+    kernel = params["kernel"]
+    y = jax.lax.conv(x[None, None], kernel[None, None], (1, 1), "SAME")
+    return jnp.sum(y**2) + jnp.sum(params["bias"])
+
+
+@pytest.mark.parametrize("plan", agents.PLANS)
+@pytest.mark.parametrize("loss", [dense_loss, conv_loss])
+@pytest.mark.parametrize("num_agents", [1, 3])
+def test_every_plan_equals_a_loop_over_agents(plan, loss, num_agents):
+    keys = iter(jax.random.split(jax.random.key(0), 3))
+    normal = lambda *shape: jax.random.normal(next(keys), (num_agents, *shape))  # noqa: E731
+    params, x = {"kernel": normal(4, 4), "bias": normal(4)}, normal(4, 4)
+    one_by_one = [
+        jax.value_and_grad(loss)({k: v[j] for k, v in params.items()}, x[j])
+        for j in range(num_agents)
+    ]
+    expected = jax.tree.map(lambda *leaves: np.stack(leaves), *one_by_one)
+    result = jax.jit(agents.agent_map(jax.value_and_grad(loss), plan=plan))(params, x)
+    assert_trees_close(result, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_auto_on_a_cpu_unrolls_convolutions_and_loops_over_large_agents():
+    small, large = jnp.ones((2, 8, 8)), jnp.ones((2, 1024, 1024))
+    convolve = lambda x: jax.lax.conv(x[None, None], x[None, None], (1, 1), "SAME")  # noqa: E731
+    describe = lambda fn, x: str(jax.make_jaxpr(agents.agent_map(fn))(x))  # noqa: E731
+    assert describe(convolve, small).count("conv_general_dilated[") == 2
+    assert "scan[" in describe(jnp.sin, large)
+    assert "scan[" not in describe(jnp.sin, small)
+
+
+def test_an_unknown_plan_is_named():
+    with pytest.raises(ValueError, match="plan is 'pmap'; expected one of auto, vmap, map, unroll"):
+        agents.agent_map(jnp.sin, plan="pmap")
+
+
+def test_arguments_of_different_sizes_are_named():
+    with pytest.raises(ValueError, match="leaf '1' has leading axis 4, but .* has 3 agents"):
+        agents.agent_map(jnp.add)(jnp.ones(3), jnp.ones(4))
+
+
+def test_replicate_then_mean_is_the_identity():
+    tree = {"w": jnp.arange(6.0).reshape(2, 3), "count": jnp.array(7)}
+    assert_trees_close(cdjax.mean_params(cdjax.replicate(tree, 5)), tree)
+
+
+@pytest.mark.parametrize("num_agents", [0, -1])
+def test_replicate_needs_an_agent(num_agents):
+    with pytest.raises(ValueError, match=f"num_agents is {num_agents}; there must be at least 1"):
+        cdjax.replicate({"w": jnp.ones(2)}, num_agents)
+
+
+def test_mean_params_keeps_dtypes_and_takes_the_first_counter():
+    tree = {"w": jnp.ones((4, 2), jnp.bfloat16), "count": jnp.arange(4)}
+    mean = cdjax.mean_params(tree)
+    assert mean["w"].dtype == jnp.bfloat16 and mean["w"].shape == (2,)
+    assert mean["count"] == 0
+
+
+def test_clipping_couples_agents_unless_it_is_per_agent():
+    grads = {"a": jnp.array([[3.0], [0.3]]), "b": jnp.array([[4.0], [0.4]])}
+    norms = lambda tree: np.hypot(tree["a"], tree["b"]).ravel()  # noqa: E731
+    clip = optax.clip_by_global_norm(1.0)
+    coupled, _ = clip.update(grads, clip.init(grads))
+    local, _ = cdjax.per_agent(clip).update(grads, cdjax.per_agent(clip).init(grads))
+    np.testing.assert_allclose(norms(coupled), np.array([5, 0.5]) / np.hypot(5, 0.5), rtol=1e-6)
+    np.testing.assert_allclose(norms(local), [1, 0.5], rtol=1e-6)
+
+
+@pytest.mark.parametrize("make", [lambda: optax.lamb(0.1), lambda: optax.adafactor(0.1)])
+def test_per_agent_equals_an_optimizer_an_agent(make):
+    params = random_stacked_tree(3)
+    tx, one = cdjax.per_agent(make()), make()
+    updates, _ = tx.update(params, tx.init(params), params)
+    for j in range(3):
+        own = jax.tree.map(lambda x: x[j], params)  # noqa: B023
+        expected, _ = one.update(own, one.init(own), own)
+        assert_trees_close(jax.tree.map(lambda x: x[j], updates), expected)  # noqa: B023
+
+
+def test_the_five_lines_of_the_readme_compose():
+    mix = mixing.auto(topology.ring(4))
+    local = cdjax.per_agent(optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1)))
+    tx = optax.chain(local, cdjax.consensus(mix))
+    params = cdjax.replicate({"w": jnp.ones(3)}, 4)
+    updates, _ = tx.update(params, tx.init(params), params)
+    np.testing.assert_allclose(updates["w"], -0.1 / np.sqrt(3), rtol=1e-6)
