@@ -7,9 +7,8 @@ arXiv:1706.07880.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -17,12 +16,11 @@ import networkx as nx
 import numpy as np
 import numpy.typing as npt
 
-from cdjax._weights import WEIGHTS
+from cdjax._checks import check_num_agents
+from cdjax._weights import Weights, adjacency_matrix, weight_function
 
 if TYPE_CHECKING:
     from jaxtyping import Float
-
-Weights = str | Callable[[nx.Graph], np.ndarray]
 
 # Rounding of the decimal weights that people write into files, not of float64.
 _TOLERANCE = 1e-8
@@ -53,25 +51,31 @@ class Topology:
 
     @cached_property
     def eigenvalues(self) -> np.ndarray:
-        """All N eigenvalues of Π: λ1 = 1 first, then falling; complex ones by their modulus."""
-        if np.array_equal(self.mixing_matrix, self.mixing_matrix.T):
-            return np.linalg.eigvalsh(self.mixing_matrix)[::-1]
-        spectrum = np.linalg.eigvals(self.mixing_matrix)
-        return spectrum[np.argsort(-np.abs(spectrum), kind="stable")]
+        """All N eigenvalues of Π, falling; complex, by modulus, where Π is not symmetric."""
+        if _largest_asymmetry(self.mixing_matrix)[1] <= _TOLERANCE:
+            spectrum = np.linalg.eigvalsh(self.mixing_matrix)[::-1]
+        else:
+            spectrum = np.linalg.eigvals(self.mixing_matrix).astype(np.complex128)
+            spectrum = spectrum[np.argsort(-np.abs(spectrum), kind="stable")]
+        spectrum.setflags(write=False)
+        return spectrum
 
     @property
     def second_eigenvalue(self) -> float:
-        """λ2, the second largest eigenvalue (its modulus where complex); 0 for one agent."""
-        return _real(self.eigenvalues[1]) if self.num_agents > 1 else 0.0
+        """λ2, the second largest eigenvalue, or modulus where Π is not symmetric; 0 for N = 1."""
+        if self.num_agents == 1:
+            return 0.0
+        second = self.eigenvalues[1]
+        return float(abs(second) if np.iscomplexobj(second) else second)
 
     @property
     def smallest_eigenvalue(self) -> float:
-        """λ_N, the smallest eigenvalue (the smallest real part where complex)."""
+        """λ_N, the smallest eigenvalue, or real part where Π is not symmetric; 1 for N = 1."""
         return float(np.min(np.real(self.eigenvalues)))
 
     @property
     def spectral_gap(self) -> float:
-        """1 − σ, with σ the largest modulus of an eigenvalue but the first; 1 for one agent."""
+        """1 − σ, with σ = max(abs(λ2), abs(λ_N)), the contraction of a mix; 1 for N = 1."""
         return 1.0 - float(np.max(np.abs(self.eigenvalues[1:]), initial=0.0))
 
     def __repr__(self) -> str:
@@ -90,12 +94,12 @@ def from_graph(
 
     Args:
         graph: the nodes become the agents 0..N-1 in the graph's own order, whatever their labels.
-            Self loops and edge attributes are ignored; for weights of your own see
-            :func:`from_matrix`.
+            Self loops and edge attributes are ignored, parallel edges count once; for weights
+            of your own see :func:`from_matrix`.
         weights: ``metropolis_hastings``, ``uniform``, ``max_degree``, ``laplacian``, ``lazy``, or a
-            function from the graph to a matrix of shape (N, N).
-        name: what tables and plots call it.
-        validate: whether Assumption 2 is checked.
+            function from the numbered graph to a matrix of shape (N, N).
+        name: what tables and plots call it; by default the graph's own name.
+        validate: whether Assumption 2 is checked, to 1e-8.
 
     Returns:
         The topology.
@@ -110,18 +114,14 @@ def from_graph(
     Reference: Jiang et al. (2017), Assumption 2.
     """
     if graph.is_directed():
-        raise ValueError(
-            "graph is directed; give graph.to_undirected(), or a matrix to from_matrix"
-        )
+        raise ValueError("graph is directed; give graph.to_undirected(), or Π to from_matrix")
     if not graph.number_of_nodes():
         raise ValueError("graph has no nodes; there must be at least 1 agent")
-    plain = nx.Graph()
-    plain.add_nodes_from(range(graph.number_of_nodes()))
+    plain = nx.empty_graph(graph.number_of_nodes())
     numbers = {node: number for number, node in enumerate(graph)}
     plain.add_edges_from((numbers[a], numbers[b]) for a, b in graph.edges() if a != b)
-    if validate:
-        _check_connected(plain)
-    matrix = weight_function(weights)(plain)
+    # Frozen here already: a weight function that adds an edge would void the checks.
+    matrix = weight_function(weights)(nx.freeze(plain))
     return _topology(name or graph.name or "graph", plain, matrix, validate=validate)
 
 
@@ -131,23 +131,27 @@ def from_matrix(matrix: npt.ArrayLike, *, name: str = "matrix", validate: bool =
     Args:
         matrix: Π, shape (N, N); ``matrix[j, l]`` is the weight that agent j gives to agent l.
         name: what tables and plots call it.
-        validate: whether Assumption 2 is checked; without, any square finite matrix passes.
+        validate: whether Assumption 2 is checked, to 1e-8; without, any square finite matrix
+            passes, and an edge is where either direction has a weight.
 
     Returns:
         The topology.
 
     Raises:
-        ValueError: if the matrix is not square and finite, or fails Assumption 2; the error says
-            how.
+        ValueError: if Π is not square and finite, or fails Assumption 2; the error says how.
+
+    Example::
+
+        topology = cdjax.topology.from_matrix([[0.7, 0.3], [0.3, 0.7]])
 
     Reference: Jiang et al. (2017), Assumption 2.
     """
-    matrix = np.array(matrix, dtype=np.float64)
+    matrix = np.asarray(matrix, dtype=np.float64)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
         raise ValueError(f"matrix has shape {matrix.shape}; expected (N, N) with N at least 1")
-    graph = nx.Graph()
-    graph.add_nodes_from(range(len(matrix)))
-    graph.add_edges_from((int(j), int(k)) for j, k in np.argwhere(matrix) if j != k)
+    graph = nx.empty_graph(len(matrix))
+    linked = (matrix != 0) | (matrix.T != 0)
+    graph.add_edges_from(np.argwhere(np.triu(linked, k=1)).tolist())
     return _topology(name, graph, matrix, validate=validate)
 
 
@@ -170,25 +174,31 @@ def from_edge_list(
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if a line is no edge, an agent has no edge, or Π fails Assumption 2.
+
+    Example::
+
+        topology = cdjax.topology.from_edge_list("square.edges")  # 0 1, 1 2, 2 3, 3 0: a ring of 4
     """
-    graph = nx.Graph()
-    graph.add_edges_from(_read_edges(path))
-    if not graph.number_of_nodes():
+    if num_agents is not None:
+        check_num_agents(num_agents)
+    edges = list(_read_edges(path))
+    if not edges:
         raise ValueError(f"{path} has no edges; write two agent numbers a line, as in '0 1'")
-    count = max(graph) + 1 if num_agents is None else num_agents
-    strangers = sorted(set(graph) - set(range(count)))
-    if strangers:
-        raise ValueError(f"{path} names agent {strangers[0]}, but the {count} agents are numbered "
-                         f"0 to {count - 1}")  # fmt: skip
-    missing = sorted(set(range(count)) - set(graph))
-    if missing:
-        raise ValueError(f"{path} has no edge of agent {missing[0]}; {count} agents need one each")
-    ordered = nx.Graph()
-    ordered.add_nodes_from(range(count))
-    ordered.add_edges_from(graph.edges())
-    return from_graph(ordered, weights, name=os.path.basename(path))
+    agents = {agent for edge in edges for agent in edge}
+    count = max(agents) + 1 if num_agents is None else num_agents
+    stranger = next((agent for agent in sorted(agents) if not 0 <= agent < count), None)
+    if stranger is not None:
+        raise ValueError(f"{path} names agent {stranger}; number {count} agents 0 to {count - 1}")
+    missing = next((agent for agent in range(count) if agent not in agents), None)
+    if missing is not None:
+        raise ValueError(f"{path} has no edge of agent {missing}; number {count} agents 0 to "
+                         f"{count - 1}, each with an edge")  # fmt: skip
+    graph = nx.empty_graph(count)
+    graph.add_edges_from(edges)
+    return from_graph(graph, weights, name=os.path.basename(path))
 
 
+# nx.read_edgelist skips lines of one word and cannot say which line is wrong.
 def _read_edges(path: str | os.PathLike[str]) -> Iterator[tuple[int, int]]:
     with open(path, encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, start=1):
@@ -201,22 +211,6 @@ def _read_edges(path: str | os.PathLike[str]) -> Iterator[tuple[int, int]]:
                 raise ValueError(
                     f"{path}, line {number} is {line.strip()[:40]!r}; expected two agent numbers"
                 ) from None
-
-
-def weight_function(weights: Weights) -> Callable[[nx.Graph], np.ndarray]:
-    """The function that ``weights`` names, or ``weights`` itself."""
-    if callable(weights):
-        return weights
-    if weights not in WEIGHTS:
-        raise ValueError(unknown_name("weights", weights, list(WEIGHTS)))
-    return WEIGHTS[weights]
-
-
-def unknown_name(argument: str, name: str, choices: list[str]) -> str:
-    """The error text for a name that is not among the choices, with the nearest one."""
-    nearest = get_close_matches(name, choices, n=1)
-    guess = f" (did you mean {nearest[0]!r}?)" if nearest else ""
-    return f"unknown {argument} {name!r}{guess}; expected one of {', '.join(choices)}"
 
 
 def _topology(name: str, graph: nx.Graph, matrix: np.ndarray, *, validate: bool) -> Topology:
@@ -235,37 +229,16 @@ def _topology(name: str, graph: nx.Graph, matrix: np.ndarray, *, validate: bool)
 
 def _check_assumption_2(topology: Topology) -> None:
     """Π symmetric, zero off the edges, null(I − Π) = span(1), −I ≺ Π ⪯ I."""
-    matrix, graph = topology.mixing_matrix, topology.graph
-    _check_connected(graph)
-    off_edges = np.abs(matrix) > _TOLERANCE
-    off_edges &= nx.to_numpy_array(graph, nodelist=range(len(matrix))) == 0
-    np.fill_diagonal(off_edges, False)
-    if off_edges.any():
-        j, k = np.argwhere(off_edges)[0]
-        raise ValueError(f"mixing matrix: Π[{j}, {k}] is {matrix[j, k]:g}, but agents {j} and {k} "
-                         "share no edge; set it to 0")  # fmt: skip
-    sums = matrix.sum(axis=1)
-    worst = int(np.argmax(np.abs(sums - 1)))
-    if abs(sums[worst] - 1) > _TOLERANCE:
-        raise ValueError(f"mixing matrix: row {worst} sums to {sums[worst]:.9g}, not to 1; divide "
-                         "the rows by their sums, or pass validate=False")  # fmt: skip
-    asymmetry = np.abs(matrix - matrix.T)
-    j, k = np.unravel_index(np.argmax(asymmetry), asymmetry.shape)
-    if asymmetry[j, k] > _TOLERANCE:
-        raise ValueError(
-            f"mixing matrix is not symmetric: Π[{j}, {k}] is {matrix[j, k]:g}, Π[{k}, {j}] is "
-            f"{matrix[k, j]:g}; use weights 'metropolis_hastings', or pass validate=False"
-        )
-    # Perron–Frobenius: of a connected graph, a matrix ≥ 0 with a positive diagonal is primitive,
-    # so −1 < λ_N and λ2 < 1 without the O(N³) spectrum.
-    if (matrix >= 0).all() and (np.diag(matrix) > 0).all():
-        return
-    if topology.smallest_eigenvalue <= -1 + _TOLERANCE:
-        raise ValueError(f"mixing matrix: λ_N is {topology.smallest_eigenvalue:.9g}, not above -1; "
-                         "use weights 'lazy', that is (I + Π)/2")  # fmt: skip
-    if topology.num_agents > 1 and topology.second_eigenvalue >= 1 - _TOLERANCE:
-        raise ValueError(f"mixing matrix: λ2 is {topology.second_eigenvalue:.9g}, not below 1; "
-                         "null(I - Π) must be span(1): give positive weights")  # fmt: skip
+    matrix = topology.mixing_matrix
+    edges = adjacency_matrix(topology.graph)
+    _check_connected(topology.graph)
+    _check_off_edges(matrix, edges)
+    _check_symmetric(matrix)
+    _check_row_sums(matrix)
+    # Perron–Frobenius: with Π ≥ 0, weights on all edges of a connected graph and a positive
+    # diagonal Π is primitive, so −1 < λ_N and λ2 < 1 without the O(N³) spectrum.
+    if not (matrix.min() >= 0 and matrix.diagonal().min() > 0 and (matrix[edges] > 0).all()):
+        _check_spectrum(topology)
 
 
 def _check_connected(graph: nx.Graph) -> None:
@@ -274,9 +247,7 @@ def _check_connected(graph: nx.Graph) -> None:
     components = [sorted(component) for component in nx.connected_components(graph)]
     shown = ", ".join(_abbreviated(component) for component in components[:4])
     more = f" and {len(components) - 4} more" if len(components) > 4 else ""
-    raise ValueError(
-        f"graph is not connected: its components are {shown}{more}; join them by edges"
-    )
+    raise ValueError(f"graph is not connected: its components are {shown}{more}; join them")
 
 
 def _abbreviated(agents: list[int]) -> str:
@@ -284,5 +255,44 @@ def _abbreviated(agents: list[int]) -> str:
     return f"{{{shown}, ... {len(agents)} agents}}" if len(agents) > 6 else f"{{{shown}}}"
 
 
-def _real(eigenvalue: np.number) -> float:
-    return float(np.abs(eigenvalue) if np.iscomplexobj(eigenvalue) else np.real(eigenvalue))
+def _check_off_edges(matrix: np.ndarray, edges: np.ndarray) -> None:
+    stray = ((matrix > _TOLERANCE) | (matrix < -_TOLERANCE)) & ~edges
+    np.fill_diagonal(stray, False)
+    if stray.any():
+        j, k = np.argwhere(stray)[0]
+        raise ValueError(f"mixing matrix: Π[{j}, {k}] is {matrix[j, k]:g}, but agents {j} and {k} "
+                         "share no edge; set it to 0, or add the edge")  # fmt: skip
+
+
+def _largest_asymmetry(matrix: np.ndarray) -> tuple[tuple[int, int], float]:
+    difference = matrix - matrix.T
+    np.abs(difference, out=difference)
+    j, k = divmod(int(np.argmax(difference)), len(matrix))
+    return (j, k), float(difference[j, k])
+
+
+def _check_symmetric(matrix: np.ndarray) -> None:
+    (j, k), difference = _largest_asymmetry(matrix)
+    if difference > _TOLERANCE:
+        raise ValueError(
+            f"mixing matrix is not symmetric: Π[{j}, {k}] is {matrix[j, k]:.9g}, Π[{k}, {j}] is "
+            f"{matrix[k, j]:.9g}; use weights 'metropolis_hastings', or pass validate=False"
+        )
+
+
+def _check_row_sums(matrix: np.ndarray) -> None:
+    sums = matrix.sum(axis=1)
+    worst = int(np.argmax(np.abs(sums - 1)))
+    if abs(sums[worst] - 1) > _TOLERANCE:
+        raise ValueError(f"mixing matrix: row {worst} sums to {sums[worst]:.9g}, not to 1; take "
+                         f"the difference off Π[{worst}, {worst}]")  # fmt: skip
+
+
+def _check_spectrum(topology: Topology) -> None:
+    smallest, second = topology.smallest_eigenvalue, topology.second_eigenvalue
+    if smallest <= -1 + _TOLERANCE:
+        raise ValueError(f"mixing matrix: λ_N is {smallest:.9g}, not above -1; use weights 'lazy', "
+                         "that is (I + Π)/2")  # fmt: skip
+    if second >= 1 - _TOLERANCE:
+        raise ValueError(f"mixing matrix: λ2 is {second:.9g}, not below 1, so agents would not "
+                         "reach consensus; give every edge a positive weight")  # fmt: skip

@@ -1,13 +1,15 @@
 """Graph families. Each returns a :class:`Topology` of N agents; one agent works everywhere.
 
-Names and shapes follow networkx. ``weights`` turns the graph into the mixing matrix, see
-:func:`from_graph`; with the default, regular graphs get the paper's uniform matrix.
+Names and shapes follow networkx. Every family takes ``num_agents``, N, and ``weights``, which turn
+the graph into the mixing matrix, see :func:`from_graph`; with the default, regular graphs get the
+paper's uniform matrix. A size or an option that does not fit is a ValueError that names one that
+does.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -15,18 +17,18 @@ import networkx as nx
 import numpy as np
 
 from cdjax._checks import check_num_agents, check_range
+from cdjax._graphs import connected_draw, graph_of_neighbors, powers_of_two, rectangle_sides
 from cdjax._topology import Topology as Topology
-from cdjax._topology import Weights, unknown_name
 from cdjax._topology import from_edge_list as from_edge_list
 from cdjax._topology import from_graph as from_graph
 from cdjax._topology import from_matrix as from_matrix
+from cdjax._weights import Weights, unknown_name
 
 _METROPOLIS = "metropolis_hastings"
-_MAX_DRAWS = 1000
 
 
 def create(name: str, num_agents: int, weights: Weights = _METROPOLIS, **options: Any) -> Topology:
-    """The topology of a family given by name, ``create("ring", 16)``.
+    """The topology of a family given by name, ``create("torus", 12, rows=2)``.
 
     Args:
         name: a key of ``FAMILIES``.
@@ -83,7 +85,7 @@ def grid(num_agents: int, weights: Weights = _METROPOLIS, *, rows: int | None = 
     Raises:
         ValueError: if N does not fit; it names sizes that do.
     """
-    sides = _rectangle("grid", num_agents, rows)
+    sides = rectangle_sides("grid", num_agents, rows)
     return from_graph(nx.grid_2d_graph(*sides), weights, name=_named("grid", sides))
 
 
@@ -101,7 +103,7 @@ def torus(num_agents: int, weights: Weights = _METROPOLIS, *, rows: int | None =
     Raises:
         ValueError: if N does not fit; it names sizes that do.
     """
-    sides = _rectangle("torus", num_agents, rows)
+    sides = rectangle_sides("torus", num_agents, rows)
     return from_graph(nx.grid_2d_graph(*sides, periodic=True), weights, name=_named("torus", sides))
 
 
@@ -119,21 +121,21 @@ def hypercube(num_agents: int, weights: Weights = _METROPOLIS) -> Topology:
         ValueError: if N is no power of two; it names the nearest ones.
     """
     check_num_agents(num_agents)
-    if num_agents & (num_agents - 1):
-        below = 1 << num_agents.bit_length() - 1
+    bits = powers_of_two(int(num_agents))
+    if 1 << len(bits) != num_agents:
+        below = bits[-1]
         raise ValueError(
             f"a hypercube's num_agents is a power of two, not {num_agents}; "
             f"the nearest are {below} and {2 * below}"
         )
-    return _circulant_like(
-        "hypercube", num_agents, weights, lambda j: (j ^ bit for bit in _powers_of_two(num_agents))
-    )
+    graph = graph_of_neighbors(num_agents, lambda j: [j ^ bit for bit in bits])
+    return from_graph(graph, weights, name="hypercube")
 
 
 def exponential(
     num_agents: int, weights: Weights = _METROPOLIS, *, directed: bool = False
 ) -> Topology:
-    r"""Agent j with :math:`j \pm 2^k` mod N: degree of about 2 log2 N, a gap of about 1 / log2 N.
+    r"""Agent j with :math:`j \pm 2^k` mod N: for N = 4, 8, ... a gap of :math:`2 / \log_2 N`.
 
     Args:
         num_agents: N.
@@ -141,7 +143,7 @@ def exponential(
         directed: the static exponential graph as published: agent j receives from
             :math:`j + 2^k` alone, all weights :math:`1 / (1 + \lceil \log_2 N \rceil)`. Its Π is
             doubly stochastic but not symmetric, so Assumption 2 does not hold: CDSGD and ATC work,
-            but the complex eigenvalues make CDMSGD's momentum inside of consensus diverge.
+            but its complex eigenvalues make CDMSGD's momentum inside of consensus unstable.
 
     Returns:
         The topology. The directed one's gap is :math:`2 / (1 + \lceil \log_2 N \rceil)` for even N.
@@ -153,16 +155,16 @@ def exponential(
     Training*, arXiv:2110.13363, eq. 5 and Proposition 1.
     """
     check_num_agents(num_agents)
-    hops = _powers_of_two(num_agents)
+    hops = powers_of_two(int(num_agents))
     if not directed:
-        return _circulant_like(
-            "exponential", num_agents, weights, lambda j: ((j + hop) % num_agents for hop in hops)
-        )
+        graph = graph_of_neighbors(num_agents, lambda j: [(j + hop) % num_agents for hop in hops])
+        return from_graph(graph, weights, name="exponential")
     if weights not in (_METROPOLIS, "uniform"):
         raise ValueError(f"weights {weights!r} need an undirected graph; leave them out")
-    identity = np.eye(num_agents)
-    matrix = sum((np.roll(identity, hop, axis=1) for hop in hops), start=identity)
-    return from_matrix(matrix / (1 + len(hops)), name="directed exponential", validate=False)
+    agents, matrix = np.arange(num_agents), np.zeros((num_agents, num_agents))
+    for hop in (0, *hops):
+        matrix[agents, (agents + hop) % num_agents] = 1 / (1 + len(hops))
+    return from_matrix(matrix, name="directed exponential", validate=False)
 
 
 def erdos_renyi(
@@ -191,13 +193,12 @@ def erdos_renyi(
     if probability is None:
         probability = min(1.0, 2 * math.log(max(num_agents, 2)) / num_agents)
     check_range("probability", probability, low=0, high=1, low_open=True)
-    return _connected_draw(
-        "erdos_renyi",
-        weights,
-        lambda rng: nx.gnp_random_graph(num_agents, probability, seed=rng),
+    graph = connected_draw(
+        lambda rng: nx.fast_gnp_random_graph(num_agents, probability, seed=rng),
         seed=seed,
         remedy=f"probability {probability:g} is too small for {num_agents} agents; raise it",
     )
+    return from_graph(graph, weights, name="erdos_renyi")
 
 
 def watts_strogatz(
@@ -227,17 +228,14 @@ def watts_strogatz(
     check_range("probability", probability, low=0, high=1)
     if degree < 2 or degree % 2:
         raise ValueError(f"degree is {degree}; it must be even and at least 2")
-    return _connected_draw(
-        "watts_strogatz",
-        weights,
-        lambda rng: (
-            nx.watts_strogatz_graph(num_agents, min(degree, num_agents), probability, seed=rng)
-            if num_agents > degree
-            else nx.complete_graph(num_agents)
-        ),
+    if num_agents <= degree:
+        return from_graph(nx.complete_graph(num_agents), weights, name="watts_strogatz")
+    graph = connected_draw(
+        lambda rng: nx.watts_strogatz_graph(num_agents, degree, probability, seed=rng),
         seed=seed,
         remedy=f"degree {degree} is too small for {num_agents} agents; raise it",
     )
+    return from_graph(graph, weights, name="watts_strogatz")
 
 
 def random_regular(
@@ -246,7 +244,7 @@ def random_regular(
     """Every agent with ``degree`` others, at random, redrawn until connected.
 
     Args:
-        num_agents: N; at most ``degree`` agents form a complete graph.
+        num_agents: N; at most ``degree + 1`` agents form a complete graph.
         weights: see :func:`from_graph`.
         degree: at least 2; N times degree must be even.
         seed: of the first draw.
@@ -258,24 +256,21 @@ def random_regular(
         ValueError: if N and degree do not fit, or no draw of a thousand is connected.
     """
     check_num_agents(num_agents)
+    if num_agents <= degree + 1:
+        return from_graph(nx.complete_graph(num_agents), weights, name="random_regular")
     if degree < 2:
         raise ValueError(f"degree is {degree}; a connected graph needs at least 2")
-    if num_agents > degree and num_agents * degree % 2:
+    if num_agents * degree % 2:
         raise ValueError(
             f"num_agents {num_agents} times degree {degree} is odd; "
-            f"take degree {degree - 1} or {degree + 1}"
+            f"take degree {degree - 1} or {degree + 1}, or {num_agents + 1} agents"
         )
-    return _connected_draw(
-        "random_regular",
-        weights,
-        lambda rng: (
-            nx.random_regular_graph(degree, num_agents, seed=rng)
-            if num_agents > degree
-            else nx.complete_graph(num_agents)
-        ),
+    graph = connected_draw(
+        lambda rng: nx.random_regular_graph(degree, num_agents, seed=rng),
         seed=seed,
         remedy=f"degree {degree} is too small for {num_agents} agents; raise it",
     )
+    return from_graph(graph, weights, name="random_regular")
 
 
 def binary_tree(num_agents: int, weights: Weights = _METROPOLIS) -> Topology:
@@ -295,60 +290,5 @@ FAMILIES: Mapping[str, Callable[..., Topology]] = MappingProxyType(
 )  # fmt: skip
 
 
-def _rectangle(family: str, num_agents: int, rows: int | None) -> tuple[int, int]:
-    check_num_agents(num_agents)
-    if rows is not None:
-        if rows < 1 or num_agents % rows:
-            raise ValueError(f"rows is {rows}; it must divide num_agents, {num_agents}")
-        return rows, num_agents // rows
-    if not _fits_rectangle(num_agents):
-        fitting = (n for n in range(num_agents - 1, 0, -1) if _fits_rectangle(n))
-        below, above = next(fitting), num_agents + 1
-        while not _fits_rectangle(above):
-            above += 1
-        raise ValueError(
-            f"a {family}'s num_agents is rows × columns, both at least 2, and {num_agents} is not; "
-            f"the nearest sizes that fit are {below} and {above}"
-        )
-    return _most_square(num_agents)
-
-
-def _fits_rectangle(num_agents: int) -> bool:
-    return num_agents == 1 or _most_square(num_agents)[0] > 1
-
-
-def _most_square(num_agents: int) -> tuple[int, int]:
-    rows = next(r for r in range(math.isqrt(num_agents), 0, -1) if num_agents % r == 0)
-    return rows, num_agents // rows
-
-
 def _named(family: str, sides: tuple[int, int]) -> str:
     return f"{family} {sides[0]}×{sides[1]}"
-
-
-def _powers_of_two(num_agents: int) -> list[int]:
-    """1, 2, 4, ... below N: ⌈log2 N⌉ of them."""
-    return [1 << k for k in range((num_agents - 1).bit_length())]
-
-
-def _circulant_like(
-    name: str, num_agents: int, weights: Weights, neighbors: Callable[[int], Iterator[int]]
-) -> Topology:
-    graph = nx.empty_graph(num_agents)
-    graph.add_edges_from((j, k) for j in range(num_agents) for k in neighbors(j))
-    return from_graph(graph, weights, name=name)
-
-
-def _connected_draw(
-    name: str,
-    weights: Weights,
-    draw: Callable[[np.random.Generator], nx.Graph],
-    *,
-    seed: int,
-    remedy: str,
-) -> Topology:
-    for attempt in range(_MAX_DRAWS):
-        graph = draw(np.random.default_rng([seed, attempt]))
-        if nx.is_connected(graph):
-            return from_graph(graph, weights, name=name)
-    raise ValueError(f"no connected graph in {_MAX_DRAWS} draws: {remedy}")

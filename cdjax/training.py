@@ -23,7 +23,7 @@ from cdjax.agents import agent_map
 from cdjax.data import take_batch
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int, PRNGKeyArray
+    from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 Metrics: TypeAlias = dict[str, Any]
 
@@ -131,7 +131,10 @@ def train_loop(step: StepFn) -> Callable[..., tuple[TrainState, Metrics]]:
     """
 
     def loop(
-        state: TrainState, data: Any, indices: Int[Array, "steps agents batch"], num_steps: int
+        state: TrainState,
+        data: Any,
+        indices: Int[Array, "steps agents batch"],
+        num_steps: Int[Array, ""],
     ) -> tuple[TrainState, Metrics]:
         def body(
             i: Int[Array, ""], carry: tuple[TrainState, Metrics]
@@ -191,12 +194,14 @@ def evaluation(
     return jax.jit(evaluate)
 
 
-def _agent_keys(key: PRNGKeyArray, step: Int[Array, ""], num_agents: int) -> PRNGKeyArray:
+def _agent_keys(key: PRNGKeyArray, step: Int[Array, ""], num_agents: int) -> Key[Array, " agents"]:
     step_key = jax.random.fold_in(key, step)
     return jax.vmap(lambda agent: jax.random.fold_in(step_key, agent))(jnp.arange(num_agents))
 
 
-def _batches(samples: Any, num_samples: int, batch_size: int) -> tuple[Any, Float[Array, ...]]:
+def _batches(
+    samples: Any, num_samples: int, batch_size: int
+) -> tuple[Any, Float[Array, "batches batch"]]:
     """Samples cut into equal batches; the last is padded with samples of weight zero."""
     num_batches = -(-num_samples // batch_size)
     order = jnp.arange(num_batches * batch_size).reshape(num_batches, batch_size)

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 # lower ranks, or from its own package.
 RANKS = {
     "_types": 0, "_checks": 0,
-    "_weights": 1, "_topology": 1, "topology": 1,
+    "_graphs": 1, "_weights": 1, "_topology": 1, "topology": 1,
     "mixing": 2,
     "agents": 3,
     "transforms": 4, "metrics": 4,
@@ -29,7 +29,7 @@ HOMES = {
     "tensorflow_datasets": {"data"},
     "sklearn": {"data"},
     "orbax": {"checkpoint"},
-    "networkx": {"_weights", "_topology", "topology"},
+    "networkx": {"_graphs", "_weights", "_topology", "topology"},
 }
 EXTRAS = "flax orbax sklearn matplotlib rich tyro tensorflow_datasets tensorflow array_record"
 EXTRAS += " PIL jaxtyping beartype pytest hypothesis experiments"
@@ -58,7 +58,7 @@ def test_a_file_imports_from_lower_ranks_only(place, path):
         package, _, rest = name.partition(".")
         if package == "cdjax":
             other = rest.partition(".")[0]
-            same_shelf = {place, other} <= {"_weights", "_topology", "topology"}
+            same_shelf = {place, other} <= {"_graphs", "_weights", "_topology", "topology"}
             assert other == place or same_shelf or RANKS[other] < RANKS[place] or {
                 place, other
             } <= {"_types", "_checks"}, f"{place} imports {name}"  # fmt: skip

@@ -9,6 +9,17 @@ from cdjax._weights import WEIGHTS
 from tests.trees import random_connected_graph
 
 SYMMETRIC = [name for name in WEIGHTS if name != "uniform"]
+REGULAR = ["ring", "complete", "torus", "hypercube", "exponential", "random_regular"]
+VALID = [(family, name) for family in topology.FAMILIES for name in SYMMETRIC]
+VALID += [(family, "uniform") for family in REGULAR]
+
+
+def assert_mixing_matrix(matrix, graph):
+    """Symmetric, rows that sum to one, zero off the edges: the matrix part of Assumption 2."""
+    np.testing.assert_allclose(matrix, matrix.T, atol=1e-12)
+    np.testing.assert_allclose(matrix.sum(axis=1), 1, atol=1e-12)
+    edges = nx.to_numpy_array(graph, weight=None) + np.eye(len(matrix))
+    assert matrix.dtype == np.float64 and not matrix[edges == 0].any()
 
 
 def test_metropolis_hastings_of_a_path_by_hand():
@@ -27,7 +38,7 @@ def test_uniform_is_one_over_the_closed_neighborhood():
     np.testing.assert_allclose(WEIGHTS["uniform"](nx.path_graph(3)), expected)
 
 
-@pytest.mark.parametrize("family", ["ring", "complete", "torus", "hypercube", "random_regular"])
+@pytest.mark.parametrize("family", REGULAR)
 def test_on_regular_graphs_metropolis_hastings_is_uniform(family):
     default, uniform = topology.create(family, 16), topology.create(family, 16, "uniform")
     np.testing.assert_allclose(default.mixing_matrix, uniform.mixing_matrix, atol=1e-15)
@@ -44,6 +55,18 @@ def test_laplacian_weights_balance_the_spectrum_and_beat_any_constant_weight(fam
         assert 1 - best.spectral_gap <= sigma + 1e-12
 
 
+@pytest.mark.parametrize("family", topology.FAMILIES)
+def test_laplacian_weights_mix_no_slower_than_max_degree_weights(family):
+    laplacian, max_degree = (topology.create(family, 16, w) for w in ("laplacian", "max_degree"))
+    assert laplacian.spectral_gap >= max_degree.spectral_gap - 1e-12
+
+
+def test_laplacian_weights_of_a_ring_by_its_closed_form():
+    lowest, highest = 2 - 2 * np.cos(2 * np.pi / 9), 2 - 2 * np.cos(2 * np.pi * 4 / 9)
+    sigma = (highest - lowest) / (highest + lowest)
+    assert topology.ring(9, "laplacian").second_eigenvalue == pytest.approx(sigma, abs=1e-12)
+
+
 def test_lazy_halves_the_way_to_one():
     plain, lazy = topology.ring(8), topology.ring(8, "lazy")
     np.testing.assert_allclose(lazy.eigenvalues, (1 + plain.eigenvalues) / 2, atol=1e-14)
@@ -55,6 +78,21 @@ def test_one_agent_keeps_its_parameters(weights):
     np.testing.assert_array_equal(topology.complete(1, weights).mixing_matrix, [[1.0]])
 
 
+def test_edge_attributes_count_for_nothing():
+    graph = nx.path_graph(3)
+    nx.set_edge_attributes(graph, 5.0, "weight")
+    for weights in WEIGHTS.values():
+        np.testing.assert_array_equal(weights(graph), weights(nx.path_graph(3)))
+
+
+@pytest.mark.parametrize(("family", "weights"), VALID)
+@pytest.mark.parametrize("num_agents", [4, 16])
+def test_every_family_with_every_weight_is_a_mixing_matrix(family, weights, num_agents):
+    graph = topology.create(family, num_agents, weights)
+    assert_mixing_matrix(graph.mixing_matrix, graph.graph)
+    assert 0 < graph.spectral_gap <= 1
+
+
 @given(
     num_agents=st.integers(1, 20), seed=st.integers(0, 10**6), weights=st.sampled_from(SYMMETRIC)
 )
@@ -63,9 +101,7 @@ def test_any_connected_graph_meets_assumption_2(num_agents, seed, weights):
     labels = dict(enumerate(np.random.default_rng(seed).permutation(num_agents)))
     graph = nx.relabel_nodes(graph, {j: f"node {k}" for j, k in labels.items()})
     matrix = topology.from_graph(graph, weights).mixing_matrix
-    np.testing.assert_allclose(matrix.sum(axis=1), 1, atol=1e-12)
-    np.testing.assert_allclose(matrix, matrix.T, atol=1e-12)
-    edges = nx.to_numpy_array(graph, weight=None) + np.eye(num_agents)
-    assert not matrix[edges == 0].any()
+    graph.remove_edges_from(list(nx.selfloop_edges(graph)))
+    assert_mixing_matrix(matrix, graph)
     spectrum = np.linalg.eigvalsh(matrix)
     assert spectrum[0] > -1 and spectrum[:-1].max(initial=0) < 1 - 1e-9

@@ -8,26 +8,33 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import pickle
 import tarfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
     from jaxtyping import Int, UInt8
 
-Arrays: TypeAlias = tuple["UInt8[np.ndarray, 'n h w c']", "Int[np.ndarray, ' n']"]
-
 
 class DataCorruptError(ValueError):
     """A data file that is truncated or not what its name says; the message names it."""
 
 
+class Split(NamedTuple):
+    """The training or the test half of a data set: uint8 images, int32 labels."""
+
+    images: UInt8[np.ndarray, "samples height width channels"]
+    labels: Int[np.ndarray, " samples"]
+
+
 class Cifar(NamedTuple):
-    """The layout of one CIFAR archive."""
+    """The layout of one CIFAR data set's archives."""
 
     folder: dict[str, str]
     train: tuple[str, ...]
@@ -59,6 +66,11 @@ CIFAR = {
     ),
 }
 MNIST_COUNTS = {"train": 60_000, "t10k": 10_000}
+# Both data sets' files have the same names and sizes; their first labels tell them apart.
+MNIST_FIRST_LABELS = {
+    "mnist": (5, 0, 4, 1, 9, 2, 1, 3, 1, 4),
+    "fashion_mnist": (9, 0, 0, 3, 0, 2, 7, 2, 5, 5),
+}
 _PIXELS = 32 * 32 * 3
 
 
@@ -73,7 +85,7 @@ def archive_names(name: str) -> list[str]:
     ]
 
 
-def read_archives(name: str, folder: Path) -> tuple[Arrays, Arrays] | None:
+def read_archives(name: str, folder: Path) -> tuple[Split, Split] | None:
     """Reads a data set from its archive files in a folder.
 
     Args:
@@ -81,148 +93,199 @@ def read_archives(name: str, folder: Path) -> tuple[Arrays, Arrays] | None:
         folder: where the files lie.
 
     Returns:
-        Training and test images and labels; None if the folder has none of the files.
+        Training and test split; None if the folder has none of the files.
 
     Raises:
         DataCorruptError: if a file is missing beside others of the set, truncated or damaged.
     """
-    return _read_cifar(name, folder) if name in CIFAR else _read_mnist(folder)
+    return _read_cifar(name, folder) if name in CIFAR else _read_mnist(name, folder)
 
 
-def _read_mnist(folder: Path) -> tuple[Arrays, Arrays] | None:
-    names = [name.removesuffix(".gz") for name in archive_names("mnist")]
-    found = {name: _find_idx(folder, name) for name in names}
-    if not any(found.values()):
+def _read_mnist(name: str, folder: Path) -> tuple[Split, Split] | None:
+    found = {file: _find_idx(folder, file.removesuffix(".gz")) for file in archive_names(name)}
+    paths = [path for path in found.values() if path]
+    if not paths:
         return None
-    missing = [f"{name}.gz" for name, path in found.items() if path is None]
-    if missing:
+    if missing := [file for file, path in found.items() if not path]:
         raise DataCorruptError(f"{folder} lacks {', '.join(missing)}; put it beside the others")
-    train_images, train_labels, test_images, test_labels = (
-        _read_idx(path, MNIST_COUNTS[name.partition("-")[0]])
-        for name, path in found.items()
-        if path
+    train, test = MNIST_COUNTS.values()
+    splits = (
+        Split(_read_idx_images(paths[0], train), _read_idx_labels(paths[1], train)),
+        Split(_read_idx_images(paths[2], test), _read_idx_labels(paths[3], test)),
     )
-    return (train_images[..., None], train_labels), (test_images[..., None], test_labels)
+    first_labels = tuple(splits[0].labels[:10].tolist())
+    for other, labels in MNIST_FIRST_LABELS.items():
+        if other != name and first_labels == labels:
+            raise DataCorruptError(
+                f"{folder} holds {other}, not {name}; keep each in a folder of its own name"
+            )
+    return splits
 
 
-def _find_idx(folder: Path, name: str) -> Path | None:
-    spellings = [name, name.replace("-idx", ".idx")]
+def _find_idx(folder: Path, file: str) -> Path | None:
+    spellings = [file, file.replace("-idx", ".idx")]
     paths = [folder / f"{spelling}{ending}" for spelling in spellings for ending in (".gz", "")]
     return next((path for path in paths if path.is_file()), None)
 
 
-def _read_idx(path: Path, count: int) -> np.ndarray:
-    shape = (count, 28, 28) if "images" in path.name else (count,)
-    header = bytes([0, 0, 8, len(shape)]) + b"".join(n.to_bytes(4, "big") for n in shape)
-    size = len(header) + int(np.prod(shape))
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        content = _read_exactly(file, size, path)
-    if content[: len(header)] != header:
-        raise DataCorruptError(f"{path} is no IDX file of {count} entries: its header is "
-                               f"{content[:len(header)].hex()}, not {header.hex()}")  # fmt: skip
-    array = np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape)
-    return array if len(shape) == 3 else _checked_labels(array, 10, path)
+def _read_idx_images(path: Path, count: int) -> np.ndarray:
+    return _read_idx(path, (count, 28, 28))[..., None]
 
 
-def _read_cifar(name: str, folder: Path) -> tuple[Arrays, Arrays] | None:
+def _read_idx_labels(path: Path, count: int) -> np.ndarray:
+    return _checked_labels(_read_idx(path, (count,)), 10, path)
+
+
+def _read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    magic = bytes([0, 0, 8, len(shape)])  # 8 stands for bytes
+    start = 4 + 4 * len(shape)
+    content = _contents(path, start + math.prod(shape))
+    if content[:4] != magic:
+        raise DataCorruptError(
+            f"{path} is another kind of file: it begins with {content[:4].hex()}, not {magic.hex()}"
+        )
+    found = tuple(int.from_bytes(content[i : i + 4], "big") for i in range(4, start, 4))
+    if found != shape and len(content) >= start:
+        raise DataCorruptError(f"{path} announces the shape {found}, not {shape}")
+    _check_size(len(content), start + math.prod(shape), path)
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def _read_cifar(name: str, folder: Path) -> tuple[Split, Split] | None:
     layout = CIFAR[name]
-    for kind, archive in zip(("python", "binary"), archive_names(name), strict=True):
+    for archive, kind, read in zip(
+        archive_names(name), layout.folder, (_read_pickled, _read_binary), strict=True
+    ):
         path = folder / archive
         if path.is_file():
-            return _read_cifar_archive(layout, kind, path)
+            return _read_cifar_archive(layout, layout.folder[kind], read, path)
     return None
 
 
-def _read_cifar_archive(layout: Cifar, kind: str, path: Path) -> tuple[Arrays, Arrays]:
-    read = _read_pickled if kind == "python" else _read_binary
-    ending = "" if kind == "python" else ".bin"
-    counts = dict.fromkeys(layout.train, layout.images_a_file[0])
-    counts |= dict.fromkeys(layout.test, layout.images_a_file[1])
-    wanted = {f"{layout.folder[kind]}/{member}{ending}": member for member in counts}
-    files: dict[str, Arrays] = {}
-    try:
-        # Streamed and by name alone: nothing is unpacked to the disk, wherever members point.
-        with tarfile.open(path, "r|gz") as tar:
-            for entry in tar:
-                member = wanted.get(entry.name.removeprefix("./"))
-                stream = tar.extractfile(entry) if member and entry.isfile() else None
-                if member and stream:
-                    files[member] = read(stream, counts[member], layout, path)
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise DataCorruptError(f"{path} is truncated or damaged: {error}") from error
-    missing = [member for member in counts if member not in files]
-    if missing:
-        raise DataCorruptError(
-            f"{path} lacks {', '.join(missing)}; it is truncated or another file"
-        )
-    train, test = ([files[m] for m in members] for members in (layout.train, layout.test))
-    return _joined(train), _joined(test)
-
-
-def _read_binary(stream: IO[bytes], count: int, layout: Cifar, path: Path) -> Arrays:
-    content = _read_exactly(stream, count * (layout.label_bytes + _PIXELS), path)
-    rows = np.frombuffer(content, np.uint8).reshape(count, -1)
-    labels = rows[:, layout.label_bytes - 1]  # CIFAR-100 has the coarse label first
-    return _images(rows[:, layout.label_bytes :]), _checked_labels(labels, layout.num_classes, path)
-
-
-def _read_pickled(stream: IO[bytes], count: int, layout: Cifar, path: Path) -> Arrays:
-    limit = count * (_PIXELS + 256)  # file names and labels stand beside the pixels
-    content = stream.read(limit + 1)
+def _read_cifar_archive(
+    layout: Cifar, folder: str, read: Callable[..., Split], path: Path
+) -> tuple[Split, Split]:
+    train_count, test_count = layout.images_a_file
+    num_images = train_count * len(layout.train) + test_count * len(layout.test)
+    # File names and headers stand beside the pixels, and Python 3 may spell a byte in two; a file
+    # beyond that is no CIFAR, but a bomb.
+    limit = num_images * (2 * _PIXELS + 256) + 2**20
+    content = memoryview(_contents(path, limit))
     if len(content) > limit:
-        raise DataCorruptError(f"{path} holds a member larger than {limit} bytes")
+        raise DataCorruptError(f"{path} unpacks to more than {limit} bytes; fetch it again")
+    members = _tar_members(content, path)
+
+    def read_all(names: tuple[str, ...], count: int) -> Split:
+        splits = []
+        for name in names:
+            member = members.get(f"{folder}/{name}", members.get(f"{folder}/{name}.bin"))
+            if member is None:
+                raise DataCorruptError(f"{path} lacks {folder}/{name}; fetch it again")
+            splits.append(read(member, count, layout, path))
+        return _joined(splits)
+
+    return read_all(layout.train, train_count), read_all(layout.test, test_count)
+
+
+def _tar_members(content: memoryview, path: Path) -> dict[str, memoryview]:
+    """The archive's plain files, in memory: nothing is unpacked to the disk."""
     try:
-        batch = _ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
-        pixels, labels = np.asarray(batch[b"data"]), np.asarray(batch[layout.label_key])
-    except Exception as error:  # noqa: BLE001  unpickling garbage raises anything
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
+            return {
+                entry.name.removeprefix("./"): content[entry.offset_data :][: entry.size]
+                for entry in tar
+                if entry.isfile()
+            }
+    except (tarfile.TarError, ValueError, OverflowError) as error:
+        raise DataCorruptError(f"{path} is no readable tar archive: {error}") from error
+
+
+def _read_binary(member: memoryview, count: int, layout: Cifar, path: Path) -> Split:
+    _check_size(len(member), count * (layout.label_bytes + _PIXELS), path)
+    rows = np.frombuffer(member, np.uint8).reshape(count, -1)
+    labels = rows[:, layout.label_bytes - 1]  # CIFAR-100 has the coarse label first
+    return Split(
+        _images(rows[:, layout.label_bytes :]), _checked_labels(labels, layout.num_classes, path)
+    )
+
+
+def _read_pickled(member: memoryview, count: int, layout: Cifar, path: Path) -> Split:
+    try:
+        batch = _InertUnpickler(io.BytesIO(member), encoding="bytes").load()
+        _, shape, dtype, column_major, pixels = batch[b"data"].state
+        rows = np.frombuffer(pixels, np.uint8).reshape(shape)
+        known = dtype.args[0] in ("u1", b"u1") and not column_major
+        labels = np.asarray(batch[layout.label_key])
+    except Exception as error:  # unpickling garbage raises anything
         raise DataCorruptError(f"{path} holds a damaged batch: {error!r}") from error
-    if pixels.shape != (count, _PIXELS) or pixels.dtype != np.uint8 or labels.shape != (count,):
-        raise DataCorruptError(f"{path} holds {pixels.dtype} images of shape {pixels.shape} and "
-                               f"{labels.shape} labels, not {count} images")  # fmt: skip
-    return _images(pixels), _checked_labels(labels, layout.num_classes, path)
+    if not known or rows.shape != (count, _PIXELS) or labels.shape != (count,):
+        raise DataCorruptError(
+            f"{path} holds a batch of {rows.shape} pixels and {labels.shape} labels; expected "
+            f"{count} images of {_PIXELS} bytes"
+        )
+    return Split(_images(rows), _checked_labels(labels, layout.num_classes, path))
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Loads dicts, lists and NumPy arrays; a pickle that names anything else is refused."""
+class _Pickled:
+    """Stands for an array or a dtype in a pickle: keeps what it is given and does nothing."""
+
+    def __init__(self, *args: Any) -> None:
+        self.args = args
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+class _InertUnpickler(pickle.Unpickler):
+    """Loads dicts, lists and arrays; refuses a pickle that names anything else.
+
+    Arrays stay :class:`_Pickled`, since ``numpy.ndarray`` itself makes objects out of raw memory
+    when a pickle asks it to.
+    """
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
-        module = module_name.replace("numpy._core", "numpy.core")
-        match module, global_name:
-            case "numpy.core.multiarray", "_reconstruct":
-                return np.empty(0).__reduce__()[0]
+        match module_name, global_name:
+            case "numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct":
+                return _Pickled
             case "numpy", "ndarray" | "dtype":
-                return getattr(np, global_name)
-            case "_codecs", "encode":
-                return lambda text, encoding: text.encode(encoding)
+                return _Pickled
+            case "_codecs", "encode":  # how Python 3 writes bytes in the old pickle protocols
+                return lambda text, encoding: text.encode("latin1")
             case _:
                 raise pickle.UnpicklingError(f"it asks for {module_name}.{global_name}")
 
 
-def _read_exactly(stream: gzip.GzipFile | IO[bytes], size: int, path: Path) -> bytes:
+def _contents(path: Path, limit: int) -> bytes:
+    """A file's unpacked bytes, up to one more than the limit: enough to tell a longer file."""
     try:
-        content = stream.read(size + 1)  # one more byte tells a longer file from a right one
-    except (EOFError, OSError, zlib.error) as error:
-        raise DataCorruptError(f"{path} is truncated or damaged: {error}") from error
-    if len(content) != size:
-        found = f"more than {size}" if len(content) > size else str(len(content))
-        raise DataCorruptError(f"{path} holds {found} bytes of data, not {size}; fetch it again")
-    return content
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            return file.read(limit + 1)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataCorruptError(
+            f"{path} is truncated or damaged: {error}; fetch it again"
+        ) from error
 
 
-def _images(rows: np.ndarray) -> np.ndarray:
-    """Rows of red, green and blue planes to (n, 32, 32, 3)."""
-    return rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+def _check_size(size: int, wanted: int, path: Path) -> None:
+    if size != wanted:
+        found = f"over {wanted}" if size > wanted else size
+        raise DataCorruptError(f"{path} holds {found} bytes of data, not {wanted}; fetch it again")
 
 
 def _checked_labels(labels: np.ndarray, num_classes: int, path: Path) -> np.ndarray:
-    if (
-        not np.issubdtype(labels.dtype, np.integer)
-        or not ((labels >= 0) & (labels < num_classes)).all()
-    ):
+    whole = np.issubdtype(labels.dtype, np.integer)
+    if not whole or not ((labels >= 0) & (labels < num_classes)).all():
         raise DataCorruptError(f"{path} holds labels outside of 0..{num_classes - 1}")
     return labels.astype(np.int32)
 
 
-def _joined(files: list[Arrays]) -> Arrays:
-    images, labels = zip(*files, strict=True)
-    return np.ascontiguousarray(np.concatenate(images)), np.concatenate(labels)
+def _images(rows: np.ndarray) -> np.ndarray:
+    """Rows of red, green and blue planes as (n, 32, 32, 3)."""
+    return rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+
+
+def _joined(splits: list[Split]) -> Split:
+    labels = np.concatenate([split.labels for split in splits])
+    images = np.empty((len(labels), 32, 32, 3), np.uint8)  # else laid out as the planes are
+    np.concatenate([split.images for split in splits], out=images)
+    return Split(images, labels)

@@ -4,7 +4,9 @@ McMahan, Moore, Ramage, Hampson, Agüera y Arcas, *Communication-Efficient Learn
 from Decentralized Data*, AISTATS 2017, arXiv:1602.05629 (label-sorted shards).
 
 Hsu, Qi, Brown, *Measuring the Effects of Non-Identical Data Distribution for Federated Visual
-Classification*, arXiv:1909.06335 (Dirichlet).
+Classification*, arXiv:1909.06335 (Dirichlet; they draw every agent's mix of classes, while here, as
+in Yurochkin et al., arXiv:1905.12022, every class's mix of agents is drawn, so that all samples are
+dealt).
 """
 
 from __future__ import annotations
@@ -29,11 +31,11 @@ def partition(
     seed: int = 0,
     alpha: float = 0.5,
     shards_per_agent: int = 2,
-) -> list[Int[np.ndarray, " subset"]]:
+) -> list[Int[np.ndarray, " _"]]:
     """Deals all samples to the agents, each sample to one of them.
 
     - ``iid``: at random, sizes equal up to one sample;
-    - ``dirichlet``: of every class, agent j gets a share drawn from Dir(α, ..., α) (Hsu et al.);
+    - ``dirichlet``: the shares of the agents in each class are drawn from Dir(α, ..., α);
     - ``shards``: the samples sorted by label are cut into equal shards, dealt at random (McMahan et
       al., Section 3);
     - ``classes``: whole classes, dealt in turn. With more agents than classes, agents that share a
@@ -54,11 +56,15 @@ def partition(
         ValueError: if an argument is out of its range, or an agent would be left without samples.
     """
     check_num_agents(num_agents)
+    if labels.ndim != 1:
+        raise ValueError(f"labels have the shape {labels.shape}; give one label a sample")
     if scheme not in PARTITIONS:
         raise ValueError(f"unknown partition {scheme!r}; expected one of {', '.join(PARTITIONS)}")
     check_range("alpha", alpha, low=0, low_open=True)
     if num_agents > len(labels):
-        raise ValueError(f"{num_agents} agents are more than the {len(labels)} samples; give fewer")
+        raise ValueError(
+            f"num_agents is {num_agents}, more than the {len(labels)} samples; take fewer agents"
+        )
     rng = np.random.default_rng(seed)
     match scheme:
         case "iid":
@@ -69,16 +75,20 @@ def partition(
             parts = _shards(labels, num_agents, shards_per_agent, rng)
         case _:
             parts = _classes(labels, num_agents, rng)
-    empty = [agent for agent, part in enumerate(parts) if not len(part)]
-    if empty:
-        agents = (
-            f"agent {empty[0]}" if len(empty) == 1 else f"{len(empty)} agents ({empty[0]}, ...)"
-        )
-        raise ValueError(
-            f"partition {scheme!r} leaves {agents} without samples; take fewer agents, another "
-            "seed" + (f", or an alpha above {alpha:g}" if scheme == "dirichlet" else "")
-        )
+    _check_none_empty(parts, scheme, alpha)
     return parts
+
+
+def _check_none_empty(parts: list[np.ndarray], scheme: str, alpha: float) -> None:
+    empty = [str(agent) for agent, part in enumerate(parts) if not len(part)]
+    if not empty:
+        return
+    names = ", ".join(empty[:5]) + (f" and {len(empty) - 5} more" if len(empty) > 5 else "")
+    larger = f"an alpha larger than {alpha:g}, " if scheme == "dirichlet" else ""
+    raise ValueError(
+        f"partition {scheme!r} leaves agent{'s' * (len(empty) > 1)} {names} without samples; "
+        f"take {larger}another seed or fewer agents"
+    )
 
 
 def _dirichlet(
@@ -96,11 +106,16 @@ def _dirichlet(
 def _shards(
     labels: np.ndarray, num_agents: int, shards_per_agent: int, rng: np.random.Generator
 ) -> list[np.ndarray]:
+    if not isinstance(shards_per_agent, int | np.integer) or shards_per_agent < 1:
+        raise ValueError(
+            f"shards_per_agent is {shards_per_agent}; it must be a whole number of at least 1"
+        )
     num_shards = num_agents * shards_per_agent
-    if shards_per_agent < 1:
-        raise ValueError(f"shards_per_agent is {shards_per_agent}; give at least 1")
     if num_shards > len(labels):
-        raise ValueError(f"{num_shards} shards are more than the {len(labels)} samples; give fewer")
+        raise ValueError(
+            f"shards_per_agent is {shards_per_agent}, so {num_agents} agents need {num_shards} "
+            f"shards of only {len(labels)} samples; take fewer shards or agents"
+        )
     # Shuffled first, so that ties in the stable sort by label fall at random.
     order = rng.permutation(len(labels))
     shards = np.array_split(order[np.argsort(labels[order], kind="stable")], num_shards)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cdjax.data import _tfds
-from cdjax.data._archives import archive_names, read_archives
+from cdjax.data._archives import Split, archive_names, read_archives
+from cdjax.data._tfds import first_line, prepare, read_prepared
 
 if TYPE_CHECKING:
     from jaxtyping import Int, UInt8
-
-    from cdjax.data._archives import Arrays
 
 DATASETS = ("cifar10", "cifar100", "mnist", "fashion_mnist", "digits")
 
@@ -47,14 +46,15 @@ class Dataset:
 def load(name: str, data_dir: str | Path | None = None, *, download: bool = True) -> Dataset:
     """Loads a data set.
 
-    Looks, in this order, for its standard archive files in ``data_dir`` or ``data_dir/name``; for a
+    Looks, in this order, for its standard archive files in ``data_dir/name`` or ``data_dir``; for a
     copy that tensorflow-datasets has prepared there; and, if its server answers within seconds, has
-    tensorflow-datasets prepare it, which takes TensorFlow and some minutes, once.
+    tensorflow-datasets prepare it there, which takes TensorFlow and some minutes, once.
 
     Args:
         name: ``cifar10``, ``cifar100``, ``mnist``, ``fashion_mnist``, or ``digits``: scikit-learn's
             1,797 handwritten digits, enlarged to CIFAR's 32×32×3, which need no files.
-        data_dir: a folder; by default tensorflow-datasets' own.
+        data_dir: a folder; by default tensorflow-datasets' own, ``TFDS_DATA_DIR`` or
+            ``~/tensorflow_datasets``.
         download: whether the network may be asked.
 
     Returns:
@@ -64,65 +64,54 @@ def load(name: str, data_dir: str | Path | None = None, *, download: bool = True
         ValueError: if the name is unknown.
         DataNotFoundError: if the data set is not to be had; the message names the ways to provide
             it.
-        DataCorruptError: if an archive file is damaged.
+        DataCorruptError: if a file of it is missing, truncated or damaged.
     """
     if name not in DATASETS:
         raise ValueError(f"unknown data set {name!r}; expected one of {', '.join(DATASETS)}")
     if name == "digits":
         return _digits()
-    data_dir = None if data_dir is None else Path(data_dir).expanduser()
-    for folder in [] if data_dir is None else [data_dir, data_dir / name]:
-        if arrays := read_archives(name, folder):
-            return _dataset(name, arrays)
-    if arrays := _tfds.read_prepared(name, data_dir):
-        return _dataset(name, arrays)
-    obstacle = _prepare(name, data_dir) if download else "downloads are off"
-    if not obstacle and (arrays := _tfds.read_prepared(name, data_dir)):
-        return _dataset(name, arrays)
-    where = "in tensorflow-datasets' default folder" if data_dir is None else f"in {data_dir}"
+    data_dir = Path(
+        data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    ).expanduser()
+    # A folder of the data set's own name first: MNIST's and Fashion-MNIST's files are namesakes.
+    for folder in (data_dir / name, data_dir):
+        if splits := read_archives(name, folder):
+            return _dataset(name, *splits)
+    try:
+        splits = read_prepared(name, data_dir)
+        obstacle = "" if splits else prepare(name, data_dir) if download else "downloads are off"
+        splits = splits or (None if obstacle else read_prepared(name, data_dir))
+    except ImportError as error:
+        splits, obstacle = None, f"a prepared copy cannot be read ({first_line(error)})"
+    if splits:
+        return _dataset(name, *splits)
     raise DataNotFoundError(
-        f"no {name} {where}, and {obstacle}; put {' or '.join(_file_sets(name))} into a folder "
-        "and give it as the data directory (--data-dir), run once with the network up and "
-        "cdjax[experiments] installed, or take the embedded data set, digits"
+        f"no {name} in {data_dir}, and {obstacle}; put {_archive_files(name)} into a folder and "
+        "give it as data_dir (--data-dir), or install 'cdjax[experiments]' and run once with the "
+        "network up, or take the embedded digits (--dataset digits)"
     )
 
 
-def _prepare(name: str, data_dir: Path | None) -> str:
-    """Has tensorflow-datasets prepare the data set; returns what stood in the way, if anything."""
-    if not _tfds.reachable(name):
-        return "its server cannot be reached"
-    try:
-        _tfds.prepare(name, data_dir)
-    except ModuleNotFoundError as error:
-        return f"to prepare it takes {error.name or error}, which is not installed"
-    except Exception as error:  # noqa: BLE001  downloads and disks fail in many ways
-        return f"tensorflow-datasets could not prepare it ({type(error).__name__}: {error})"
-    return ""
+def _archive_files(name: str) -> str:
+    return (" or " if name.startswith("cifar") else ", ").join(archive_names(name))
 
 
-def _file_sets(name: str) -> list[str]:
-    names = archive_names(name)
-    return names if name.startswith("cifar") else [", ".join(names)]
-
-
-def _dataset(name: str, arrays: tuple[Arrays, Arrays]) -> Dataset:
-    (train_images, train_labels), (test_images, test_labels) = arrays
+def _dataset(name: str, train: Split, test: Split) -> Dataset:
     num_classes = 100 if name == "cifar100" else 10
-    return Dataset(name, train_images, train_labels, test_images, test_labels, num_classes)
+    return Dataset(name, train.images, train.labels, test.images, test.labels, num_classes)
 
 
 def _digits() -> Dataset:
-    """Scikit-learn's digits, a fifth of every class for testing."""
+    """Scikit-learn's digits; every fifth of each class, in their order, for testing."""
     from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
 
     pixels, labels = map(np.asarray, load_digits(return_X_y=True))
-    images = _enlarged(pixels.reshape(-1, 8, 8) * (255 / 16))
-    train, test = train_test_split(
-        np.arange(len(labels)), test_size=360, stratify=labels, random_state=0
+    images, labels = _enlarged(pixels.reshape(-1, 8, 8) * (255 / 16)), labels.astype(np.int32)
+    is_test = np.zeros(len(labels), bool)
+    is_test[np.argsort(labels, kind="stable")[::5]] = True
+    return _dataset(
+        "digits", Split(images[~is_test], labels[~is_test]), Split(images[is_test], labels[is_test])
     )
-    labels = labels.astype(np.int32)
-    return Dataset("digits", images[train], labels[train], images[test], labels[test], 10)
 
 
 def _enlarged(images: np.ndarray, side: int = 32) -> np.ndarray:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import http.client
 import threading
 import urllib.request
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from cdjax.data._archives import Arrays
+from cdjax.data._archives import DataCorruptError, Split
 
 # Where tensorflow-datasets fetches each data set from.
 _UPSTREAM = {
@@ -22,86 +22,106 @@ _UPSTREAM = {
     "train-images-idx3-ubyte.gz",
 }
 _REQUEST_SECONDS = 5.0
-_LIMIT_SECONDS = 8.0
+_LIMIT_SECONDS = 10.0
 
 
-def read_prepared(name: str, data_dir: Path | None) -> tuple[Arrays, Arrays] | None:
+def read_prepared(name: str, data_dir: Path) -> tuple[Split, Split] | None:
     """Reads a copy that tensorflow-datasets has prepared, without TensorFlow and network.
 
     Args:
         name: the data set's name there.
-        data_dir: its folder; by default its own default, ``TFDS_DATA_DIR`` or
-            ``~/tensorflow_datasets``.
+        data_dir: the folder that was tensorflow-datasets' ``data_dir``.
 
     Returns:
-        Training and test images and labels; None if there is no such copy, or no
-        tensorflow-datasets.
+        Training and test split; None if there is no such copy.
+
+    Raises:
+        ImportError: if there may be a copy, but not the packages that read it.
+        DataCorruptError: if the copy cannot be read.
     """
+    if not (data_dir / name).is_dir():
+        return None
     tfds = _import_tfds()
-    if tfds is None:
+    folder = Path(tfds.builder(name, data_dir=data_dir).data_dir)
+    if not (folder / "dataset_info.json").is_file():
         return None
     try:
-        # An unprepared folder raises from here, in one of several types and with a misleading text.
-        splits = [
-            tfds.data_source(name, split=split, data_dir=data_dir, download=False)
+        train, test = (
+            _split(tfds.data_source(name, split=split, data_dir=data_dir, download=False))
             for split in ("train", "test")
-        ]
-    except Exception:  # noqa: BLE001
-        return None
-    train, test = map(_arrays, splits)
+        )
+    except ImportError:
+        raise
+    except NotImplementedError as error:
+        raise DataCorruptError(
+            f"{folder} is in a format that only TensorFlow reads; prepare it as array_record, or "
+            "take another folder"
+        ) from error
+    except Exception as error:  # damaged metadata and records raise anything
+        raise DataCorruptError(
+            f"{folder} cannot be read ({type(error).__name__}: {first_line(error)}); delete it to "
+            "have it prepared again"
+        ) from error
     return train, test
 
 
-def prepare(name: str, data_dir: Path | None) -> None:
-    """Downloads and prepares a data set; the one place that needs TensorFlow.
+def prepare(name: str, data_dir: Path) -> str:
+    """Has tensorflow-datasets download and prepare a data set; the one place that takes TensorFlow.
 
     Args:
         name: the data set's name in tensorflow-datasets.
-        data_dir: where to put it; tensorflow-datasets' own default if None.
+        data_dir: where to put it.
 
-    Raises:
-        ModuleNotFoundError: if TensorFlow or tensorflow-datasets is not installed.
+    Returns:
+        What stood in the way, in words for the end of a sentence; empty if nothing did.
     """
-    import tensorflow as tf
+    if not _reachable(_UPSTREAM[name]):
+        return f"{_UPSTREAM[name]} cannot be reached"
+    try:
+        import tensorflow as tf  # pyright: ignore[reportMissingModuleSource]
 
-    tf.config.set_visible_devices([], "GPU")  # the accelerator is JAX's
-    tfds = _import_tfds()
-    if tfds is None:
-        raise ModuleNotFoundError("No module named 'tensorflow_datasets'")
-    builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
-    builder.download_and_prepare()
+        tf.config.set_visible_devices([], "GPU")  # the accelerator is JAX's
+        builder = _import_tfds().builder(name, data_dir=data_dir, file_format="array_record")
+        builder.download_and_prepare()
+    except ImportError as error:
+        return f"preparing it takes {error.name or first_line(error)}, which is not installed"
+    except Exception as error:  # networks and disks fail in many ways
+        return f"preparing it failed ({type(error).__name__}: {first_line(error)})"
+    return ""
 
 
-def reachable(name: str) -> bool:
-    """Whether the data set's upstream server answers, found out within seconds."""
+def first_line(error: Exception) -> str:
+    """The error's message, cut down to what fits into another's line."""
+    return (str(error).strip().splitlines() or [""])[0][:200]
+
+
+def _reachable(url: str) -> bool:
+    """Whether a server answers, found out within seconds."""
     answers: list[bool] = []
 
     def ask() -> None:
-        request = urllib.request.Request(_UPSTREAM[name], method="HEAD")
         try:
+            request = urllib.request.Request(url, method="HEAD")
             with urllib.request.urlopen(request, timeout=_REQUEST_SECONDS):
                 answers.append(True)
-        except (OSError, ValueError):
+        except (OSError, ValueError, http.client.HTTPException):
             answers.append(False)
 
-    # In a thread, since the look-up of a name on a dead network knows no timeout.
+    # In a thread, since looking up a name on a dead network knows no timeout.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(_LIMIT_SECONDS)
-    return bool(answers) and answers[0]
+    return any(answers)
 
 
 def _import_tfds() -> Any:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        try:
-            import tensorflow_datasets as tfds
-        except ModuleNotFoundError:
-            return None
+        warnings.simplefilter("ignore", DeprecationWarning)  # of its own dependencies
+        import tensorflow_datasets as tfds
     return tfds
 
 
-def _arrays(source: Any) -> Arrays:
+def _split(source: Any) -> Split:
     examples = [source[index] for index in range(len(source))]
     images = np.stack([example["image"] for example in examples])
-    return images, np.array([example["label"] for example in examples], np.int32)
+    return Split(images, np.array([example["label"] for example in examples], np.int32))

@@ -1,0 +1,64 @@
+"""The graphs that the families need and networkx does not draw: rectangles, connected draws."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import networkx as nx
+import numpy as np
+
+from cdjax._checks import check_num_agents
+
+_MAX_DRAWS = 1000
+
+
+def rectangle_sides(family: str, num_agents: int, rows: int | None) -> tuple[int, int]:
+    """Rows and columns of a grid or torus, as square as can be unless ``rows`` is given."""
+    check_num_agents(num_agents)
+    if rows is not None:
+        if rows < 1 or num_agents % rows:
+            raise ValueError(f"rows is {rows}; it must divide num_agents, {num_agents}")
+        return rows, num_agents // rows
+    if not _fits_rectangle(num_agents):
+        fitting = (n for n in range(num_agents - 1, 0, -1) if _fits_rectangle(n))
+        below, above = next(fitting), num_agents + 1
+        while not _fits_rectangle(above):
+            above += 1
+        raise ValueError(
+            f"a {family}'s num_agents is rows × columns, both at least 2, and {num_agents} is not; "
+            f"the nearest sizes that fit are {below} and {above}"
+        )
+    return _most_square(num_agents)
+
+
+def powers_of_two(num_agents: int) -> list[int]:
+    """1, 2, 4, ... below N: ⌈log2 N⌉ of them."""
+    return [1 << k for k in range((num_agents - 1).bit_length())]
+
+
+def graph_of_neighbors(num_agents: int, neighbors: Callable[[int], Iterable[int]]) -> nx.Graph:
+    """The graph in which agent j has the agents ``neighbors(j)`` for neighbours."""
+    graph = nx.empty_graph(num_agents)
+    graph.add_edges_from((j, k) for j in range(num_agents) for k in neighbors(j))
+    return graph
+
+
+def connected_draw(
+    draw: Callable[[np.random.Generator], nx.Graph], *, seed: int, remedy: str
+) -> nx.Graph:
+    """The first connected graph of a thousand draws, or a ValueError that ends in ``remedy``."""
+    for attempt in range(_MAX_DRAWS):
+        graph = draw(np.random.default_rng([seed, attempt]))
+        if nx.is_connected(graph):
+            return graph
+    raise ValueError(f"no connected graph in {_MAX_DRAWS} draws: {remedy}")
+
+
+def _fits_rectangle(num_agents: int) -> bool:
+    return num_agents == 1 or _most_square(num_agents)[0] > 1
+
+
+def _most_square(num_agents: int) -> tuple[int, int]:
+    rows = next(r for r in range(math.isqrt(num_agents), 0, -1) if num_agents % r == 0)
+    return rows, num_agents // rows

@@ -1,0 +1,297 @@
+import gzip
+import io
+import os
+import pickle
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cdjax import data
+from cdjax.data import _archives
+from cdjax.data._archives import read_archives
+
+FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def small_sets(monkeypatch):
+    """The formats as they are, with fewer images."""
+    monkeypatch.setattr(_archives, "MNIST_COUNTS", {"train": 6, "t10k": 3})
+    small = {name: cifar._replace(images_a_file=(4, 2)) for name, cifar in _archives.CIFAR.items()}
+    monkeypatch.setattr(_archives, "CIFAR", small)
+
+
+def idx(array):
+    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+    return header + array.astype(np.uint8).tobytes()
+
+
+def write_mnist(folder, *, ending=".gz", dot=False):
+    arrays = {
+        "train-images-idx3-ubyte": RNG.integers(256, size=(6, 28, 28)),
+        "train-labels-idx1-ubyte": RNG.integers(10, size=6),
+        "t10k-images-idx3-ubyte": RNG.integers(256, size=(3, 28, 28)),
+        "t10k-labels-idx1-ubyte": RNG.integers(10, size=3),
+    }
+    for name, array in arrays.items():
+        content = gzip.compress(idx(array)) if ending else idx(array)
+        (folder / ((name.replace("-idx", ".idx") if dot else name) + ending)).write_bytes(content)
+    return list(arrays.values())
+
+
+def write_tar(path, members):
+    with tarfile.open(path, "w:gz", compresslevel=0) as tar:
+        for name, content in members.items():
+            add(tar, name, content)
+
+
+def add(tar, name, content):
+    entry = tarfile.TarInfo(name)
+    entry.size = len(content)
+    tar.addfile(entry, io.BytesIO(content))
+
+
+def cifar_members(name, kind, *, counts=(4, 2)):
+    """The members of an archive, and the images and labels of its splits as they should be read."""
+    layout = _archives.CIFAR[name]
+    members, expected = {}, {}
+    for split, files, count in (
+        ("train", layout.train, counts[0]),
+        ("test", layout.test, counts[1]),
+    ):
+        images = RNG.integers(256, size=(len(files), count, 32, 32, 3), dtype=np.uint8)
+        labels = RNG.integers(layout.num_classes, size=(len(files), count))
+        for file, x, y in zip(files, images, labels, strict=True):
+            planes = np.ascontiguousarray(x.transpose(0, 3, 1, 2)).reshape(count, -1)
+            if kind == "python":
+                batch = {layout.label_key: y.tolist(), b"data": planes, b"filenames": [b"x.png"]}
+                content = pickle.dumps(batch, protocol=2)
+            else:
+                rows = [y[:, None], planes] if name == "cifar10" else [y[:, None] // 5, y[:, None],
+                                                                       planes]  # fmt: skip
+                content = np.concatenate(rows, axis=1).astype(np.uint8).tobytes()
+            ending = "" if kind == "python" else ".bin"
+            members[f"{layout.folder[kind]}/{file}{ending}"] = content
+        expected[split] = images.reshape(-1, 32, 32, 3), labels.ravel()
+    return members, expected
+
+
+def cifar_path(folder, name, kind):
+    return folder / f"cifar-{_archives.CIFAR[name].num_classes}-{kind}.tar.gz"
+
+
+@pytest.mark.parametrize("options", [{}, {"ending": ""}, {"dot": True}])
+def test_the_mnist_family_reads_in_every_spelling(tmp_path, options):
+    train_images, train_labels, test_images, test_labels = write_mnist(tmp_path, **options)
+    train, test = read_archives("fashion_mnist", tmp_path)
+    np.testing.assert_array_equal(train[0][..., 0], train_images)
+    np.testing.assert_array_equal(train[1], train_labels)
+    np.testing.assert_array_equal(test[0][..., 0], test_images)
+    np.testing.assert_array_equal(test[1], test_labels)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+@pytest.mark.parametrize("kind", ["python", "binary"])
+def test_cifar_reads_in_both_versions(tmp_path, name, kind):
+    members, expected = cifar_members(name, kind)
+    write_tar(cifar_path(tmp_path, name, kind), members | {"../../escape": b"never unpacked"})
+    train, test = read_archives(name, tmp_path)
+    for actual, wanted in ((train, expected["train"]), (test, expected["test"])):
+        np.testing.assert_array_equal(actual[0], wanted[0])
+        np.testing.assert_array_equal(actual[1], wanted[1])
+        assert actual[0].dtype == np.uint8 and actual[1].dtype == np.int32
+    assert not (tmp_path.parent.parent / "escape").exists()
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+def test_an_empty_folder_is_no_data_set(tmp_path, name):
+    assert read_archives(name, tmp_path) is None
+    assert read_archives(name, tmp_path / "absent") is None
+
+
+def test_a_missing_file_of_four_is_named(tmp_path):
+    write_mnist(tmp_path)
+    (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(data.DataCorruptError, match="lacks t10k-labels-idx1-ubyte.gz; put it"):
+        read_archives("mnist", tmp_path)
+
+
+def flipped(content, position):
+    return content[:position] + bytes([content[position] ^ 255]) + content[position + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (
+            lambda raw: gzip.compress(gzip.decompress(raw)[:-5]),
+            "holds 4715 bytes of data, not 4720",
+        ),
+        (lambda raw: gzip.compress(gzip.decompress(raw) + b"x"), "holds over 4720 bytes of data"),
+        (lambda raw: raw[: len(raw) // 2], "truncated or damaged"),
+        (lambda raw: raw[:-1], "truncated or damaged"),
+        (lambda raw: flipped(raw, -6), "truncated or damaged"),
+        (lambda raw: b"", "another kind of file"),
+        (lambda raw: b"<html>not found</html>", "truncated or damaged"),
+        (lambda raw: gzip.compress(bytes(50_000_000)), "begins with 00000000, not 00000803"),
+        (lambda raw: gzip.compress(idx(np.zeros(6))), "begins with 00000801, not 00000803"),
+        (
+            lambda raw: gzip.compress(idx(np.zeros((5, 28, 28)))),
+            r"announces the shape \(5, 28, 28\), not \(6, 28, 28\)",
+        ),
+    ],
+)
+def test_a_damaged_idx_file_is_named(tmp_path, damage, message):
+    write_mnist(tmp_path)
+    file = tmp_path / "train-images-idx3-ubyte.gz"
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(data.DataCorruptError, match=f"train-images-idx3-ubyte.gz .*{message}"):
+        read_archives("mnist", tmp_path)
+
+
+@pytest.mark.parametrize("cut", range(9))
+def test_an_idx_file_that_ends_in_its_header_is_named(tmp_path, cut):
+    write_mnist(tmp_path, ending="")
+    file = tmp_path / "t10k-labels-idx1-ubyte"
+    file.write_bytes(file.read_bytes()[:cut])
+    with pytest.raises(data.DataCorruptError, match="t10k-labels-idx1-ubyte "):
+        read_archives("mnist", tmp_path)
+
+
+def test_labels_outside_of_the_classes_are_refused(tmp_path):
+    write_mnist(tmp_path)
+    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(np.full(6, 10))))
+    with pytest.raises(data.DataCorruptError, match="labels outside of 0..9"):
+        read_archives("mnist", tmp_path)
+
+
+def test_one_data_set_is_not_taken_for_its_namesake(tmp_path, monkeypatch):
+    _, first_labels, *_ = write_mnist(tmp_path)
+    monkeypatch.setattr(_archives, "MNIST_FIRST_LABELS", {"mnist": tuple(first_labels)})
+    assert read_archives("mnist", tmp_path)
+    with pytest.raises(data.DataCorruptError, match="holds mnist, not fashion_mnist; keep each"):
+        read_archives("fashion_mnist", tmp_path)
+
+
+class Call:
+    """Pickles as a call, which unpickling would make."""
+
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
+def batch(pixels, labels=(0,) * 4):
+    return pickle.dumps({b"data": pixels, b"labels": list(labels)}, protocol=2)
+
+
+PIXELS = np.zeros((4, 3072), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "damaged batch"),
+        (b"junk", "damaged batch"),
+        (batch(PIXELS)[:-9], "damaged batch"),
+        (pickle.dumps([1, 2]), "damaged batch"),
+        (pickle.dumps({b"labels": [0] * 4}), "damaged batch: KeyError"),
+        (batch(PIXELS[:, :7]), r"\(4, 7\) pixels"),
+        (batch(PIXELS[:3]), r"\(3, 3072\) pixels and \(4,\) labels; expected 4 images"),
+        (batch(PIXELS, [0] * 5), r"\(5,\) labels"),
+        (batch(PIXELS.astype(np.float16)), "damaged batch"),
+        (batch(PIXELS.astype(np.int8)), "a batch of"),
+        (batch(np.asfortranarray(np.ones_like(PIXELS))), "a batch of"),
+        (batch(PIXELS, [0, 1, 2, 10]), "labels outside of 0..9"),
+        (batch(PIXELS, [0, 1, 2, -1]), "labels outside of 0..9"),
+        (batch(PIXELS, [0, 1, 2, 0.5]), "labels outside of 0..9"),
+        (bytes(2_000_000), "unpacks to more than"),
+        (pickle.dumps(Call(os.system, "exit 1")), "it asks for posix.system"),
+        (pickle.dumps(Call(eval, "1")), "it asks for builtins.eval"),
+        # NumPy would take these bytes for the address of an object.
+        (pickle.dumps(Call(np.ndarray, 2, "O", b"A" * 16), protocol=2), "damaged batch"),
+    ],
+)
+def test_a_damaged_or_hostile_batch_is_refused(tmp_path, content, message):
+    members, _ = cifar_members("cifar10", "python")
+    write_tar(
+        tmp_path / "cifar-10-python.tar.gz",
+        members | {"cifar-10-batches-py/data_batch_2": content},
+    )
+    with pytest.raises(data.DataCorruptError, match=f"cifar-10-python.tar.gz .*{message}"):
+        read_archives("cifar10", tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["python", "binary"])
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_a_missing_member_is_named(tmp_path, name, kind):
+    members, _ = cifar_members(name, kind)
+    lost, _ = members.popitem()
+    write_tar(cifar_path(tmp_path, name, kind), members)
+    with pytest.raises(data.DataCorruptError, match=f"lacks {lost.removesuffix('.bin')}; fetch it"):
+        read_archives(name, tmp_path)
+
+
+def test_a_member_of_the_wrong_length_is_refused(tmp_path):
+    members, _ = cifar_members("cifar100", "binary")
+    write_tar(
+        tmp_path / "cifar-100-binary.tar.gz",
+        {name: content[:-1] for name, content in members.items()},
+    )
+    with pytest.raises(data.DataCorruptError, match="holds 12295 bytes of data, not 12296"):
+        read_archives("cifar100", tmp_path)
+
+
+def test_a_flipped_bit_is_found(tmp_path):
+    file = tmp_path / "cifar-10-binary.tar.gz"
+    members, _ = cifar_members("cifar10", "binary")
+    with (
+        gzip.open(file, "wb", compresslevel=0) as packed,
+        tarfile.open(fileobj=packed, mode="w|") as tar,
+    ):
+        for name, content in members.items():
+            add(tar, name, content)
+    assert read_archives("cifar10", tmp_path)
+    file.write_bytes(flipped(file.read_bytes(), 40_000))
+    with pytest.raises(data.DataCorruptError, match="truncated or damaged: CRC check failed"):
+        read_archives("cifar10", tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.1, 0.5, 0.9])
+def test_a_truncated_cifar_archive_is_named(tmp_path, keep):
+    file = tmp_path / "cifar-10-binary.tar.gz"
+    write_tar(file, cifar_members("cifar10", "binary")[0])
+    content = file.read_bytes()
+    file.write_bytes(content[: int(keep * len(content))])
+    with pytest.raises(data.DataCorruptError, match="cifar-10-binary.tar.gz"):
+        read_archives("cifar10", tmp_path)
+
+
+def test_the_published_size_of_cifar10_reads(tmp_path, monkeypatch):
+    full = _archives.CIFAR["cifar10"]._replace(images_a_file=(10_000, 10_000))
+    monkeypatch.setattr(_archives, "CIFAR", {"cifar10": full})
+    members, expected = cifar_members("cifar10", "python", counts=(10_000, 10_000))
+    write_tar(tmp_path / "cifar-10-python.tar.gz", members)
+    dataset = data.load("cifar10", tmp_path)
+    np.testing.assert_array_equal(dataset.train_images, expected["train"][0])
+    np.testing.assert_array_equal(dataset.test_labels, expected["test"][1])
+
+
+@pytest.mark.skipif(
+    not FASHION_MNIST.exists(), reason="needs Debian's package dataset-fashion-mnist"
+)
+def test_the_real_fashion_mnist(monkeypatch):
+    monkeypatch.undo()
+    dataset = data.load("fashion_mnist", FASHION_MNIST)
+    with pytest.raises(data.DataCorruptError, match="holds fashion_mnist, not mnist"):
+        data.load("mnist", FASHION_MNIST)
+    assert dataset.train_images.shape == (60_000, 28, 28, 1)
+    assert np.bincount(dataset.train_labels).tolist() == [6000] * 10
+    assert np.bincount(dataset.test_labels).tolist() == [1000] * 10
+    # The mean pixel as published widely for normalisation, 0.2860.
+    assert dataset.train_images.mean() / 255 == pytest.approx(0.2860, abs=5e-5)

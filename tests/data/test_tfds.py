@@ -1,0 +1,174 @@
+import io
+import json
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from unittest.mock import MagicMock
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cdjax import data
+from cdjax.data import _tfds
+
+ROOT = Path(__file__).parents[2]
+IMAGES = np.random.default_rng(0).integers(256, size=(5, 28, 28, 1), dtype=np.uint8)
+
+
+@pytest.fixture
+def online(monkeypatch):
+    monkeypatch.setattr(urllib.request, "urlopen", lambda request, timeout: io.BytesIO())
+
+
+def test_without_tensorflow_the_error_names_it(tmp_path, online, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    with pytest.raises(data.DataNotFoundError, match="takes tensorflow, which is not installed"):
+        data.load("mnist", tmp_path)
+
+
+def test_without_tensorflow_datasets_a_copy_is_not_read(tmp_path, monkeypatch):
+    (tmp_path / "mnist").mkdir()
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    with pytest.raises(data.DataNotFoundError, match="cannot be read .*tensorflow_datasets"):
+        data.load("mnist", tmp_path, download=False)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        urllib.error.URLError("name resolution failed"),
+        urllib.error.HTTPError("http://x", 404, "not found", None, None),
+        TimeoutError(),
+        ConnectionResetError(),
+    ],
+)
+def test_a_server_that_fails_is_not_reachable(error, monkeypatch):
+    def urlopen(request, timeout):
+        raise error
+
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+    assert not _tfds._reachable("http://example.org")
+
+
+def test_reaching_asks_for_the_head_alone(monkeypatch):
+    methods = []
+
+    def urlopen(request, timeout):
+        methods.append(request.get_method())
+        return io.BytesIO()
+
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+    assert _tfds._reachable("http://example.org")
+    assert methods == ["HEAD"]
+
+
+def test_a_look_up_that_hangs_is_given_up(monkeypatch):
+    release = threading.Event()
+    monkeypatch.setattr(
+        urllib.request, "urlopen", lambda *_, **__: release.wait(60) and io.BytesIO()
+    )
+    monkeypatch.setattr(_tfds, "_LIMIT_SECONDS", 0.1)
+    start = time.monotonic()
+    assert not _tfds._reachable("http://example.org")
+    assert time.monotonic() - start < 30
+    release.set()
+
+
+def png(image):
+    file = io.BytesIO()
+    Image.fromarray(image[..., 0]).save(file, "png")
+    file.seek(0)
+    return file
+
+
+@pytest.fixture
+def small_mnist(monkeypatch):
+    """Has tensorflow-datasets' own MNIST prepare 3 + 2 images, encoded without TensorFlow."""
+    tfds = _tfds._import_tfds()
+    tfds.disable_progress_bar()
+
+    def examples(first, last):
+        return iter([(i, {"image": png(IMAGES[i]), "label": i}) for i in range(first, last)])
+
+    monkeypatch.setattr(
+        tfds.builder_cls("mnist"),
+        "_split_generators",
+        lambda self, manager: {"train": examples(0, 3), "test": examples(3, 5)},
+    )
+    yield tfds
+    tfds.enable_progress_bar()
+
+
+@pytest.fixture
+def prepared(small_mnist, tmp_path):
+    builder = small_mnist.builder("mnist", data_dir=tmp_path, file_format="array_record")
+    builder.download_and_prepare()
+    return Path(builder.data_dir)
+
+
+def check_small_mnist(dataset):
+    assert sorted(dataset.train_labels) == [0, 1, 2] and sorted(dataset.test_labels) == [3, 4]
+    np.testing.assert_array_equal(dataset.train_images, IMAGES[dataset.train_labels])
+    np.testing.assert_array_equal(dataset.test_images, IMAGES[dataset.test_labels])
+    assert dataset.train_images.dtype == np.uint8 and dataset.train_labels.dtype == np.int32
+
+
+def test_a_prepared_copy_is_read(prepared, tmp_path):
+    check_small_mnist(data.load("mnist", tmp_path, download=False))
+
+
+def test_a_prepared_copy_is_found_in_the_default_folder(prepared, tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    check_small_mnist(data.load("mnist", download=False))
+
+
+def test_reading_a_prepared_copy_takes_neither_tensorflow_nor_network(prepared, tmp_path):
+    program = f"""
+import socket, sys
+def refuse(*_):
+    raise AssertionError("asked the network")
+socket.socket.connect = socket.getaddrinfo = refuse
+from cdjax import data
+assert len(data.load("mnist", {str(tmp_path)!r}).train_labels) == 3
+assert "tensorflow" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
+def test_what_is_missing_is_prepared_once_and_read(small_mnist, online, tmp_path, monkeypatch):
+    tensorflow = MagicMock()
+    monkeypatch.setitem(sys.modules, "tensorflow", tensorflow)
+    check_small_mnist(data.load("mnist", tmp_path))
+    tensorflow.config.set_visible_devices.assert_called_once_with([], "GPU")
+    check_small_mnist(data.load("mnist", tmp_path, download=False))
+
+
+def test_a_failed_preparation_is_told_in_one_line(small_mnist, online, tmp_path, monkeypatch):
+    def fail(self, manager):
+        raise OSError("no space left\non the device")
+
+    monkeypatch.setitem(sys.modules, "tensorflow", MagicMock())
+    monkeypatch.setattr(small_mnist.builder_cls("mnist"), "_split_generators", fail)
+    with pytest.raises(data.DataNotFoundError, match=r"failed \(OSError: no space left\)"):
+        data.load("mnist", tmp_path)
+
+
+def test_a_damaged_copy_is_named(prepared, tmp_path):
+    (prepared / "mnist-test.array_record-00000-of-00001").write_bytes(b"junk")
+    with pytest.raises(data.DataCorruptError, match=f"{prepared} cannot be read .*; delete it"):
+        data.load("mnist", tmp_path)
+
+
+def test_a_copy_in_tensorflows_own_format_is_named(prepared, tmp_path):
+    info = json.loads((prepared / "dataset_info.json").read_text())
+    info["fileFormat"] = "tfrecord"
+    (prepared / "dataset_info.json").write_text(json.dumps(info))
+    for file in prepared.glob("*array_record*"):
+        file.rename(str(file).replace("array_record", "tfrecord"))
+    with pytest.raises(data.DataCorruptError, match="a format that only TensorFlow reads"):
+        data.load("mnist", tmp_path)

@@ -1,0 +1,159 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import cdjax
+from cdjax import data, mixing, models, topology, training
+from tests.trees import assert_trees_close
+
+NUM_AGENTS = 3
+
+
+class NormalisedDropout(nn.Module):
+    """BatchNorm, dropout and a dense layer: state and randomness in a small model."""
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        x = images.reshape(len(images), -1)
+        x = nn.BatchNorm(use_running_average=not train, momentum=0.5)(x)
+        x = nn.Dropout(0.5, deterministic=not train)(x)
+        return nn.Dense(4)(x)
+
+
+def problem(model, num_samples=12):
+    """Agents' data of floats, and the state and loss of a model on it."""
+    keys = jax.random.split(jax.random.key(1), 3)
+    images = jax.random.normal(keys[0], (NUM_AGENTS, num_samples, 4, 4, 1))
+    labels = jax.random.randint(keys[1], (NUM_AGENTS, num_samples), 0, 4)
+    tx = cdjax.cdmsgd(0.1, mixing.dense(topology.ring(NUM_AGENTS)))
+    params, model_state = cdjax.replicate(models.init_model(model, keys[2], images[0]), NUM_AGENTS)
+    state = training.init_state(params, tx, jax.random.key(2), model_state=model_state)
+    return state, (images, labels), models.classification_loss(model), tx
+
+
+def test_a_step_is_the_gradient_of_every_agent_then_the_optimizer():
+    model = models.SoftmaxRegression(num_classes=4)
+    state, batch, loss, tx = problem(model)
+    stepped, metrics = training.train_step(loss, tx)(state, batch)
+    grads, losses = [], []
+    for j in range(NUM_AGENTS):
+        own = jax.tree.map(lambda x: x[j], (state.params, batch))  # noqa: B023
+        value, grad = jax.value_and_grad(lambda p, b: loss(p, {}, b, jax.random.key(0))[0])(*own)
+        grads.append(grad)
+        losses.append(value)
+    grads = jax.tree.map(lambda *leaves: jnp.stack(leaves), *grads)
+    updates, _ = tx.update(grads, state.opt_state, state.params)
+    assert_trees_close(stepped.params, optax.apply_updates(state.params, updates))
+    np.testing.assert_allclose(metrics["loss"], losses, rtol=1e-6)
+    assert int(stepped.step) == 1
+
+
+def test_batch_statistics_stay_each_agents_own():
+    state, batch, loss, tx = problem(NormalisedDropout())
+    stepped, _ = training.train_step(loss, tx)(state, batch)
+    means = stepped.model_state["batch_stats"]["BatchNorm_0"]["mean"]
+    expected = 0.5 * np.asarray(batch[0]).reshape(NUM_AGENTS, 12, 16).mean(axis=1)
+    np.testing.assert_allclose(means, expected, atol=1e-6)
+
+
+def test_dropout_keys_differ_by_agent_and_step():
+    def loss(params, model_state, batch, key):
+        return params.sum(), (model_state, {"draw": jax.random.uniform(key)})
+
+    tx = optax.sgd(0.0)
+    state = training.init_state(jnp.ones((NUM_AGENTS, 1)), tx, jax.random.key(0))
+    step, draws = training.train_step(loss, tx), []
+    for _ in range(4):
+        state, metrics = step(state, jnp.zeros((NUM_AGENTS, 1)))
+        draws.extend(map(float, metrics["draw"]))
+    assert len(set(draws)) == 4 * NUM_AGENTS
+
+
+@pytest.mark.parametrize("cuts", [[6], [1, 2, 3], [4, 2]])
+def test_a_loop_equals_single_steps_however_it_is_cut(cuts):
+    state, samples, loss, tx = problem(NormalisedDropout())
+    step = training.train_step(loss, tx)
+    options = {"batch_size": 5, "seed": 3}
+    expected, indices = state, data.batch_indices([12, 9, 12], first_step=0, num_steps=6, **options)
+    for i in range(6):
+        expected, _ = step(expected, data.take_batch(samples, indices[i]))
+
+    loop, actual, first = training.train_loop(step), state, 0
+    for num_steps in cuts:
+        indices = data.batch_indices([12, 9, 12], first_step=first, num_steps=6, **options)
+        actual, _ = loop(actual, samples, indices, num_steps)
+        first += num_steps
+    assert int(actual.step) == 6
+    assert_trees_close(actual.params, expected.params, atol=1e-5)
+    assert_trees_close(actual.model_state, expected.model_state, atol=1e-5)
+
+
+def test_loop_metrics_are_means_over_its_steps():
+    def loss(params, model_state, batch, key):
+        return params.sum() * 0 + batch.mean(), (model_state, {"accuracy": batch.max()})
+
+    tx = optax.sgd(0.1)
+    state = training.init_state(jnp.ones((2, 1)), tx, jax.random.key(0))
+    samples = jnp.array([[1.0, 2.0, 3.0], [10.0, 20.0, 30.0]])
+    indices = np.array([[[0], [0]], [[1], [2]], [[2], [2]]], np.int32)
+    _, metrics = training.train_loop(training.train_step(loss, tx))(state, samples, indices, 2)
+    np.testing.assert_allclose(metrics["loss"], [1.5, 20.0])
+
+
+def test_every_number_of_steps_is_one_compilation_and_the_state_is_donated():
+    state, samples, loss, tx = problem(models.SoftmaxRegression(num_classes=4))
+    loop = training.train_loop(training.train_step(loss, tx))
+    indices = np.zeros((4, NUM_AGENTS, 2), np.int32)
+    for num_steps in (1, 4, 2):
+        before = state
+        state, _ = loop(state, samples, indices, num_steps)
+        assert before.params["Dense_0"]["kernel"].is_deleted()
+    assert loop._cache_size() == 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 7, 100])
+def test_evaluation_is_the_mean_over_all_samples_of_every_agent(batch_size):
+    model = models.SoftmaxRegression(num_classes=4)
+    state, (images, labels), _, _ = problem(model)
+    params = jax.vmap(lambda key: models.init_model(model, key, images[0])[0])(
+        jax.random.split(jax.random.key(5), NUM_AGENTS)
+    )
+    metrics_fn = models.classification_metrics(model)
+    evaluate = training.evaluation(metrics_fn, batch_size=batch_size)
+    result = evaluate(params, state.model_state, (images[0], labels[0]))
+    for j in range(NUM_AGENTS):
+        one = jax.tree.map(lambda x: x[j], params)  # noqa: B023
+        expected = metrics_fn(one, {}, (images[0], labels[0]))
+        np.testing.assert_allclose(result["loss"][j], np.mean(expected["loss"]), rtol=1e-5)
+        np.testing.assert_allclose(result["accuracy"][j], np.mean(expected["accuracy"]))
+
+
+def test_init_state_copies_so_that_donation_leaves_the_callers_parameters():
+    params = {"w": jnp.ones((2, 3))}
+    state = training.init_state(params, optax.sgd(0.1), jax.random.key(0))
+    jax.jit(lambda s: s, donate_argnums=0)(state)
+    np.testing.assert_array_equal(params["w"], 1.0)
+
+
+def test_agents_that_hold_different_classes_learn_them_all():
+    dataset = data.load("digits")
+    parts = data.partition(dataset.train_labels, 5, "classes")
+    samples = data.stack_agents(dataset.train_images, dataset.train_labels, parts)
+    scale = lambda images: data.normalise(images, np.full(3, 128.0), np.full(3, 64.0))  # noqa: E731
+    model = models.SoftmaxRegression()
+    loss, metrics_fn = models.classification_loss(model), models.classification_metrics(model)
+    tx = cdjax.cdmsgd(0.002, mixing.auto(topology.ring(5)))
+    params, _ = models.init_model(model, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    state = training.init_state(cdjax.replicate(params, 5), tx, jax.random.key(1))
+    step = training.train_step(lambda p, s, b, k: loss(p, s, (scale(b[0]), b[1]), k), tx)
+    indices = data.batch_indices(
+        [len(part) for part in parts], 32, first_step=0, num_steps=150, seed=0
+    )
+    state, _ = training.train_loop(step)(state, samples, indices, 150)
+    evaluate = training.evaluation(lambda p, s, b: metrics_fn(p, s, (scale(b[0]), b[1])))
+    params = cdjax.eval_params(state.opt_state, state.params)
+    result = evaluate(params, {}, (dataset.test_images, dataset.test_labels))
+    assert min(result["accuracy"]) > 0.8  # an agent alone knows 2 classes of 10
