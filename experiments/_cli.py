@@ -6,27 +6,13 @@ import contextlib
 import io
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NoReturn
 
 import tyro
 
+from experiments._errors import UsageError
 from experiments.config import RunConfig
-
-
-class UsageError(ValueError):
-    """A bad option, in one line that names it and the remedy."""
-
-
-@contextlib.contextmanager
-def blame(option: str) -> Iterator[None]:
-    """Turns the library's errors into usage errors of the option that caused them."""
-    try:
-        yield
-    except UsageError:
-        raise
-    except (ValueError, OSError) as error:
-        raise UsageError(f"{option}: {error}") from error
 
 
 def main(config_class: type[RunConfig], args: Sequence[str] | None = None) -> None:

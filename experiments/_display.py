@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from cdjax import metrics
 from experiments._setup import Job
@@ -21,7 +22,8 @@ from experiments._setup import Job
 def show_start(console: Console, job: Job, folder: Path) -> None:
     """Prints the notice of a stand-in, if any, and the table of all that the run is made of."""
     if job.notice:
-        console.print(Panel(job.notice, title="stand-in data", style="bold yellow"))
+        notice = Text(job.notice)  # as it stands: Panel would take brackets in it for markup
+        console.print(Panel(notice, title="stand-in data", style="bold yellow"))
     config, dataset, topology = job.config, job.dataset, job.topology
     num_agents = topology.num_agents
     num_params = sum(x.size for x in jax.tree.leaves(job.state.params)) // num_agents
@@ -36,8 +38,9 @@ def show_start(console: Console, job: Job, folder: Path) -> None:
             "partition": f"{config.partition}: {job.sizes.min():,} to {job.sizes.max():,} samples "
             "an agent",
             "topology": f"{topology.name}, {num_agents} agents, {config.weights} weights",
-            "spectrum": f"λ2 = {topology.second_eigenvalue:.6f}, "
-            f"λN = {topology.smallest_eigenvalue:.6f}, gap = {topology.spectral_gap:.6f}",
+            "spectrum": f"λ2 = {_decimal(topology.second_eigenvalue)}, "
+            f"λN = {_decimal(topology.smallest_eigenvalue)}, "
+            f"gap = {_decimal(topology.spectral_gap)}",
             "model": f"{config.model}, {num_params:,} parameters an agent",
             "algorithm": f"{config.algorithm}, learning rate {config.learning_rate:g} "
             f"({config.schedule})" + _momentum(job),
@@ -65,20 +68,19 @@ def show_end(console: Console, record: dict[str, Any], folder: Path) -> None:
             "consensus distance": f"{record['consensus_distance']:.3e}",
             "sent": _bytes(record["bytes_sent"]),
             "time": f"{record['seconds']:.1f} s",
-            "results": ", ".join(
-                str(folder / name) for name in ("config.json", "metrics.jsonl", "curves.png")
-            ),
         },
     )
+    files = "config.json, metrics.jsonl, curves.png"
+    console.print(f"results in {folder}: {files}", markup=False, highlight=False, soft_wrap=True)
 
 
 def evaluation_line(record: dict[str, Any]) -> str:
     """One evaluation in one line."""
     return (
-        f"epoch {record['epoch']:>3}  train loss {record['train_loss_mean']:.4f}  "
-        f"accuracy {record['train_accuracy_mean']:.2%}  test {record['test_accuracy_mean']:.2%} "
-        f"[{record['test_accuracy_min']:.2%}, {record['test_accuracy_max']:.2%}]  "
-        f"distance {record['consensus_distance']:.2e}"
+        f"epoch {record['epoch']:>3}  loss {record['train_loss_mean']:.4f}  "
+        f"train {record['train_accuracy_mean']:.2%}  test {record['test_accuracy_mean']:.2%} "
+        f"({record['test_accuracy_min']:.2%} to {record['test_accuracy_max']:.2%})  "
+        f"distance {record['consensus_distance']:.1e}"
     )
 
 
@@ -106,7 +108,7 @@ def metrics_text(losses: np.ndarray, accuracies: np.ndarray, distance: float) ->
     """The live metrics: mean loss, accuracy with its range over the agents, disagreement."""
     return (
         f"loss {np.mean(losses):.3f} acc {np.mean(accuracies):.1%} "
-        f"[{np.min(accuracies):.1%}, {np.max(accuracies):.1%}] dist {distance:.1e}"
+        f"({np.min(accuracies):.1%} to {np.max(accuracies):.1%}) distance {distance:.1e}"
     )
 
 
@@ -130,6 +132,10 @@ def _print_table(console: Console, title: str, rows: dict[str, str]) -> None:
     for row in rows.items():
         table.add_row(*row)
     console.print(table)
+
+
+def _decimal(number: float) -> str:
+    return f"{round(number, 6) + 0.0:.6f}"  # no -0.000000
 
 
 def _bytes(count: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,6 @@ from rich.progress import Progress, TaskID
 
 from cdjax import agents, data, metrics, training, transforms
 from experiments import plots
-from experiments._cli import blame
 from experiments._display import (
     config_record,
     evaluation_line,
@@ -25,6 +25,7 @@ from experiments._display import (
     show_start,
     speed_text,
 )
+from experiments._errors import blame
 from experiments._setup import Job, prepare
 from experiments.config import RunConfig
 
@@ -45,6 +46,7 @@ def run(config: RunConfig) -> list[dict[str, Any]]:
     Raises:
         UsageError: for an option that cannot work; nothing has been written then.
     """
+    _keep_compilations()
     console = Console()
     with console.status("preparing"):
         job = prepare(config)
@@ -56,6 +58,14 @@ def run(config: RunConfig) -> list[dict[str, Any]]:
     plots.curves(records, title).savefig(folder / "curves.png", dpi=120)
     show_end(console, records[-1], folder)
     return records
+
+
+def _keep_compilations() -> None:
+    """Keeps compiled programs on the disk, so that only the first run of a kind compiles."""
+    if not jax.config.jax_compilation_cache_dir:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        jax.config.update("jax_compilation_cache_dir", str(caches / "cdjax"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def _make_folder(job: Job) -> Path:
@@ -91,7 +101,7 @@ def _train(console: Console, job: Job, folder: Path) -> list[dict[str, Any]]:
             record["seconds"] = time.monotonic() - start
             file.write(json.dumps(record) + "\n")
             file.flush()
-            console.print(evaluation_line(record), highlight=False)
+            console.print(evaluation_line(record), highlight=False, soft_wrap=True)
             records.append(record)
     return records
 
@@ -103,7 +113,9 @@ def _dispatcher(job: Job, progress: Progress, bar: TaskID) -> Callable[..., Any]
     distance = jax.jit(
         lambda s: metrics.consensus_distance(transforms.eval_params(s.opt_state, s.params))
     )
-    chunk = 1
+    log_every = job.config.log_every
+    most = log_every or _MAX_STEPS_A_DISPATCH
+    chunk = log_every or 1
 
     def advance(
         state: training.TrainState, num_steps: int
@@ -112,7 +124,7 @@ def _dispatcher(job: Job, progress: Progress, bar: TaskID) -> Callable[..., Any]
         sums, done = {}, 0
         while done < num_steps:
             steps = min(chunk, num_steps - done)
-            indices = np.zeros((_MAX_STEPS_A_DISPATCH, num_agents, job.batch_size), np.int32)
+            indices = np.zeros((most, num_agents, job.batch_size), np.int32)
             indices[:steps] = data.batch_indices(
                 job.sizes,
                 job.batch_size,
@@ -133,8 +145,9 @@ def _dispatcher(job: Job, progress: Progress, bar: TaskID) -> Callable[..., Any]
                 speed=speed_text(steps, seconds, samples_per_step),
                 metrics=metrics_text(means["loss"], means["accuracy"], float(distance(state))),
             )
-            wanted = int(steps * _SECONDS_A_DISPATCH / seconds)
-            chunk = min(max(wanted, 1), 2 * chunk, _MAX_STEPS_A_DISPATCH)
+            if not log_every:
+                wanted = int(steps * _SECONDS_A_DISPATCH / seconds)
+                chunk = min(max(wanted, 1), 2 * chunk, most)
         return state, {name: value / num_steps for name, value in sums.items()}
 
     return advance

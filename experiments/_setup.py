@@ -14,8 +14,8 @@ import optax
 
 import cdjax
 from cdjax import data, mixing, models, topology, training
-from experiments._cli import UsageError, blame
-from experiments.config import ALGORITHMS, INITS, MODELS, SCHEDULES, RunConfig
+from experiments._errors import UsageError, blame
+from experiments.config import ALGORITHMS, DTYPES, INITS, MODELS, SCHEDULES, RunConfig
 
 
 class Job(NamedTuple):
@@ -52,14 +52,14 @@ def prepare(config: RunConfig) -> Job:
     dataset, notice = _dataset(config)
     on_digits = dataset.name == "digits"
     batch_size = config.batch_size or (16 if on_digits else 128)
-    epochs = config.epochs or (40 if on_digits else 50)
+    epochs = config.epochs or (20 if on_digits else 50)
 
     parts = _partition(config, dataset, graph.num_agents, batch_size)
     sizes = np.array([len(part) for part in parts])
     steps_per_epoch = max(1, int(sizes.sum()) // (graph.num_agents * batch_size))
     agent_data = data.stack_agents(dataset.train_images, dataset.train_labels, parts)
 
-    model = _model(config.model, dataset.num_classes)
+    model = _model(config, dataset.num_classes)
     tx = _optimizer(config, mixing.auto(graph), epochs * steps_per_epoch)
     if config.size_weighted:
         tx = optax.chain(cdjax.scale_by_agent(jnp.asarray(sizes / sizes.mean())), tx)
@@ -99,10 +99,11 @@ def _check_options(config: RunConfig) -> None:
     _check_choice("--schedule", config.schedule, SCHEDULES)
     _check_choice("--partition", config.partition, data.PARTITIONS)
     _check_choice("--model", config.model, MODELS)
+    _check_choice("--dtype", config.dtype, DTYPES)
     _check_choice("--init", config.init, INITS)
     _check_choice("--agent-plan", config.agent_plan, cdjax.agents.PLANS)
     _check_choice("--dataset", config.wanted_dataset, data.DATASETS)
-    for option in ("agents", "batch_size", "epochs", "eval_every"):
+    for option in ("agents", "batch_size", "epochs", "eval_every", "log_every"):
         value = getattr(config, option)
         if value is not None and value < 1:
             raise UsageError(f"--{option.replace('_', '-')}: {value} is too few; give at least 1")
@@ -189,14 +190,9 @@ def _partition(
     return parts
 
 
-def _model(name: str, num_classes: int) -> models.Model:
-    match name:
-        case "cnn":
-            return models.CNN(num_classes=num_classes)
-        case "mlp":
-            return models.MLP(num_classes=num_classes)
-        case _:
-            return models.SoftmaxRegression(num_classes=num_classes)
+def _model(config: RunConfig, num_classes: int) -> models.Model:
+    network = {"cnn": models.CNN, "mlp": models.MLP, "softmax": models.SoftmaxRegression}
+    return network[config.model](num_classes=num_classes, dtype=jnp.dtype(config.dtype))
 
 
 def _optimizer(config: RunConfig, mix: cdjax.Mixer, num_steps: int) -> optax.GradientTransformation:

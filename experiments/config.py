@@ -10,6 +10,7 @@ ALGORITHMS = ("cdmsgd", "cdmsgd-polyak", "cdsgd", "atc")
 SCHEDULES = ("fixed", "diminishing", "cosine")
 MODELS = ("cnn", "mlp", "softmax")
 INITS = ("same", "independent")
+DTYPES = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class RunConfig:
     batch_size: int | None = None
     """Samples an agent takes in a step (default: 128; 16 on digits)."""
     epochs: int | None = None
-    """Passes over all agents' data together (default: 50; 40 on digits)."""
+    """Passes over all agents' data together (default: 50; 20 on digits)."""
     partition: str = "iid"
     """How data is dealt to the agents: iid, dirichlet, shards or classes."""
     dirichlet_alpha: float = 0.5
@@ -50,12 +51,16 @@ class RunConfig:
     """Weigh agent j's loss by N n_j / n, for partitions of unequal sizes."""
     model: str = "cnn"
     """cnn (the paper's), mlp or softmax (regression)."""
+    dtype: str = "float32"
+    """In which to compute gradients: float32 or bfloat16. Parameters and mixing stay float32."""
     init: str = "same"
     """Whether agents start from the same parameters or from independent ones."""
     seed: int = 0
     """Seed of the partition, the initial parameters and the order of the data."""
     eval_every: int = 1
     """Epochs between evaluations."""
+    log_every: int | None = None
+    """Steps a dispatch, between updates of the bar (default: as many as take half a second)."""
     dataset: str | None = None
     """cifar10, cifar100, mnist, fashion_mnist or digits (default: the program's own)."""
     data_dir: Path | None = None

@@ -79,8 +79,8 @@ def test_a_data_set_asked_for_and_missing_is_an_error_that_names_the_ways(tmp_pa
     [
         "--algorithm cdsgd --schedule diminishing --partition dirichlet --size-weighted",
         "--algorithm cdmsgd-polyak --schedule cosine --partition classes --weights lazy",
-        "--algorithm atc --partition shards --init independent --agent-plan map",
-        "--agents 1 --topology torus --eval-every 2",
+        "--algorithm atc --partition shards --init independent --agent-plan map --log-every 3",
+        "--agents 1 --topology torus --eval-every 2 --dtype bfloat16",
     ],
 )
 def test_every_option_runs(options, tmp_path):
@@ -116,6 +116,8 @@ def test_agents_come_from_the_edge_list(tmp_path):
         ("--agents 40 --partition dirichlet --dirichlet-alpha 0.001", "--partition: .* alpha"),
         ("--batch-size 1000", "--batch-size: 1000 is more than the 287 samples of agent"),
         ("--batch-size 0", "--batch-size: 0 is too few"),
+        ("--log-every 0", "--log-every: 0 is too few"),
+        ("--dtype float16", "--dtype: unknown choice .float16.; expected float32, bfloat16"),
         ("--epochs -1", "--epochs: -1 is too few"),
         ("--learning-rate nan", "--learning-rate: learning_rate is nan"),
         ("--momentum 1", "--momentum: momentum is 1.0; it must lie in"),
