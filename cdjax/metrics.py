@@ -85,6 +85,21 @@ def bytes_sent(params: Params, topology: Topology) -> int:
     check_stacked(params, topology.num_agents)
     off_diagonal = ~np.eye(topology.num_agents, dtype=bool)
     messages = np.count_nonzero(topology.mixing_matrix[off_diagonal])
+    return int(messages) * message_bytes(params)
+
+
+def message_bytes(params: Params) -> int:
+    """The bytes of one agent's floating-point leaves, which is what an agent sends in a message.
+
+    Args:
+        params: a stacked tree (or its shapes and dtypes), leaves of shape ``(N, ...)``.
+
+    Returns:
+        Bytes a message.
+
+    Raises:
+        ValueError: if the leaves disagree about the number of agents.
+    """
+    num_agents = stacked_size(params)
     leaves = [x for x in jax.tree.leaves(params) if jnp.issubdtype(x.dtype, jnp.inexact)]
-    one_agent = sum(x.size * x.dtype.itemsize for x in leaves) // topology.num_agents
-    return int(messages) * one_agent
+    return sum(x.size * x.dtype.itemsize for x in leaves) // num_agents

@@ -6,41 +6,58 @@ import contextlib
 import io
 import re
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
 
 import tyro
 
+from experiments import _processes
 from experiments._errors import UsageError
 from experiments.config import RunConfig
 
+Config = TypeVar("Config", bound=RunConfig)
 
-def main(config_class: type[RunConfig], args: Sequence[str] | None = None) -> None:
+
+def main(config_class: type[Config], run: Callable[[Config], Any] | None = None) -> None:
     """Parses the options, runs the experiment, exits with 2 on a usage error.
 
     Args:
         config_class: the experiment's options.
-        args: command-line arguments; those of the process by default.
+        run: what to do with them; one run by default.
     """
-    config = _parse(config_class, args)
-    # JAX takes seconds to import; --help and misspelled options should not wait for it.
-    from experiments._run import run
-
+    config = _parse(config_class)
     try:
-        run(config)
+        code = _processes.watch(config)
+        if code is None:
+            _processes.join(config)
+            (run or _run)(config)
     except UsageError as error:
         _fail(str(error))
     except KeyboardInterrupt:
         print("interrupted; the metrics so far are kept", file=sys.stderr)
-        sys.exit(130)
+        _processes.leave(130)
+    except Exception:
+        _processes.await_verdict()
+        traceback.print_exc()
+        _processes.leave(1)
+    if code:
+        sys.exit(code)
 
 
-def _parse(config_class: type[RunConfig], args: Sequence[str] | None) -> RunConfig:
+def _run(config: RunConfig) -> None:
+    # JAX takes seconds to import; --help and misspelled options should not wait for it.
+    from experiments._run import run
+
+    run(config)
+
+
+def _parse(config_class: type[Config]) -> Config:
     """Tyro's parser, with its boxed errors folded into one line."""
     captured = io.StringIO()
     try:
         with contextlib.redirect_stderr(captured):
-            return tyro.cli(config_class, args=args)
+            return tyro.cli(config_class)
     except SystemExit as stop:
         if not stop.code:
             raise
@@ -56,4 +73,4 @@ def _unboxed(box: str) -> str:
 
 def _fail(message: str) -> NoReturn:
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(2)
+    _processes.leave(2)

@@ -15,7 +15,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 from rich.text import Text
 
-from cdjax import metrics
 from experiments._setup import Job
 
 
@@ -46,8 +45,7 @@ def show_start(console: Console, job: Job, folder: Path) -> None:
             f"({config.schedule})" + _momentum(job),
             "steps": f"{job.epochs} epochs × {job.steps_per_epoch} steps, batch {job.batch_size} "
             "an agent",
-            "sent": f"{_bytes(metrics.bytes_sent(job.state.params, topology))} a step, all agents "
-            "together",
+            "sent": f"{byte_count(job.bytes_a_step)} a step, all agents together",
             "device": f"{len(jax.devices())} × {device.device_kind} ({device.platform})",
             "folder": str(folder),
         },
@@ -66,7 +64,7 @@ def show_end(console: Console, record: dict[str, Any], folder: Path) -> None:
             "train accuracy": f"{record['train_accuracy_mean']:.2%}",
             "loss": f"{record['train_loss_mean']:.4f} train, {record['test_loss_mean']:.4f} test",
             "consensus distance": f"{record['consensus_distance']:.3e}",
-            "sent": _bytes(record["bytes_sent"]),
+            "sent": byte_count(record["bytes_sent"]),
             "time": f"{record['seconds']:.1f} s",
         },
     )
@@ -124,7 +122,7 @@ def config_record(job: Job) -> dict[str, Any]:
 
 
 def _momentum(job: Job) -> str:
-    return f", momentum {job.config.momentum:g}" if "cdmsgd" in job.config.algorithm else ""
+    return f", momentum {job.config.momentum:g}" if "msgd" in job.config.algorithm else ""
 
 
 def _print_table(console: Console, title: str, rows: dict[str, str]) -> None:
@@ -138,7 +136,8 @@ def _decimal(number: float) -> str:
     return f"{round(number, 6) + 0.0:.6f}"  # no -0.000000
 
 
-def _bytes(count: float) -> str:
+def byte_count(count: float) -> str:
+    """A number of bytes in a unit that suits it."""
     units: Sequence[str] = ("B", "kB", "MB", "GB", "TB")
     exponent = min(len(units) - 1, (len(str(int(count))) - 1) // 3)
     return f"{count / 1000**exponent:.4g} {units[exponent]}"

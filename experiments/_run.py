@@ -16,6 +16,7 @@ from rich.progress import Progress, TaskID
 
 from cdjax import agents, data, metrics, training, transforms
 from experiments import plots
+from experiments._algorithms import WITH_SERVER
 from experiments._display import (
     config_record,
     evaluation_line,
@@ -34,11 +35,12 @@ _SECONDS_A_DISPATCH = 0.5
 _MAX_STEPS_A_DISPATCH = 100
 
 
-def run(config: RunConfig) -> list[dict[str, Any]]:
+def run(config: RunConfig, *, folder: Path | None = None) -> list[dict[str, Any]]:
     """Runs one experiment and leaves its folder behind.
 
     Args:
         config: the options.
+        folder: where; by default a folder in ``config.out`` that tells what was run, and when.
 
     Returns:
         The records of metrics.jsonl, one an evaluation.
@@ -50,7 +52,7 @@ def run(config: RunConfig) -> list[dict[str, Any]]:
     console = Console()
     with console.status("preparing"):
         job = prepare(config)
-    folder = _make_folder(job)
+    folder = _make_folder(job, folder)
     show_start(console, job, folder)
     (folder / "config.json").write_text(json.dumps(config_record(job), indent=2) + "\n")
     records = _train(console, job, folder)
@@ -68,12 +70,15 @@ def _keep_compilations() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def _make_folder(job: Job) -> Path:
+def _make_folder(job: Job, folder: Path | None) -> Path:
     config = job.config
-    topology = Path(config.topology).stem
-    name = f"{job.dataset.name}-{config.algorithm}-{topology}-{job.topology.num_agents}"
-    stem = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     with blame("--out"):
+        if folder:
+            folder.mkdir(parents=True, exist_ok=True)
+            return folder
+        topology = Path(config.topology).stem
+        name = f"{job.dataset.name}-{config.algorithm}-{topology}-{job.topology.num_agents}"
+        stem = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
         for attempt in range(1000):
             folder = config.out / (f"{stem}-{attempt}" if attempt else stem)
             if not folder.exists():
@@ -160,8 +165,10 @@ def _evaluated(
     params = transforms.eval_params(state.opt_state, state.params)
     test_set = (job.dataset.test_images, job.dataset.test_labels)
     test = jax.device_get(job.evaluate(params, state.model_state, test_set))
-    mean = agents.replicate(agents.mean_params((params, state.model_state)), 1)
-    mean_test = job.evaluate(*mean, test_set)
+    model, model_state = agents.mean_params((params, state.model_state))
+    if job.config.algorithm in WITH_SERVER:
+        model = transforms.server_params(state.opt_state)
+    model_test = job.evaluate(*agents.replicate((model, model_state), 1), test_set)
     accuracy = metrics.agent_statistics(test["accuracy"])
     step = int(state.step)
     record = {
@@ -173,8 +180,8 @@ def _evaluated(
         "test_accuracy_min": accuracy.min,
         "test_accuracy_max": accuracy.max,
         "test_accuracy_variance": accuracy.variance,
-        "mean_params_test_accuracy": mean_test["accuracy"][0],
+        "mean_params_test_accuracy": model_test["accuracy"][0],
         "consensus_distance": metrics.consensus_distance(params),
     }
-    bytes_sent = step * metrics.bytes_sent(params, job.topology)
+    bytes_sent = round(step * job.bytes_a_step)
     return {name: float(v) for name, v in record.items()} | {"step": step, "bytes_sent": bytes_sent}

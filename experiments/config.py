@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-ALGORITHMS = ("cdmsgd", "cdmsgd-polyak", "cdsgd", "atc")
+ALGORITHMS = (
+    "cdmsgd", "cdmsgd-polyak", "cdsgd", "atc",
+    "centralized", "fedavg", "easgd", "eamsgd", "downpour",
+    "gossip-pair", "gossip-pull", "gossip-push", "gosgd",
+)  # fmt: skip
 SCHEDULES = ("fixed", "diminishing", "cosine")
 MODELS = ("cnn", "mlp", "softmax")
 INITS = ("same", "independent")
@@ -26,7 +30,8 @@ class RunConfig:
     weights: str = "metropolis_hastings"
     """Mixing weights: metropolis_hastings, uniform, max_degree, laplacian or lazy."""
     algorithm: str = "cdmsgd"
-    """cdmsgd (Nesterov momentum), cdmsgd-polyak, cdsgd, or atc (SGD, adapt then combine)."""
+    """cdmsgd (Nesterov momentum), cdmsgd-polyak, cdsgd, atc (SGD, adapt then combine), centralized
+    (SGD), fedavg, easgd, eamsgd, downpour, gossip-pair, gossip-pull, gossip-push or gosgd."""
     learning_rate: float = 0.01
     """Step size alpha at the first step."""
     schedule: str = "fixed"
@@ -36,7 +41,16 @@ class RunConfig:
     decay_offset: float = 100.0
     """The offset of the diminishing schedule, in steps^power."""
     momentum: float = 0.9
-    """Momentum mu of both cdmsgd forms, in [0, 1)."""
+    """Momentum mu of cdmsgd, cdmsgd-polyak and eamsgd, in [0, 1)."""
+    period: int | None = None
+    """Steps between exchanges of gossip and the servers (default: fedavg an epoch of the agents'
+    own data, easgd and eamsgd 10, downpour and gossip 1)."""
+    client_fraction: float = 1.0
+    """Share of the agents that are fedavg's clients in a round, in [0, 1]."""
+    talk_probability: float = 0.1
+    """Probability that an agent of gosgd talks in a step, in [0, 1]."""
+    asynchronous: bool = False
+    """Sets the agents' clocks apart by a step each, in easgd, eamsgd and downpour."""
     batch_size: int | None = None
     """Samples an agent takes in a step (default: 128; 16 on digits)."""
     epochs: int | None = None
@@ -65,8 +79,18 @@ class RunConfig:
     """cifar10, cifar100, mnist, fashion_mnist or digits (default: the program's own)."""
     data_dir: Path | None = None
     """Folder of the data set's archive files, or of tensorflow-datasets' prepared copies."""
+    train_samples: int | None = None
+    """How many training samples to take, at random (default: all)."""
     agent_plan: str = "auto"
     """How agents share the device: vmap, map, unroll or auto."""
+    devices: str = "auto"
+    """Devices that share the agents: a number, all, or auto (as many as divide the agents)."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, to run as one of several processes; the same for each of them."""
+    num_processes: int | None = None
+    """How many processes take part."""
+    process_id: int | None = None
+    """Which of the processes this one is, from 0."""
     out: Path = Path("runs")
     """Folder in which the run's own folder is made."""
 

@@ -60,3 +60,34 @@ def curves(records: Sequence[dict[str, Any]], title: str) -> Figure:
     for axes in (accuracy, loss, distance):
         axes.grid(alpha=0.3)
     return figure
+
+
+def comparison(entries: Sequence[Any], title: str) -> Figure:
+    """Test accuracy of several algorithms against epochs and against bytes sent.
+
+    Lines are means over the seeds, shades their range.
+
+    Args:
+        entries: each with ``algorithm``, ``learning_rate`` and ``runs``, the records of every seed.
+        title: the figure's title; it should name the data set.
+
+    Returns:
+        The figure, for ``figure.savefig(path)``.
+    """
+    figure = Figure(figsize=(12, 5), layout="constrained")
+    figure.suptitle(title)
+    by_epoch, by_bytes = figure.subplots(1, 2, sharey=True)
+    for number, entry in enumerate(entries):
+        accuracy = 100 * np.array([[r["test_accuracy_mean"] for r in run] for run in entry.runs])
+        for axes, column, unit in ((by_epoch, "epoch", 1), (by_bytes, "bytes_sent", 1e9)):
+            x = np.array([record[column] / unit for record in entry.runs[0]])
+            label = f"{entry.algorithm} ({entry.learning_rate:g})"
+            axes.plot(x, accuracy.mean(axis=0), f"C{number}", label=label)
+            axes.fill_between(x, accuracy.min(axis=0), accuracy.max(axis=0), color=f"C{number}",
+                              alpha=0.15, linewidth=0)  # fmt: skip
+    by_epoch.set(xlabel="epoch", ylabel="test accuracy, mean over agents (%)")
+    by_epoch.legend(title="algorithm (step size)")
+    by_bytes.set(xlabel="sent by all, GB", xscale="log")
+    for axes in (by_epoch, by_bytes):
+        axes.grid(alpha=0.3)
+    return figure

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 # lower ranks, or from its own package.
 RANKS = {
     "_types": 0, "_checks": 0,
-    "_graphs": 1, "_weights": 1, "_topology": 1, "topology": 1,
+    "_graphs": 1, "_weights": 1, "_topology": 1, "topology": 1, "sharding": 1,
     "mixing": 2,
     "agents": 3,
     "transforms": 4, "metrics": 4,

@@ -9,10 +9,14 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import cdjax
 from cdjax import mixing, topology
+from cdjax.mixing._schedules import pull, push, random_pairs, random_peers
 from tests.trees import assert_trees_close, random_stacked_tree
 
 NUM_AGENTS = 8
 MIX = mixing.dense(topology.ring(NUM_AGENTS))
+KEY = jax.random.key(0)
+PEERS = random_peers(topology.complete(NUM_AGENTS), KEY, probability=0.7)
+PAIRS = random_pairs(topology.ring(NUM_AGENTS), KEY)
 
 # name: (a function from a learning rate to the transformation, whether it mixes parameters)
 TABLE = {
@@ -29,6 +33,27 @@ TABLE = {
         lambda lr: optax.chain(cdjax.scale_by_agent(jnp.arange(8.0)), optax.sgd(lr)),
         False,
     ),
+    "average_updates": (
+        lambda lr: optax.chain(cdjax.average_updates(jnp.arange(1.0, 9.0)), optax.sgd(lr)),
+        False,
+    ),
+    "fedavg": (
+        lambda lr: cdjax.fedavg(optax.sgd(lr, 0.9), local_steps=2, fraction=0.5, key=KEY),
+        True,
+    ),
+    "easgd": (lambda lr: cdjax.easgd(lr, period=2), True),
+    "easgd with clocks": (lambda lr: cdjax.easgd(lr, period=2, clocks=jnp.arange(8)), True),
+    "eamsgd": (lambda lr: cdjax.eamsgd(lr, period=2), True),
+    "downpour": (lambda lr: cdjax.downpour(lr, lr), True),
+    "downpour with clocks": (
+        lambda lr: cdjax.downpour(lr, lr, push_period=2, fetch_period=3, clocks=jnp.arange(8)),
+        True,
+    ),
+    "pull gossip": (lambda lr: cdjax.gossip(optax.sgd(lr), pull(PEERS), period=2), True),
+    "push gossip": (lambda lr: cdjax.gossip(optax.sgd(lr), push(PEERS)), True),
+    "pair gossip": (lambda lr: cdjax.gossip(optax.sgd(lr), pull(PAIRS)), True),
+    "gosgd": (lambda lr: cdjax.gosgd(optax.sgd(lr), PEERS), True),
+    "gosgd with delay": (lambda lr: cdjax.gosgd(optax.sgd(lr), PEERS, delay=2), True),
 }
 
 
@@ -136,10 +161,10 @@ def test_missing_params_are_the_same_error(name):
 
 
 @pytest.mark.parametrize("learning_rate", [np.nan, -0.1, np.inf])
-@pytest.mark.parametrize("transform", [cdjax.cdsgd, cdjax.cdmsgd])
-def test_a_learning_rate_out_of_range_is_named(transform, learning_rate):
+@pytest.mark.parametrize("name", ["cdsgd", "cdmsgd", "easgd", "eamsgd", "downpour"])
+def test_a_learning_rate_out_of_range_is_named(name, learning_rate):
     with pytest.raises(ValueError, match=f"learning_rate is {learning_rate}; it must lie in"):
-        transform(learning_rate, MIX)
+        TABLE[name][0](learning_rate)
 
 
 @pytest.mark.parametrize("momentum", [1.0, -0.1, np.nan])

@@ -65,21 +65,9 @@ def test_bfloat16_is_accumulated_in_float32():
     np.testing.assert_allclose(np.asarray(mixed, np.float64), expected, rtol=2**-8)
 
 
-def test_counters_pass_unchanged():
-    tree = {"count": jnp.arange(4), "x": jnp.arange(4.0)}
-    mixed = mixing.dense(topology.complete(4))(tree)
-    np.testing.assert_array_equal(mixed["count"], [0, 1, 2, 3])
-    np.testing.assert_allclose(mixed["x"], 1.5)
-
-
 def test_another_leading_size_names_the_leaf_and_both_sizes():
     mix = mixing.dense(topology.ring(4))
     with pytest.raises(ValueError, match=r"leaf 'dense/kernel' has leading axis 5, but .* 4 agent"):
         mix({"dense": {"kernel": jnp.ones((5, 2))}})
     with pytest.raises(ValueError, match=r"leaf 'scale' has no axes"):
         mix({"scale": jnp.ones(())})
-
-
-def test_auto_equals_dense():
-    graph, tree = topology.erdos_renyi(9), random_stacked_tree(9)
-    assert_trees_close(mixing.auto(graph)(tree), mixing.dense(graph)(tree))

@@ -1,0 +1,116 @@
+"""Mixing by reading neighbours: a table of them, and one row of x a slot of the table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from cdjax._types import Mixer
+from cdjax.mixing._dense import leafwise
+from cdjax.mixing._shifts import weighted
+from cdjax.topology import Topology
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int
+
+# A full row costs a pass over x before the others can use it, and a write of its own.
+_FULL_ROW_COST = 2
+
+
+class NeighborTable(NamedTuple):
+    r"""Π in sparse form: ``own`` and a padded table, but for agents with a full row.
+
+    Attributes:
+        own: the weights of the agents' own parameters.
+        senders: agent j's neighbours; a slot that it does not need holds j itself.
+        weights: theirs; zero in such a slot.
+        full_rows: the distinct rows of Π with so many neighbours that the table would be wide.
+        row_of_agent: which of them is agent j's, or -1 if it reads the table.
+    """
+
+    own: Float[np.ndarray, " agents"]
+    senders: Int[np.ndarray, "agents slots"]
+    weights: Float[np.ndarray, "agents slots"]
+    full_rows: Float[np.ndarray, "rows agents"]
+    row_of_agent: Int[np.ndarray, " agents"]
+
+    @property
+    def cost(self) -> int:
+        """How many rows of x an agent reads, besides its own."""
+        return self.senders.shape[1] + _FULL_ROW_COST * len(self.full_rows)
+
+
+def neighbors(topology: Topology) -> Mixer:
+    r"""A mixer in which every agent reads its neighbours' parameters alone.
+
+    .. math:: \text{mixed}^j = \Pi_{jj} \, x^j + \sum_{l \in N(j)} \Pi_{jl} \, x^l
+
+    Under jit the sum and what follows it (the optimizer's update) are one pass that reads one row
+    of x a neighbour and writes no other copy of x. The few agents of a graph that have far more
+    neighbours than the rest (a star's hub) get their row by a product; agents with equal rows (all
+    of a complete graph) share it.
+
+    Args:
+        topology: the graph and its mixing matrix of shape (N, N).
+
+    Returns:
+        A mixer equal to ``dense(topology)`` up to rounding.
+
+    Example::
+
+        mix = cdjax.mixing.neighbors(cdjax.topology.random_regular(1024, degree=4))
+
+    Reference: Jiang et al. (2017), eq. 5, the term :math:`\sum_l \pi_{jl} x_k^l`.
+    """
+    table = neighbor_table(topology.mixing_matrix)
+    reads_table = table.row_of_agent < 0
+
+    def mix_leaf(x: Array) -> Array:
+        mixed = weighted(table.own, x)
+        # One take a slot: taken all at once, the neighbours would be a copy of x each.
+        for senders, weights in zip(table.senders.T, table.weights.T, strict=True):
+            mixed += weighted(weights, x[senders])
+        if reads_table.all():
+            return mixed
+        full_rows = jnp.asarray(table.full_rows, x.dtype)
+        full = jnp.einsum("rl,l...->r...", full_rows, x, precision="highest")[table.row_of_agent]
+        return jnp.where(reads_table.reshape(-1, *[1] * (x.ndim - 1)), mixed, full)
+
+    return leafwise(topology.num_agents, mix_leaf)
+
+
+def neighbor_table(matrix: Float[np.ndarray, "agents agents"]) -> NeighborTable:
+    """The cheapest table for a mixing matrix of shape (N, N)."""
+    linked = matrix != 0
+    np.fill_diagonal(linked, False)
+    full_rows, row_of_agent = _full_rows(matrix, linked.sum(axis=1))
+    linked[row_of_agent >= 0] = False
+
+    agents, num_slots = np.arange(len(matrix)), int(linked.sum(axis=1).max())
+    senders, weights = np.tile(agents[:, None], num_slots), np.zeros((len(matrix), num_slots))
+    j, k = np.nonzero(linked)
+    slots = np.arange(len(j)) - np.searchsorted(j, j)  # j rises: how often it came before
+    senders[j, slots], weights[j, slots] = k, matrix[j, k]
+    return NeighborTable(matrix.diagonal(), senders, weights, full_rows, row_of_agent)
+
+
+def _full_rows(
+    matrix: np.ndarray, degrees: np.ndarray
+) -> tuple[np.ndarray, Int[np.ndarray, " agents"]]:
+    """Takes agents off the table, the largest degree first, as far as that lowers the cost."""
+    order = np.argsort(-degrees, kind="stable")
+    widths = [*degrees[order], 0]  # of the table, by how many agents are off it
+    best, num_full, distinct, rows = widths[0], 0, {}, np.full(len(matrix), -1)
+    for count, agent in enumerate(order, start=1):
+        key = (np.round(matrix[agent], 12) + 0.0).tobytes()  # + 0.0: no -0.0, equal in bytes too
+        rows[agent] = distinct.setdefault(key, len(distinct))
+        row_cost = _FULL_ROW_COST * len(distinct)
+        if row_cost >= best:
+            break
+        if row_cost + widths[count] < best:
+            best, num_full = row_cost + widths[count], count
+    rows[order[num_full:]] = -1
+    holders = [np.argmax(rows == row) for row in range(rows.max() + 1)]
+    return matrix[holders], rows

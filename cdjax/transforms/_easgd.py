@@ -1,0 +1,212 @@
+"""Elastic averaging SGD.
+
+Zhang, Choromanska, LeCun, *Deep learning with Elastic Averaging SGD*, NIPS 2015, arXiv:1412.6651:
+eqs. 5 and 6 (synchronous), Algorithm 1 (asynchronous), section 3.2 and Algorithm 2 (EAMSGD).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from cdjax._checks import check_params, check_range, stacked_size
+from cdjax._types import Params, ScalarOrSchedule
+from cdjax.agents import mean_params
+from cdjax.transforms._cdmsgd import cdmsgd, eval_params
+from cdjax.transforms._clocks import clocks_tick
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, ArrayLike, Float, Int
+
+
+class EASGDState(NamedTuple):
+    """State of :func:`elastic_averaging`: step, centre (one agent's leaves), inner optimizer."""
+
+    step: Int[Array, ""]
+    center: Params
+    inner: optax.OptState
+
+
+def easgd(
+    learning_rate: ScalarOrSchedule,
+    *,
+    beta: ArrayLike = 0.9,
+    period: int = 10,
+    clocks: ArrayLike | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Elastic averaging SGD: agents tied to a centre by springs.
+
+    .. math::
+        x^{j+} = x^j - \eta g(x^j) - a (x^j - \tilde{x}), \qquad
+        \tilde{x}^+ = \tilde{x} + a \sum_j (x^j - \tilde{x}), \qquad a = \beta / N
+
+    with the terms in :math:`a` every ``period`` steps alone. See :func:`elastic_averaging`, which
+    ties any optimizer so, for the arguments and for who reads whose old values.
+
+    Args:
+        learning_rate: :math:`\eta`, a number or a schedule of the step.
+        beta: :math:`\beta = N a`; the centre's share of the way to the mean in an exchange.
+        period: τ, in steps, at least 1.
+        clocks: offsets of the agents' clocks, shape (N,): the asynchronous form.
+
+    Returns:
+        An optax transformation; its ``update`` needs ``params``. Evaluate the centre,
+        :func:`server_params`.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Example::
+
+        tx = cdjax.easgd(0.1)
+        test_accuracy(cdjax.server_params(tx.init(params)))
+
+    Reference: Zhang et al. (2015), eqs. 5 and 6 and Algorithm 1; defaults of their section 5.
+    """
+    check_range("learning_rate", learning_rate, low=0)
+    return elastic_averaging(optax.sgd(learning_rate), beta=beta, period=period, clocks=clocks)
+
+
+def eamsgd(
+    learning_rate: ScalarOrSchedule,
+    *,
+    momentum: ScalarOrSchedule = 0.99,
+    beta: ArrayLike = 0.9,
+    period: int = 10,
+    clocks: ArrayLike | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Elastic averaging SGD with Nesterov momentum; the elastic term stays out of the velocity.
+
+    .. math::
+        v^{j+} = \delta v^j - \eta g(x^j + \delta v^j), \qquad
+        x^{j+} = x^j + v^{j+} - a (x^j - \tilde{x})
+
+    with the centre of :func:`easgd`. The stored parameters are the look-ahead points
+    :math:`x + \delta v`: take gradients there and get :math:`x` from :func:`eval_params`.
+
+    Args:
+        learning_rate: :math:`\eta`, a number or a schedule of the step.
+        momentum: :math:`\delta` in [0, 1), a number or a schedule of the step.
+        beta: as in :func:`easgd`.
+        period: τ, in steps, at least 1.
+        clocks: offsets of the agents' clocks, shape (N,): the asynchronous form.
+
+    Returns:
+        An optax transformation; its ``update`` needs ``params``. Evaluate the centre,
+        :func:`server_params`.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Example::
+
+        tx = cdjax.eamsgd(0.001)
+
+    Reference: Zhang et al. (2015), section 3.2 and Algorithm 2; defaults of their section 5.
+    """
+    # Nesterov's method at the stored look-ahead point is CDMSGD among agents that never mix.
+    inner = cdmsgd(learning_rate, lambda tree, step=0: tree, momentum=momentum)
+    return elastic_averaging(inner, beta=beta, period=period, clocks=clocks)
+
+
+def elastic_averaging(
+    inner: optax.GradientTransformation,
+    *,
+    beta: ArrayLike = 0.9,
+    period: int = 10,
+    clocks: ArrayLike | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Ties the agents of any optimizer to a centre.
+
+    .. math:: x^{j+} = x^j + u^j - a (x^j - \tilde{x}) \quad \text{when } \tau \mid t^j
+
+    Synchronous, by default: all agents exchange when τ divides the step, all with the old centre,
+    which then moves by the sum of their pulls. Asynchronous, with ``clocks``: agent j exchanges
+    when τ divides its own clock, :math:`t^j` = step + offset; those whose clocks agree come one
+    after another, in their order, each to the centre that the one before has left. Offsets of 0 and
+    a period of 1 are the round-robin scheme; on :math:`\frac{1}{2} x^2` that one is stable for
+    :math:`0 \le \eta \le 2,\ 0 \le a \le (4 - 2 \eta) / (4 - \eta)`, a tight bound for odd N.
+
+    One agent alone is still pulled to its centre: with N = 1 it is not the inner optimizer.
+
+    Args:
+        inner: any optax optimizer with updates :math:`u`. Pulls act on its iterates, see
+            :func:`eval_params`.
+        beta: :math:`\beta = N a`, at least 0.
+        period: τ, in steps, at least 1.
+        clocks: offsets of the agents' clocks in steps, whole numbers of shape (N,).
+
+    Returns:
+        An optax transformation; its ``update`` needs ``params`` and hands extra arguments on to
+        ``inner``. The centre starts as the mean of the agents.
+
+    Raises:
+        ValueError: if an argument is out of its range; from ``update``, if ``clocks`` has another
+            length than the agent axis.
+
+    Example::
+
+        tx = cdjax.elastic_averaging(optax.adamw(1e-3), clocks=jnp.arange(8))
+
+    Reference: Zhang et al. (2015), eqs. 5 and 6, Algorithm 1, and section 4 for the stability.
+    """
+    check_range("beta", beta, low=0)
+    check_range("period", period, low=1)
+    inner = optax.with_extra_args_support(inner)
+    exchange = _all_at_once if clocks is None else _one_after_another
+
+    def init(params: Params) -> EASGDState:
+        return EASGDState(jnp.zeros([], jnp.int32), mean_params(params), inner.init(params))
+
+    def update(
+        updates: optax.Updates,
+        state: EASGDState,
+        params: Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, EASGDState]:
+        x = eval_params(state.inner, check_params(params, "elastic_averaging"))
+        updates, inner_state = inner.update(updates, state.inner, params, **extra_args)
+        num_agents = stacked_size(x)
+        talks = clocks_tick(state.step, period, clocks, num_agents)
+        moving_rates = talks * (beta / num_agents)
+        updates, center = jax.lax.cond(
+            jnp.any(talks), exchange, _no_exchange, updates, x, state.center, moving_rates
+        )
+        return updates, EASGDState(state.step + 1, center, inner_state)
+
+    return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
+
+
+def _no_exchange(
+    updates: optax.Updates, x: Params, center: Params, moving_rates: Float[Array, " agents"]
+) -> tuple[optax.Updates, Params]:
+    del x, moving_rates
+    return updates, center
+
+
+def _all_at_once(
+    updates: optax.Updates, x: Params, center: Params, moving_rates: Float[Array, " agents"]
+) -> tuple[optax.Updates, Params]:
+    pulls = jax.vmap(_pull, in_axes=(0, None, 0))(x, center, moving_rates)
+    center = jax.tree.map(lambda c, pull: c + jnp.sum(pull, axis=0), center, pulls)
+    return optax.tree.sub(updates, pulls), center
+
+
+def _one_after_another(
+    updates: optax.Updates, x: Params, center: Params, moving_rates: Float[Array, " agents"]
+) -> tuple[optax.Updates, Params]:
+    def visit(center: Params, agent: tuple[Params, Float[Array, ""]]) -> tuple[Params, Params]:
+        x, moving_rate = agent
+        pull = _pull(x, center, moving_rate)
+        return optax.tree.add(center, pull), pull
+
+    center, pulls = jax.lax.scan(visit, center, (x, moving_rates))
+    return optax.tree.sub(updates, pulls), center
+
+
+def _pull(x: Params, center: Params, moving_rate: Float[Array, ""]) -> Params:
+    """One agent's a(x − x̃)."""
+    return jax.tree.map(lambda x, c: moving_rate.astype(x.dtype) * (x - c), x, center)

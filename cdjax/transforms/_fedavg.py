@@ -1,0 +1,82 @@
+"""Federated averaging.
+
+McMahan, Moore, Ramage, Hampson, Agüera y Arcas, *Communication-Efficient Learning of Deep Networks
+from Decentralized Data*, AISTATS 2017, arXiv:1602.05629, Algorithm 1.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from cdjax._checks import check_range, stacked_size
+from cdjax._types import Params
+from cdjax.mixing._schedules import every
+from cdjax.transforms._centralized import agent_average, check_weights
+from cdjax.transforms._consensus import adapt_then_combine
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, ArrayLike, Int, PRNGKeyArray
+
+
+def fedavg(
+    inner: optax.GradientTransformation,
+    *,
+    local_steps: int,
+    fraction: float = 1.0,
+    weights: ArrayLike | None = None,
+    key: PRNGKeyArray | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Federated averaging: local steps, then the mean of the round's clients for everybody.
+
+    .. math::
+        x^j \leftarrow \sum_{l \in S_r} n_l \, x^l \Big/ \sum_{l \in S_r} n_l
+        \quad \text{after the last step of round } r
+
+    The clients :math:`S_r` of a round, :math:`\max(1, C N)` of the agents, rounded, are drawn anew
+    from ``fold_in(key, r)``. The other agents step as well, for all agents of a stack do, but their
+    round is thrown away: they weigh nothing and receive the mean, so that every round starts from
+    it alone. The inner optimizer's state stays with its agent, neither averaged nor reset (plain
+    SGD, the paper's client, has none).
+
+    Args:
+        inner: any optax optimizer, each client's own.
+        local_steps: steps a round; E epochs of an agent's data are E times its batches.
+        fraction: C in [0, 1], the share of agents that are clients in a round.
+        weights: :math:`n_j`, one positive number an agent, shape (N,), its number of samples.
+            Equal by default.
+        key: of the draws; needed where the fraction is below 1.
+
+    Returns:
+        An optax transformation; its ``update`` needs ``params`` and hands extra arguments on to
+        ``inner``.
+
+    Raises:
+        ValueError: if an argument is out of its range, or the key is missing.
+
+    Example::
+
+        tx = cdjax.fedavg(optax.sgd(0.1), local_steps=50, fraction=0.1, key=jax.random.key(0))
+
+    Reference: McMahan et al. (2017), Algorithm 1.
+    """
+    check_range("local_steps", local_steps, low=1)
+    check_range("fraction", fraction, low=0, high=1)
+    check_weights(weights)
+    if key is None and fraction < 1:
+        raise ValueError(f"fraction is {fraction}: give key=jax.random.key(0) to draw clients from")
+
+    def average_clients(tree: Params, step: int | Int[Array, ""] = 0) -> Params:
+        num_agents = stacked_size(tree)
+        sizes = jnp.ones(num_agents) if weights is None else jnp.asarray(weights)
+        if key is not None:
+            num_clients = max(1, round(fraction * num_agents))
+            draw = jax.random.permutation(jax.random.fold_in(key, step), num_agents)
+            sizes = jnp.where(draw < num_clients, sizes, 0)
+        return agent_average(tree, sizes)
+
+    # Inside of `every` the mixer's step is the round.
+    return adapt_then_combine(inner, every(local_steps, average_clients))

@@ -1,0 +1,124 @@
+"""From an algorithm's name to its optax transformation."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import cdjax
+from cdjax import mixing
+from experiments.config import RunConfig
+
+# Of exchanges, in steps: Zhang et al. (2015), section 5; all others talk in every step.
+DEFAULT_PERIODS = {"easgd": 10, "eamsgd": 10}
+
+# What these train is the server's parameters, not the agents' mean.
+WITH_SERVER = ("easgd", "eamsgd", "downpour")
+
+
+class Run(NamedTuple):
+    """What an algorithm may depend on, beside the options."""
+
+    topology: cdjax.Topology
+    sizes: np.ndarray
+    steps_per_epoch: int
+    num_steps: int
+    key: jax.Array
+
+
+def learning_rate(config: RunConfig, num_steps: int) -> cdjax.ScalarOrSchedule:
+    """The step size of ``--learning-rate`` and ``--schedule``."""
+    match config.schedule:
+        case "fixed":
+            return config.learning_rate
+        case "diminishing":
+            return cdjax.diminishing_schedule(
+                config.learning_rate, power=config.decay_power, offset=config.decay_offset
+            )
+        case _:
+            return optax.cosine_decay_schedule(config.learning_rate, num_steps)
+
+
+def transformation(config: RunConfig, run: Run) -> optax.GradientTransformation:
+    """The algorithm of ``--algorithm``."""
+    alpha = learning_rate(config, run.num_steps)
+    mix = mixing.auto(run.topology)
+    clocks = np.arange(run.topology.num_agents) if config.asynchronous else None
+    period = config.period or DEFAULT_PERIODS.get(config.algorithm, 1)
+    weights = run.sizes if config.size_weighted else None
+    match config.algorithm:
+        case "cdmsgd" | "cdmsgd-polyak":
+            nesterov = config.algorithm == "cdmsgd"
+            tx = cdjax.cdmsgd(alpha, mix, momentum=config.momentum, nesterov=nesterov)
+        case "cdsgd":
+            tx = cdjax.cdsgd(alpha, mix)
+        case "atc":
+            tx = cdjax.adapt_then_combine(optax.sgd(alpha), mix)
+        case "centralized":
+            return optax.chain(cdjax.average_updates(weights), optax.sgd(alpha))
+        case "fedavg":
+            return cdjax.fedavg(
+                optax.sgd(alpha),
+                local_steps=config.period or run.steps_per_epoch,
+                fraction=config.client_fraction,
+                weights=run.sizes,
+                key=run.key,
+            )
+        case "easgd":
+            tx = cdjax.easgd(alpha, period=period, clocks=clocks)
+        case "eamsgd":
+            tx = cdjax.eamsgd(alpha, momentum=config.momentum, period=period, clocks=clocks)
+        case "downpour":
+            tx = cdjax.downpour(
+                alpha, alpha, push_period=period, fetch_period=period, clocks=clocks
+            )
+        case "gosgd":
+            probability = config.talk_probability
+            peers = mixing.random_peers(run.topology, run.key, probability=probability)
+            tx = cdjax.gosgd(optax.sgd(alpha), peers)
+        case "gossip-pair":
+            pairs = mixing.random_pairs(run.topology, run.key)
+            tx = cdjax.gossip(optax.sgd(alpha), mixing.pull(pairs), period=period)
+        case _:
+            talk = mixing.pull if config.algorithm == "gossip-pull" else mixing.push
+            peers = mixing.random_peers(run.topology, run.key)
+            tx = cdjax.gossip(optax.sgd(alpha), talk(peers), period=period)
+    if config.size_weighted:
+        tx = optax.chain(cdjax.scale_by_agent(jnp.asarray(run.sizes / run.sizes.mean())), tx)
+    return tx
+
+
+def messages_a_step(config: RunConfig, run: Run) -> float:
+    """Model-sized messages that all agents, and a server if there is one, send in a step.
+
+    On average over the run. To average gradients or clients everybody sends to a server and hears
+    from it; gossip sends to the drawn peers, a pair both ways.
+    """
+    num_agents = run.topology.num_agents
+    if num_agents == 1:
+        return 0.0
+    period = config.period or DEFAULT_PERIODS.get(config.algorithm, 1)
+    match config.algorithm:
+        case "centralized":
+            return 2.0 * num_agents
+        case "fedavg":
+            num_clients = max(1, round(config.client_fraction * num_agents))
+            return (num_clients + num_agents) / (config.period or run.steps_per_epoch)
+        case "easgd" | "eamsgd" | "downpour":
+            return 2.0 * num_agents / period
+        case "gossip-pair":
+            pairs = mixing.random_pairs(run.topology, run.key)
+            rounds = jnp.arange(-(-run.num_steps // period))
+            talks = jax.lax.map(pairs, rounds) != np.arange(num_agents)
+            return float(jnp.mean(jnp.sum(talks, axis=1))) / period
+        case "gossip-pull" | "gossip-push":
+            return num_agents / period
+        case "gosgd":
+            return num_agents * config.talk_probability
+        case _:
+            weights = run.topology.mixing_matrix
+            return float(np.count_nonzero(weights[~np.eye(num_agents, dtype=bool)]))

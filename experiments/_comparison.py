@@ -1,0 +1,137 @@
+"""Tunes, runs and compares algorithms."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from experiments import plots
+from experiments._display import byte_count
+from experiments._errors import UsageError
+from experiments._run import run
+from experiments.config import ALGORITHMS, RunConfig
+
+if TYPE_CHECKING:
+    from experiments.compare import Compare
+
+# Table 1 of the paper, with momentum where the system has a form of its own for it.
+SYSTEMS = (
+    "cdsgd", "cdmsgd", "centralized", "fedavg", "easgd", "eamsgd", "downpour", "gossip-pair",
+    "gosgd",
+)  # fmt: skip
+
+Records = list[dict[str, Any]]
+
+
+class Entry(NamedTuple):
+    """One algorithm at its tuned step size: the records of a run for each seed."""
+
+    algorithm: str
+    learning_rate: float
+    runs: Sequence[Records]
+
+
+def compare(config: Compare) -> list[Entry]:
+    """Runs what is missing; writes table and figure into ``config.out``.
+
+    Args:
+        config: the options.
+
+    Returns:
+        An entry for each algorithm.
+
+    Raises:
+        UsageError: for an option that cannot work.
+    """
+    names = SYSTEMS if config.algorithms == ("all",) else config.algorithms
+    if unknown := sorted({*names} - {*ALGORITHMS}):
+        raise UsageError(f"--algorithms: unknown {unknown}; expected all or of {ALGORITHMS}")
+    if config.seeds < 1 or config.tune_epochs < 1 or not config.learning_rates:
+        raise UsageError("--seeds, --tune-epochs: give at least 1; --learning-rates: one or more")
+    entries = []
+    for name in names:
+        rate = _tuned(config, name)
+        seeds = range(config.seed, config.seed + config.seeds)
+        runs = [_records(config, algorithm=name, learning_rate=rate, seed=seed) for seed in seeds]
+        entries.append(Entry(name, rate, runs))
+    rows = [_row(entry, config.target) for entry in entries]
+    first = entries[0].runs[0][0]
+    title = f"{first['dataset']}, {config.model}, {len(seeds)} seeds"
+    (config.out / "table.md").write_text(_markdown(rows))
+    (config.out / "entries.json").write_text(json.dumps([entry._asdict() for entry in entries]))
+    plots.comparison(entries, title).savefig(config.out / "comparison.png", dpi=120)
+    table = Table(*rows[0], title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*row.values())
+    Console().print(table)
+    return entries
+
+
+def _tuned(config: Compare, algorithm: str) -> float:
+    """The step size of the grid with the lowest training loss."""
+    losses = {
+        rate: _records(
+            config, algorithm=algorithm, learning_rate=rate, epochs=config.tune_epochs,
+            eval_every=config.tune_epochs,
+        )[-1]["train_loss_mean"]
+        for rate in config.learning_rates
+    }  # fmt: skip
+    return min(losses, key=lambda rate: losses[rate] if np.isfinite(losses[rate]) else np.inf)
+
+
+def _records(config: Compare, **options: Any) -> Records:
+    """The records of one run, from its folder if it has been run before."""
+    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(RunConfig)}
+    dataset = config.dataset or config.default_dataset
+    wanted = RunConfig(**fields | {"dataset": dataset} | options)
+    name = f"{wanted.algorithm}-{wanted.learning_rate:g}-epochs-{wanted.epochs}-seed-{wanted.seed}"
+    folder = config.out / name
+    described = {k: str(v) if isinstance(v, Path) else v for k, v in vars(wanted).items()}
+    done = folder / "done.json"
+    if not done.exists() or json.loads(done.read_text()) != described:
+        run(wanted, folder=folder)
+        done.write_text(json.dumps(described, indent=2) + "\n")
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def _row(entry: Entry, target: float) -> dict[str, str]:
+    last = [records[-1] for records in entry.runs]
+
+    def over_seeds(values: Sequence[float], form: str) -> str:
+        return f"{np.mean(values):{form}} ± {np.std(values):{form}}"
+
+    test = [100 * record["test_accuracy_mean"] for record in last]
+    train = [100 * record["train_accuracy_mean"] for record in last]
+    spread = [100 * (record["test_accuracy_max"] - record["test_accuracy_min"]) for record in last]
+    reached = [
+        next((r for r in records if r["test_accuracy_mean"] >= target), None)
+        for records in entry.runs
+    ]
+    steps, sent = "never", "never"
+    if all(reached):
+        steps = f"{np.mean([r['step'] for r in reached if r]):.0f}"
+        sent = byte_count(float(np.mean([r["bytes_sent"] for r in reached if r])))
+    return {
+        "algorithm": entry.algorithm,
+        "step size": f"{entry.learning_rate:g}",
+        "test %": over_seeds(test, ".2f"),
+        "model %": over_seeds([100 * r["mean_params_test_accuracy"] for r in last], ".2f"),
+        "spread": f"{np.mean(spread):.2f}",
+        "train %": over_seeds(train, ".2f"),
+        "gap": f"{np.mean(train) - np.mean(test):.2f}",
+        "distance": f"{np.mean([r['consensus_distance'] for r in last]):.2g}",
+        f"steps to {target:.0%}": steps,
+        f"sent to {target:.0%}": sent,
+    }
+
+
+def _markdown(rows: Sequence[dict[str, str]]) -> str:
+    lines = [[*rows[0]], ["---"] * len(rows[0]), *([*row.values()] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

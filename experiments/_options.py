@@ -1,0 +1,145 @@
+"""From options to the library's objects; every bad option is found here, before a file is made."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+import cdjax
+from cdjax import data, topology
+from experiments._errors import UsageError, blame
+from experiments.config import ALGORITHMS, DTYPES, INITS, MODELS, SCHEDULES, RunConfig
+
+
+def check_options(config: RunConfig) -> None:
+    """Raises for what can be known to be wrong without data, naming the option."""
+    _check_choice("--algorithm", config.algorithm, ALGORITHMS)
+    _check_choice("--schedule", config.schedule, SCHEDULES)
+    _check_choice("--partition", config.partition, data.PARTITIONS)
+    _check_choice("--model", config.model, MODELS)
+    _check_choice("--dtype", config.dtype, DTYPES)
+    _check_choice("--init", config.init, INITS)
+    _check_choice("--agent-plan", config.agent_plan, cdjax.agents.PLANS)
+    _check_choice("--dataset", config.wanted_dataset, data.DATASETS)
+    for option in (
+        "agents",
+        "batch_size",
+        "epochs",
+        "eval_every",
+        "log_every",
+        "period",
+        "train_samples",
+    ):
+        value = getattr(config, option)
+        if value is not None and value < 1:
+            raise UsageError(f"{_flag(option)}: {value} is too few; give at least 1")
+    if config.seed < 0:
+        raise UsageError(f"--seed: {config.seed} is negative; give 0 or more")
+    with blame("--learning-rate"):
+        cdjax.cdsgd(config.learning_rate, lambda tree, step=0: tree)
+    with blame("--momentum"):
+        cdjax.cdmsgd(0.0, lambda tree, step=0: tree, momentum=config.momentum)
+    with blame("--decay-power"):
+        cdjax.diminishing_schedule(0.0, power=config.decay_power)
+    with blame("--decay-offset"):
+        cdjax.diminishing_schedule(0.0, offset=config.decay_offset)
+    for option in ("client_fraction", "talk_probability"):
+        value = getattr(config, option)
+        if not 0 <= value <= 1:
+            raise UsageError(f"{_flag(option)}: {value} is no share; give 0 to 1")
+    _check_writable(config.out)
+
+
+def _flag(option: str) -> str:
+    return f"--{option.replace('_', '-')}"
+
+
+def _check_choice(option: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise UsageError(f"{option}: unknown choice {value!r}; expected {', '.join(choices)}")
+
+
+def _check_writable(out: Path) -> None:
+    folder = next(path for path in [out.absolute(), *out.absolute().parents] if path.exists())
+    if not folder.is_dir():
+        raise UsageError(f"--out: {folder} is a file; give a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"--out: {folder} is not writable; give a folder that is")
+
+
+def build_topology(config: RunConfig) -> topology.Topology:
+    """The topology of ``--topology``, ``--agents`` and ``--weights``."""
+    with blame("--weights"):
+        topology.create("complete", 1, config.weights)
+    with blame("--topology"):
+        if config.topology in topology.FAMILIES:
+            num_agents = 5 if config.agents is None else config.agents
+            return topology.create(config.topology, num_agents, config.weights)
+        if not Path(config.topology).is_file():
+            raise UsageError(
+                f"--topology: {config.topology!r} is neither a family "
+                f"({', '.join(topology.FAMILIES)}) nor an edge-list file"
+            )
+        return topology.from_edge_list(config.topology, config.weights, num_agents=config.agents)
+
+
+def load_dataset(config: RunConfig) -> tuple[data.Dataset, str]:
+    """The data set, and the notice of a stand-in when the default one is not to be had."""
+    dataset, notice = _load(config)
+    if config.train_samples is None:
+        return dataset, notice
+    if config.train_samples > len(dataset.train_labels):
+        raise UsageError(
+            f"--train-samples: {config.train_samples} are more than the "
+            f"{len(dataset.train_labels)} of {dataset.name}; give at most that"
+        )
+    order = np.random.default_rng(config.seed).permutation(len(dataset.train_labels))
+    kept = order[: config.train_samples]
+    images, labels = dataset.train_images[kept], dataset.train_labels[kept]
+    return dataclasses.replace(dataset, train_images=images, train_labels=labels), notice
+
+
+def _load(config: RunConfig) -> tuple[data.Dataset, str]:
+    name = config.wanted_dataset
+    try:
+        with blame("--data-dir"):
+            return data.load(name, config.data_dir), ""
+    except UsageError as error:
+        missing = isinstance(error.__cause__, data.DataNotFoundError)
+        if not missing or config.dataset or config.data_dir:
+            raise
+        notice = (
+            f"{name} is NOT available; training on the embedded DIGITS instead.\n{error.__cause__}"
+        )
+        return data.load("digits"), notice
+
+
+def deal(
+    config: RunConfig, dataset: data.Dataset, num_agents: int, batch_size: int
+) -> list[np.ndarray]:
+    """Every agent's samples, at least a batch of them."""
+    with blame("--partition"):
+        if num_agents > len(dataset.train_labels):
+            raise UsageError(
+                f"--agents: {num_agents} agents are more than the {len(dataset.train_labels)} "
+                f"training samples of {dataset.name}; give fewer"
+            )
+        parts = data.partition(
+            dataset.train_labels,
+            num_agents,
+            config.partition,
+            seed=config.seed,
+            alpha=config.dirichlet_alpha,
+            shards_per_agent=config.shards_per_agent,
+        )
+    smallest = min(range(num_agents), key=lambda agent: len(parts[agent]))
+    if batch_size > len(parts[smallest]):
+        raise UsageError(
+            f"--batch-size: {batch_size} is more than the {len(parts[smallest])} samples of agent "
+            f"{smallest}; give at most that, fewer agents or another --partition"
+        )
+    return parts
