@@ -13,7 +13,7 @@ from cdjax._types import Params
 from cdjax.topology import Topology
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Float
+    from jaxtyping import Array, Float, Int
 
 
 class AgentStatistics(NamedTuple):
@@ -70,6 +70,22 @@ def agent_statistics(values: Float[Array, " agents"]) -> AgentStatistics:
 def bytes_sent(params: Params, topology: Topology) -> int:
     """The bytes that all agents together send in one mix over the topology.
 
+    Args:
+        params: a stacked tree (or its shapes and dtypes), leaves of shape ``(N, ...)``.
+        topology: the graph and its mixing matrix.
+
+    Returns:
+        Bytes a step, the sum of :func:`bytes_by_edge`.
+
+    Raises:
+        ValueError: if a leaf's leading axis is not the topology's number of agents.
+    """
+    return int(bytes_by_edge(params, topology).sum())
+
+
+def bytes_by_edge(params: Params, topology: Topology) -> Int[np.ndarray, "agents agents"]:
+    """The bytes that each agent sends to each other one in one mix over the topology.
+
     Every agent sends its own floating-point leaves once to each agent that weighs them.
 
     Args:
@@ -77,15 +93,15 @@ def bytes_sent(params: Params, topology: Topology) -> int:
         topology: the graph; every non-zero off the diagonal of Π is a message.
 
     Returns:
-        Bytes a step: messages times the bytes of one agent's parameters.
+        Bytes a step, shape (N, N). Row = receiver, column = sender: a column's sum is what an agent
+        sends, a row's what it receives.
 
     Raises:
         ValueError: if a leaf's leading axis is not the topology's number of agents.
     """
     check_stacked(params, topology.num_agents)
-    off_diagonal = ~np.eye(topology.num_agents, dtype=bool)
-    messages = np.count_nonzero(topology.mixing_matrix[off_diagonal])
-    return int(messages) * message_bytes(params)
+    has_message = (topology.mixing_matrix != 0) & ~np.eye(topology.num_agents, dtype=bool)
+    return has_message * message_bytes(params)
 
 
 def message_bytes(params: Params) -> int:

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from cdjax._checks import stacked_size
 from cdjax._types import Params
 from cdjax.agents import agent_map
 from cdjax.data import take_batch
+from cdjax.sharding import sharded
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
@@ -78,13 +80,20 @@ def init_state(
     return TrainState(jnp.zeros([], jnp.int32), params, tx.init(params), model_state, key)
 
 
-def train_step(loss_fn: LossFn, tx: optax.GradientTransformation, *, plan: str = "auto") -> StepFn:
+def train_step(
+    loss_fn: LossFn,
+    tx: optax.GradientTransformation,
+    *,
+    plan: str = "auto",
+    mesh: Mesh | None = None,
+) -> StepFn:
     """One step of every agent: its gradient on its own batch, then the optimizer.
 
     Args:
         loss_fn: the loss of one agent.
         tx: any optax optimizer on stacked parameters, :func:`cdjax.cdmsgd` for one.
         plan: how to map over agents, see :func:`cdjax.agent_map`.
+        mesh: the devices over which the agents are sharded, see :mod:`cdjax.sharding`, if any.
 
     Returns:
         A pure function ``step(state, batch) -> (state, metrics)`` on a stacked batch; the metrics
@@ -96,6 +105,8 @@ def train_step(loss_fn: LossFn, tx: optax.GradientTransformation, *, plan: str =
         state, metrics = step(state, batch)
     """
     loss_and_grads = agent_map(jax.value_and_grad(loss_fn, has_aux=True), plan=plan)
+    if mesh:
+        loss_and_grads = sharded(loss_and_grads, mesh)
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
         keys = _agent_keys(state.key, state.step, stacked_size(state.params))
@@ -110,11 +121,14 @@ def train_step(loss_fn: LossFn, tx: optax.GradientTransformation, *, plan: str =
     return step
 
 
-def train_loop(step: StepFn) -> Callable[..., tuple[TrainState, Metrics]]:
+def train_loop(
+    step: StepFn, *, mesh: Mesh | None = None
+) -> Callable[..., tuple[TrainState, Metrics]]:
     """Many steps in one dispatch, without a host round-trip between them.
 
     Args:
         step: a step function, see :func:`train_step`.
+        mesh: the devices over which state and data are sharded, if any.
 
     Returns:
         A jitted function ``loop(state, data, indices, num_steps) -> (state, metrics)``. It donates
@@ -129,6 +143,7 @@ def train_loop(step: StepFn) -> Callable[..., tuple[TrainState, Metrics]]:
         indices = cdjax.data.batch_indices(sizes, 32, first_step=0, num_steps=100, seed=0)
         state, metrics = loop(state, data, indices, 100)
     """
+    take = sharded(take_batch, mesh) if mesh else take_batch
 
     def loop(
         state: TrainState,
@@ -140,10 +155,10 @@ def train_loop(step: StepFn) -> Callable[..., tuple[TrainState, Metrics]]:
             i: Int[Array, ""], carry: tuple[TrainState, Metrics]
         ) -> tuple[TrainState, Metrics]:
             state, sums = carry
-            state, metrics = step(state, take_batch(data, indices[i]))
+            state, metrics = step(state, take(data, indices[i]))
             return state, optax.tree.add(sums, metrics)
 
-        _, shapes = jax.eval_shape(lambda s: step(s, take_batch(data, indices[0])), state)
+        _, shapes = jax.eval_shape(lambda s: step(s, take(data, indices[0])), state)
         sums = optax.tree.zeros_like(shapes)
         state, sums = jax.lax.fori_loop(0, num_steps, body, (state, sums))
         return state, jax.tree.map(lambda total: total / num_steps, sums)
@@ -156,6 +171,7 @@ def evaluation(
     *,
     batch_size: int = 250,
     plan: str = "auto",
+    mesh: Mesh | None = None,
 ) -> Callable[..., Metrics]:
     """The evaluation of every agent on one shared data set.
 
@@ -164,6 +180,7 @@ def evaluation(
             number a sample, shape (batch,).
         batch_size: samples at a time.
         plan: how to map over agents, see :func:`cdjax.agent_map`.
+        mesh: the devices over which the parameters are sharded, if any.
 
     Returns:
         A jitted function ``evaluate(params, model_state, samples) -> metrics`` on stacked
@@ -189,7 +206,8 @@ def evaluation(
             sums = jax.lax.map(batch_sums, (batches, weights))
             return jax.tree.map(lambda totals: jnp.sum(totals) / num_samples, sums)
 
-        return agent_map(evaluate_one_agent, plan=plan)(params, model_state)
+        evaluate_all = agent_map(evaluate_one_agent, plan=plan)
+        return (sharded(evaluate_all, mesh) if mesh else evaluate_all)(params, model_state)
 
     return jax.jit(evaluate)
 

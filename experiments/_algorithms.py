@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 import cdjax
 from cdjax import mixing
@@ -24,6 +25,7 @@ class Run(NamedTuple):
     """What an algorithm may depend on, beside the options."""
 
     topology: cdjax.Topology
+    mesh: Mesh
     sizes: np.ndarray
     steps_per_epoch: int
     num_steps: int
@@ -46,7 +48,8 @@ def learning_rate(config: RunConfig, num_steps: int) -> cdjax.ScalarOrSchedule:
 def transformation(config: RunConfig, run: Run) -> optax.GradientTransformation:
     """The algorithm of ``--algorithm``."""
     alpha = learning_rate(config, run.num_steps)
-    mix = mixing.auto(run.topology)
+    alone = run.mesh.size == 1
+    mix = mixing.auto(run.topology) if alone else mixing.exchange(run.topology, run.mesh)
     clocks = np.arange(run.topology.num_agents) if config.asynchronous else None
     period = config.period or DEFAULT_PERIODS.get(config.algorithm, 1)
     weights = run.sizes if config.size_weighted else None

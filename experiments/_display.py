@@ -15,7 +15,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 from rich.text import Text
 
+from cdjax import metrics, mixing
 from experiments._setup import Job
+from experiments.config import CONSENSUS
 
 
 def show_start(console: Console, job: Job, folder: Path) -> None:
@@ -37,6 +39,7 @@ def show_start(console: Console, job: Job, folder: Path) -> None:
             "partition": f"{config.partition}: {job.sizes.min():,} to {job.sizes.max():,} samples "
             "an agent",
             "topology": f"{topology.name}, {num_agents} agents, {config.weights} weights",
+            "mixing": mixing.plan(topology) if job.mesh.size == 1 else "exchange between devices",
             "spectrum": f"λ2 = {_decimal(topology.second_eigenvalue)}, "
             f"λN = {_decimal(topology.smallest_eigenvalue)}, "
             f"gap = {_decimal(topology.spectral_gap)}",
@@ -45,8 +48,8 @@ def show_start(console: Console, job: Job, folder: Path) -> None:
             f"({config.schedule})" + _momentum(job),
             "steps": f"{job.epochs} epochs × {job.steps_per_epoch} steps, batch {job.batch_size} "
             "an agent",
-            "sent": f"{byte_count(job.bytes_a_step)} a step, all agents together",
-            "device": f"{len(jax.devices())} × {device.device_kind} ({device.platform})",
+            "sent": f"{byte_count(job.bytes_a_step)} a step by all{_by_agent_and_edge(job)}",
+            "device": f"{job.mesh.size} × {device.device_kind} ({device.platform})",
             "folder": str(folder),
         },
     )
@@ -119,6 +122,16 @@ def config_record(job: Job) -> dict[str, Any]:
         "epochs": job.epochs,
     }
     return {name: str(v) if isinstance(v, Path) else v for name, v in record.items()}
+
+
+def _by_agent_and_edge(job: Job) -> str:
+    """What an agent and an edge carry, where agents talk along the edges and to nobody else."""
+    if job.config.algorithm not in CONSENSUS:
+        return ""
+    by_edge = metrics.bytes_by_edge(job.state.params, job.topology)
+    sent = by_edge.sum(axis=0)
+    least = f"{byte_count(sent.min())} to " if sent.min() < sent.max() else ""
+    return f", {least}{byte_count(sent.max())} by an agent, {byte_count(by_edge.max())} a message"
 
 
 def _momentum(job: Job) -> str:

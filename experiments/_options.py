@@ -7,10 +7,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
+from jax.sharding import Mesh
 
 import cdjax
-from cdjax import data, topology
+from cdjax import data, sharding, topology
 from experiments._errors import UsageError, blame
 from experiments.config import ALGORITHMS, DTYPES, INITS, MODELS, SCHEDULES, RunConfig
 
@@ -85,6 +87,23 @@ def build_topology(config: RunConfig) -> topology.Topology:
                 f"({', '.join(topology.FAMILIES)}) nor an edge-list file"
             )
         return topology.from_edge_list(config.topology, config.weights, num_agents=config.agents)
+
+
+def build_mesh(config: RunConfig, num_agents: int) -> Mesh:
+    """The devices of ``--devices``."""
+    with blame("--devices"):
+        if config.devices == "auto" and jax.process_count() == 1:
+            most = min(jax.device_count(), num_agents)
+            num_devices = next(d for d in range(most, 0, -1) if num_agents % d == 0)
+        elif config.devices in ("all", "auto"):
+            num_devices = jax.device_count()
+        elif config.devices.isdecimal():
+            num_devices = int(config.devices)
+        else:
+            raise UsageError(f"--devices: {config.devices!r} is neither a number, all nor auto")
+        mesh = sharding.agent_mesh(num_devices)
+        sharding.block_size(num_agents, mesh)
+        return mesh
 
 
 def load_dataset(config: RunConfig) -> tuple[data.Dataset, str]:

@@ -28,7 +28,7 @@ Message = dict[str, Any]
 
 _JOIN_SECONDS = 45.0
 _BEAT_SECONDS = 3.0
-_GRACE_SECONDS = 3.0
+_GRACE_SECONDS = 5.0
 _SILENCE_SECONDS = 30.0
 # Tells a child where JAX's own coordinator is.
 _VARIABLE = "CDJAX_JAX_COORDINATOR"
@@ -96,6 +96,7 @@ def leave(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     if _VARIABLE in os.environ:
+        time.sleep(_GRACE_SECONDS)  # with process 0 goes JAX's coordinator, and with it all others
         os._exit(code)
     sys.exit(code)
 

@@ -14,9 +14,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from cdjax import agents, data, metrics, training, transforms
+from cdjax import data, metrics, sharding, training
 from experiments import plots
-from experiments._algorithms import WITH_SERVER
 from experiments._display import (
     config_record,
     evaluation_line,
@@ -43,19 +42,22 @@ def run(config: RunConfig, *, folder: Path | None = None) -> list[dict[str, Any]
         folder: where; by default a folder in ``config.out`` that tells what was run, and when.
 
     Returns:
-        The records of metrics.jsonl, one an evaluation.
+        The records of metrics.jsonl, one an evaluation. Of several processes the first alone
+        prints and writes.
 
     Raises:
         UsageError: for an option that cannot work; nothing has been written then.
     """
     _keep_compilations()
-    console = Console()
+    console = Console(quiet=jax.process_index() > 0)
     with console.status("preparing"):
         job = prepare(config)
+    if jax.process_index():
+        return _train(console, job, Path(os.devnull))
     folder = _make_folder(job, folder)
     show_start(console, job, folder)
     (folder / "config.json").write_text(json.dumps(config_record(job), indent=2) + "\n")
-    records = _train(console, job, folder)
+    records = _train(console, job, folder / "metrics.jsonl")
     title = f"{config.algorithm} on {job.dataset.name}, {job.topology.name}"
     plots.curves(records, title).savefig(folder / "curves.png", dpi=120)
     show_end(console, records[-1], folder)
@@ -87,10 +89,10 @@ def _make_folder(job: Job, folder: Path | None) -> Path:
     raise AssertionError("a thousand runs in one second")
 
 
-def _train(console: Console, job: Job, folder: Path) -> list[dict[str, Any]]:
+def _train(console: Console, job: Job, path: Path) -> list[dict[str, Any]]:
     """Trains to the last epoch; writes a record an evaluation."""
     start, state, records = time.monotonic(), job.state, []
-    with progress_bar(console) as progress, (folder / "metrics.jsonl").open("w") as file:
+    with progress_bar(console) as progress, path.open("w") as file:
         bar = progress.add_task(
             "compiling", total=job.epochs * job.steps_per_epoch, speed="", metrics=""
         )
@@ -115,9 +117,7 @@ def _dispatcher(job: Job, progress: Progress, bar: TaskID) -> Callable[..., Any]
     """A function that runs a number of steps and keeps the progress bar moving meanwhile."""
     num_agents = job.topology.num_agents
     samples_per_step = num_agents * job.batch_size
-    distance = jax.jit(
-        lambda s: metrics.consensus_distance(transforms.eval_params(s.opt_state, s.params))
-    )
+    distance = jax.jit(lambda state: job.view(state).consensus_distance)
     log_every = job.config.log_every
     most = log_every or _MAX_STEPS_A_DISPATCH
     chunk = log_every or 1
@@ -139,7 +139,7 @@ def _dispatcher(job: Job, progress: Progress, bar: TaskID) -> Callable[..., Any]
             )
             start = time.monotonic()
             state, means = job.loop(state, job.agent_data, indices, steps)
-            means = jax.device_get(means)
+            means = _fetched(job, means)
             seconds = time.monotonic() - start
             sums = {name: sums.get(name, 0.0) + steps * value for name, value in means.items()}
             done += steps
@@ -162,13 +162,10 @@ def _evaluated(
     job: Job, state: training.TrainState, train_metrics: training.Metrics
 ) -> dict[str, Any]:
     """The record of one evaluation; training metrics are means over the steps since the last."""
-    params = transforms.eval_params(state.opt_state, state.params)
-    test_set = (job.dataset.test_images, job.dataset.test_labels)
-    test = jax.device_get(job.evaluate(params, state.model_state, test_set))
-    model, model_state = agents.mean_params((params, state.model_state))
-    if job.config.algorithm in WITH_SERVER:
-        model = transforms.server_params(state.opt_state)
-    model_test = job.evaluate(*agents.replicate((model, model_state), 1), test_set)
+    # One program at a time: several at once can wait for each other for ever between processes.
+    view = jax.block_until_ready(job.view(state))
+    test = _fetched(job, job.evaluate(view.params, state.model_state, job.test_set))
+    model_test = _fetched(job, job.evaluate_one(view.model, view.model_state, job.test_set))
     accuracy = metrics.agent_statistics(test["accuracy"])
     step = int(state.step)
     record = {
@@ -181,7 +178,12 @@ def _evaluated(
         "test_accuracy_max": accuracy.max,
         "test_accuracy_variance": accuracy.variance,
         "mean_params_test_accuracy": model_test["accuracy"][0],
-        "consensus_distance": metrics.consensus_distance(params),
+        "consensus_distance": view.consensus_distance,
     }
     bytes_sent = round(step * job.bytes_a_step)
     return {name: float(v) for name, v in record.items()} | {"step": step, "bytes_sent": bytes_sent}
+
+
+def _fetched(job: Job, tree: training.Metrics) -> training.Metrics:
+    """Metrics on the host, all agents' in every process."""
+    return jax.device_get(sharding.replicate_on_devices(tree, job.mesh))

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import cdjax
-from cdjax import data, models, topology, training
+from cdjax import data, models, sharding, topology, training
 from experiments import _algorithms
-from experiments._options import build_topology, check_options, deal, load_dataset
+from experiments._options import build_mesh, build_topology, check_options, deal, load_dataset
 from experiments.config import RunConfig
+
+
+class View(NamedTuple):
+    """What is looked at: the agents' iterates, the one model that they train, their distance."""
+
+    params: cdjax.Params
+    model: cdjax.Params
+    model_state: cdjax.Params
+    consensus_distance: jax.Array
 
 
 class Job(NamedTuple):
@@ -29,8 +40,12 @@ class Job(NamedTuple):
     bytes_a_step: float
     state: training.TrainState
     agent_data: data.AgentData
+    test_set: tuple[jax.Array, jax.Array]
+    mesh: Mesh
     loop: Callable[..., tuple[training.TrainState, training.Metrics]]
     evaluate: Callable[..., training.Metrics]
+    evaluate_one: Callable[..., training.Metrics]
+    view: Callable[[training.TrainState], View]
     notice: str
 
 
@@ -56,15 +71,24 @@ def prepare(config: RunConfig) -> Job:
     parts = deal(config, dataset, graph.num_agents, batch_size)
     sizes = np.array([len(part) for part in parts])
     steps_per_epoch = max(1, int(sizes.sum()) // (graph.num_agents * batch_size))
-    agent_data = data.stack_agents(dataset.train_images, dataset.train_labels, parts)
+    mesh = build_mesh(config, graph.num_agents)
+
+    def data_of(agents: range) -> data.AgentData:
+        own = parts[agents.start : agents.stop]
+        images, labels = dataset.train_images, dataset.train_labels
+        return data.stack_agents(images, labels, own, longest=sizes.max())
 
     model = _model(config, dataset.num_classes)
     init_key, run_key, peer_key = jax.random.split(jax.random.key(config.seed), 3)
-    run = _algorithms.Run(graph, sizes, steps_per_epoch, epochs * steps_per_epoch, peer_key)
+    run = _algorithms.Run(graph, mesh, sizes, steps_per_epoch, epochs * steps_per_epoch, peer_key)
     tx = _algorithms.transformation(config, run)
     example = jnp.zeros((1, *dataset.train_images.shape[1:]))
-    params, model_state = _initial_params(config, model, init_key, graph.num_agents, example)
-    state = training.init_state(params, tx, run_key, model_state=model_state)
+
+    def make_state() -> training.TrainState:
+        params, model_state = _initial_params(config, model, init_key, graph.num_agents, example)
+        return training.init_state(params, tx, run_key, model_state=model_state)
+
+    state = _made_sharded(make_state, graph.num_agents, mesh)
 
     loss, metrics = models.classification_loss(model), models.classification_metrics(model)
     mean, std = data.channel_statistics(dataset.train_images)
@@ -74,11 +98,19 @@ def prepare(config: RunConfig) -> Job:
         return data.normalise(images, mean, std), labels
 
     step = training.train_step(
-        lambda p, s, batch, key: loss(p, s, scaled(batch), key), tx, plan=config.agent_plan
+        lambda p, s, batch, key: loss(p, s, scaled(batch), key),
+        tx,
+        plan=config.agent_plan,
+        mesh=mesh,
     )
-    evaluate = training.evaluation(
-        lambda p, s, batch: metrics(p, s, scaled(batch)), plan=config.agent_plan
-    )
+
+    def evaluation(mesh: Mesh | None) -> Callable[..., training.Metrics]:
+        return training.evaluation(
+            lambda p, s, batch: metrics(p, s, scaled(batch)), plan=config.agent_plan, mesh=mesh
+        )
+
+    test_set = (dataset.test_images, dataset.test_labels)
+    messages = _algorithms.messages_a_step(config, run)
     return Job(
         config=config,
         dataset=dataset,
@@ -87,13 +119,28 @@ def prepare(config: RunConfig) -> Job:
         batch_size=batch_size,
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,
-        bytes_a_step=_algorithms.messages_a_step(config, run) * cdjax.metrics.message_bytes(params),
+        bytes_a_step=messages * cdjax.metrics.message_bytes(state.params),
         state=state,
-        agent_data=jax.tree.map(jnp.asarray, agent_data),
-        loop=training.train_loop(step),
-        evaluate=evaluate,
+        agent_data=sharding.build_agents(data_of, graph.num_agents, mesh),
+        test_set=sharding.replicate_on_devices(test_set, mesh),
+        mesh=mesh,
+        loop=training.train_loop(step, mesh=mesh),
+        evaluate=evaluation(mesh),
+        evaluate_one=evaluation(None),
+        view=jax.jit(functools.partial(_view, config.algorithm in _algorithms.WITH_SERVER)),
         notice=notice,
     )
+
+
+def _made_sharded(
+    make_state: Callable[[], training.TrainState], num_agents: int, mesh: Mesh
+) -> training.TrainState:
+    """The state, each agent's part made on its own device, and the server's on every one."""
+    by_agent, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (["agents"], []))
+    shardings = jax.tree.map(
+        lambda x: by_agent if x.ndim and len(x) == num_agents else whole, jax.eval_shape(make_state)
+    )
+    return jax.jit(make_state, out_shardings=shardings)()
 
 
 def _model(config: RunConfig, num_classes: int) -> models.Model:
@@ -109,3 +156,12 @@ def _initial_params(
         return cdjax.replicate(models.init_model(model, key, example), num_agents)
     keys = jax.random.split(key, num_agents)
     return jax.vmap(lambda key: models.init_model(model, key, example))(keys)
+
+
+def _view(has_server: bool, state: training.TrainState) -> View:
+    params = cdjax.eval_params(state.opt_state, state.params)
+    model, model_state = cdjax.mean_params((params, state.model_state))
+    if has_server:
+        model = cdjax.server_params(state.opt_state)
+    one_agent = cdjax.replicate((model, model_state), 1)
+    return View(params, *one_agent, cdjax.metrics.consensus_distance(params))

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+# Those that mix over the whole topology in every step.
+CONSENSUS = ("cdmsgd", "cdmsgd-polyak", "cdsgd", "atc")
 ALGORITHMS = (
-    "cdmsgd", "cdmsgd-polyak", "cdsgd", "atc",
-    "centralized", "fedavg", "easgd", "eamsgd", "downpour",
+    *CONSENSUS, "centralized", "fedavg", "easgd", "eamsgd", "downpour",
     "gossip-pair", "gossip-pull", "gossip-push", "gosgd",
 )  # fmt: skip
 SCHEDULES = ("fixed", "diminishing", "cosine")

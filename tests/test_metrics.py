@@ -44,6 +44,12 @@ def test_bytes_sent_are_directed_edges_times_one_agents_bytes(family, messages):
     assert metrics.bytes_sent(params, topology.create(family, 8)) == messages * (40 + 6)
 
 
+def test_bytes_by_edge_have_the_receiver_in_the_row():
+    graph = topology.from_matrix([[0.5, 0.5, 0], [0, 1, 0], [0, 0.2, 0.8]], validate=False)
+    expected = np.array([[0, 8, 0], [0, 0, 0], [0, 8, 0]])
+    np.testing.assert_array_equal(metrics.bytes_by_edge({"w": jnp.ones((3, 2))}, graph), expected)
+
+
 def test_bytes_sent_of_one_agent_are_none():
     assert metrics.bytes_sent({"w": jnp.ones((1, 10))}, topology.ring(1)) == 0
 

@@ -30,13 +30,17 @@ def stack_agents(
     images: UInt8[np.ndarray, "samples height width channels"],
     labels: Int[np.ndarray, " samples"],
     partition: Sequence[Int[np.ndarray, " _"]],
+    *,
+    longest: int | None = None,
 ) -> AgentData:
     """Lays out a partitioned data set with the agent axis in front.
 
     Args:
         images: all images, uint8, shape (n, H, W, C).
         labels: all labels, shape (n,).
-        partition: each agent's indices, see :func:`cdjax.data.partition`.
+        partition: each agent's indices, see :func:`cdjax.data.partition`; or of some agents, for
+            the device that holds them.
+        longest: the samples of the agent that has most, where ``partition`` may lack it.
 
     Returns:
         NumPy arrays of shape (N, n_max, H, W, C) and (N, n_max).
@@ -46,7 +50,7 @@ def stack_agents(
     """
     sizes = np.array([len(subset) for subset in partition])
     _check_none_empty(sizes)
-    rows = np.stack([np.resize(subset, sizes.max()) for subset in partition])
+    rows = np.stack([np.resize(subset, longest or sizes.max()) for subset in partition])
     return AgentData(images[rows], labels[rows].astype(np.int32))
 
 

@@ -3,7 +3,9 @@
 from cdjax.mixing._auto import auto as auto
 from cdjax.mixing._auto import plan as plan
 from cdjax.mixing._dense import dense as dense
+from cdjax.mixing._exchange import exchange as exchange
 from cdjax.mixing._neighbors import neighbors as neighbors
+from cdjax.mixing._ppermute import ppermute as ppermute
 from cdjax.mixing._schedules import Peers as Peers
 from cdjax.mixing._schedules import cycle as cycle
 from cdjax.mixing._schedules import every as every

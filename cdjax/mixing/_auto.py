@@ -60,10 +60,10 @@ def plan(topology: Topology) -> str:
     """
     rows_read = neighbor_table(topology.mixing_matrix).cost
     # From so many rows read on, the product with Π is faster than reading neighbours, on 2 CPU
-    # cores with AVX-512 and float32; the lower number is for 32M parameters in all and steps in a
-    # compiled loop, the higher one for 2M parameters or one step a dispatch:
-    #   N     16     64     256    1024
-    #   rows  4–16   4–20   15–50  45–200
+    # cores with AVX-512 in float32; the lower number is for 32M parameters in all and steps in a
+    # compiled loop, the higher one for 2M parameters or one step a dispatch into donated memory:
+    #   N     16    64    256    1024
+    #   rows  4–16  4–20  15–50  45–200
     if rows_read > 2 * math.sqrt(topology.num_agents):
         return "dense"
     if jax.device_count() > 1 and len(shifts_of(topology.mixing_matrix)) <= 1 + rows_read:

@@ -1,0 +1,1 @@
+"""Benchmarks of cdjax; run one with ``python -m benchmarks.mixing``."""

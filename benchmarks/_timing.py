@@ -1,0 +1,117 @@
+"""Fair timing: the programs take turns in one process, and ratios are taken turn by turn.
+
+A machine's speed drifts by more than the differences that matter, so no time is compared with one
+from another run.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from rich.console import Console
+from rich.table import Table
+
+
+def alternate(
+    programs: Mapping[str, Callable[[], Any]], *, turns: int = 7, seconds: float = 0.2
+) -> dict[str, list[float]]:
+    """Times programs in turn, A B A B ..., after one call of each that is not counted.
+
+    Args:
+        programs: functions without arguments; what they return is waited for.
+        turns: counted turns of each.
+        seconds: the least length of a turn; a short program is called several times in it.
+
+    Returns:
+        Seconds a call, by program, one number a turn.
+    """
+    calls = {}
+    for name, program in programs.items():
+        jax.block_until_ready(program())
+        calls[name] = max(1, int(seconds / _seconds(program, 1)))
+    times: dict[str, list[float]] = {name: [] for name in programs}
+    for _ in range(turns):
+        for name, program in programs.items():
+            times[name].append(_seconds(program, calls[name]))
+    return times
+
+
+def ratio(times: Mapping[str, Sequence[float]], program: str, baseline: str) -> float:
+    """The median over the turns of one program's time in units of the other's."""
+    turns = zip(times[program], times[baseline], strict=True)
+    return statistics.median(ours / theirs for ours, theirs in turns)
+
+
+def matmul_program(size: int = 2048) -> tuple[Callable[[], Any], float]:
+    """A float32 matrix product, to take turns with, and its floating-point operations."""
+    x = jnp.ones((size, size))
+    product = jax.jit(jnp.matmul)
+    return lambda: product(x, x), 2.0 * size**3
+
+
+def report(
+    title: str, rows: Sequence[Mapping[str, Any]], json_path: Path | None, **facts: Any
+) -> None:
+    """Prints the rows as a table; writes them with machine, versions and command if asked to.
+
+    Args:
+        title: above the table.
+        rows: the results, all with the same columns.
+        json_path: where to write JSON, nowhere if None.
+        **facts: more to record, such as the machine's matmul speed.
+    """
+    table = Table(title=title, title_justify="left")
+    for column in rows[0]:
+        table.add_column(column.replace("_", " "), justify="right")
+    for row in rows:
+        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
+    console = Console()
+    console.print(table)
+    for name, value in facts.items():
+        console.print(f"{name.replace('_', ' ')}: {value}", highlight=False)
+    if json_path:
+        record = _circumstances() | {"title": title, **facts, "rows": list(rows)}
+        json_path.parent.mkdir(parents=True, exist_ok=True)
+        json_path.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _seconds(program: Callable[[], Any], calls: int) -> float:
+    start = time.perf_counter()
+    for _ in range(calls):
+        result = program()
+    jax.block_until_ready(result)
+    return (time.perf_counter() - start) / calls
+
+
+def _circumstances() -> dict[str, Any]:
+    device = jax.devices()[0]
+    module = sys.modules["__main__"].__spec__
+    program = f"-m {module.name}" if module else sys.argv[0]
+    return {
+        "date": datetime.date.today().isoformat(),
+        "command": f"python {program} {shlex.join(sys.argv[1:])}".strip(),
+        "device": f"{len(jax.devices())} × {device.device_kind} ({device.platform})",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "versions": {"python": platform.python_version()}
+        | {name: found for name in ("jax", "flax", "optax", "torch") if (found := _version(name))},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,82 @@
+"""The time of a whole train step by plan, N and batch: ``python -m benchmarks.step``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import flax.linen as nn
+import jax
+import tyro
+
+from benchmarks._timing import alternate, matmul_program, ratio, report
+from benchmarks._training import cnn_operations, train_program
+from cdjax import models
+
+
+@dataclass(frozen=True)
+class Options:
+    """Times CDMSGD steps of the paper's CNN on a ring, gradients, mixing and update together."""
+
+    agents: tuple[int, ...] = (16,)
+    """Numbers of agents N."""
+    batches: tuple[int, ...] = (16, 64)
+    """Samples an agent takes in a step."""
+    plans: tuple[str, ...] = ("auto", "vmap", "flax_vmap")
+    """Plans of agent_map; flax_vmap is vmap of the same network out of Flax's own layers."""
+    turns: int = 5
+    """Turns of each program."""
+    json: Path | None = None
+    """Where to write the results as JSON."""
+
+
+class FlaxCNN(nn.Module):
+    """The paper's network out of Flax's own layers."""
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
+        """Logits."""
+        x = images
+        for features in (32, 64):
+            for _ in range(2):
+                x = nn.relu(nn.Conv(features, (3, 3))(x))
+            x = nn.max_pool(x, (2, 2), strides=(2, 2))
+        x = nn.relu(nn.Dense(512)(x.reshape(len(x), -1)))
+        return nn.Dense(10)(x)
+
+
+def main(options: Options) -> None:
+    """Prints the table."""
+    rows = []
+    for num_agents in options.agents:
+        for batch_size in options.batches:
+            rows += _rows(num_agents, batch_size, options)
+    report("CDMSGD steps of the paper's CNN on a ring", rows, options.json)
+
+
+def _rows(num_agents: int, batch_size: int, options: Options) -> list[dict[str, object]]:
+    product, product_operations = matmul_program()
+    programs = {"matmul": product}
+    for plan in options.plans:
+        model = FlaxCNN() if plan == "flax_vmap" else models.CNN()
+        programs[plan] = train_program(model, num_agents, batch_size, plan.removeprefix("flax_"))
+    times = alternate(programs, turns=options.turns)
+    samples = num_agents * batch_size
+    operations = samples * cnn_operations() / product_operations
+    return [
+        {
+            "agents": num_agents,
+            "batch": batch_size,
+            "plan": plan,
+            "seconds": median(times[plan]),
+            "samples_a_second": samples / median(times[plan]),
+            "times_auto": ratio(times, plan, options.plans[0]),
+            "share_of_matmul_peak": operations / ratio(times, plan, "matmul"),
+        }
+        for plan in options.plans
+    ]
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))

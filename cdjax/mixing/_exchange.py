@@ -1,0 +1,162 @@
+"""Mixing where one device holds a block of agents: devices exchange the boundary agents alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+from cdjax._checks import check_stacked
+from cdjax._types import Mixer, Params
+from cdjax.mixing._rounds import Round, cut_into_rounds, mix_floating, send, widened
+from cdjax.sharding import AXIS, block_size
+from cdjax.topology import Topology
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int
+
+# Beyond so many senders an agent, a product with all of them is faster than to read each.
+_MOST_SLOTS = 16
+
+
+def exchange(topology: Topology, mesh: Mesh) -> Mixer:
+    r"""A mixer for stacked trees whose agent axis is sharded over devices.
+
+    .. math:: \text{mixed}_d = \Pi_{dd} \, x_d + \sum_r \Pi_{d, e_r(d)} \, x_{e_r(d)}
+
+    with :math:`x_d` the agents of device d, :math:`\Pi_{de}` the block of Π between two devices,
+    and :math:`e_r(d)` the device from which d receives in round r. A device sends another one only
+    those of its agents that have a neighbour there. There are as many rounds, each one collective
+    permute, as the most devices that one device receives from or sends to; nothing is gathered.
+
+    Args:
+        topology: the graph and its mixing matrix of shape (N, N).
+        mesh: a mesh with an axis ``agents`` whose length divides N, see
+            :func:`cdjax.sharding.agent_mesh`.
+
+    Returns:
+        A mixer equal to ``dense(topology)`` up to rounding, under jit or not. It raises ValueError,
+        naming the leaf's path, for a leaf with another leading size than N. Leaves that are not
+        floating point (counters) pass unchanged.
+
+    Raises:
+        ValueError: if the devices do not divide N.
+
+    Example::
+
+        mesh = cdjax.sharding.agent_mesh()
+        params = cdjax.sharding.shard_agents(params, mesh)
+        mixed = jax.jit(cdjax.mixing.exchange(topology, mesh))(params)
+
+    Reference: Jiang et al. (2017), eq. 5, the term :math:`\sum_l \pi_{jl} x_k^l`.
+    """
+    block_size(topology.num_agents, mesh)
+    rounds, rows, weights = _schedule(topology.mixing_matrix, mesh.shape[AXIS])
+
+    def mix_block(
+        leaves: list[Array],
+        rows: Sequence[Int[Array | np.ndarray, "1 _"]],
+        weights: Sequence[_Weights],
+    ) -> list[Array]:
+        mixed = [_weighted_sum(weights[0], x) for x in leaves]
+        for links, sent, received in zip(rounds, rows, weights[1:], strict=True):
+            arrived = send([_taken(x, sent[0]) for x in leaves], AXIS, links)
+            mixed = [m + _weighted_sum(received, x) for m, x in zip(mixed, arrived, strict=True)]
+        return [m.astype(x.dtype) for m, x in zip(mixed, leaves, strict=True)]
+
+    by_device = PartitionSpec(AXIS)
+    mix_blocks = jax.shard_map(mix_block, mesh=mesh, in_specs=by_device, out_specs=by_device)
+    mix_blocks = jax.jit(mix_blocks)  # without, a call outside of jit is one program an operation
+
+    def mix(tree: Params, step: int | Int[Array, ""] = 0) -> Params:
+        del step
+        check_stacked(tree, topology.num_agents)
+        return mix_floating(lambda leaves: mix_blocks(leaves, rows, weights), tree)
+
+    return mix
+
+
+def rows_exchanged(topology: Topology, num_devices: int) -> Int[np.ndarray, "devices devices"]:
+    """How many agents' parameters each device receives from each other one in an :func:`exchange`.
+
+    All devices send equally many in a round, so some of them repeat an agent to fill it up; that is
+    counted.
+
+    Args:
+        topology: the graph and its mixing matrix of shape (N, N).
+        num_devices: D, which divides N.
+
+    Returns:
+        Counts of shape (D, D). Row = receiver, column = sender.
+    """
+    counts = np.zeros((num_devices, num_devices), np.int64)
+    rounds, rows, _ = _schedule(topology.mixing_matrix, num_devices)
+    for links, own_rows in zip(rounds, rows, strict=True):
+        for sender, receiver in links:
+            counts[receiver, sender] = own_rows.shape[1]
+    return counts
+
+
+class _Weights(NamedTuple):
+    """Weights that a device's agents give to some rows: a slot a sender, or one for every row."""
+
+    senders: Int[np.ndarray, "devices block slots"] | None
+    weights: Float[np.ndarray, "devices block slots"]
+
+
+def _schedule(
+    matrix: Float[np.ndarray, "agents agents"], num_devices: int
+) -> tuple[list[Round], list[Int[np.ndarray, "devices rows"]], list[_Weights]]:
+    """The rounds, the rows that a device sends in each, and the weights of its own and of those."""
+    size = len(matrix) // num_devices
+    blocks = matrix.reshape(num_devices, size, num_devices, size).swapaxes(1, 2)
+    needed = (blocks != 0).any(axis=2)  # by receiving device, sending device, row
+    counts = needed.sum(axis=2)
+    np.fill_diagonal(counts, 0)
+    # Links of many rows first, that they share rounds; shift by shift among the like.
+    links = sorted(
+        ((int(sender), int(receiver)) for receiver, sender in np.argwhere(counts)),
+        key=lambda link: (-counts[link[::-1]], (link[1] - link[0]) % num_devices),
+    )
+    rounds = cut_into_rounds(links, num_devices)
+    own = np.arange(num_devices)
+    rows, weights = [], [_in_slots(blocks[own, own])]
+    for links in rounds:
+        num_rows = max(counts[receiver, sender] for sender, receiver in links)
+        sent = np.zeros((num_devices, num_rows), np.int32)
+        received = np.zeros((num_devices, size, num_rows))
+        for sender, receiver in links:
+            needed_rows = np.flatnonzero(needed[receiver, sender])
+            sent[sender, : len(needed_rows)] = needed_rows
+            received[receiver][:, : len(needed_rows)] = blocks[receiver, sender][:, needed_rows]
+        rows.append(sent)
+        weights.append(_in_slots(received))
+    return rounds, rows, weights
+
+
+def _in_slots(weights: Float[np.ndarray, "devices block rows"]) -> _Weights:
+    linked = weights != 0
+    num_slots = max(1, int(linked.sum(axis=2).max()))
+    if num_slots > _MOST_SLOTS:
+        return _Weights(None, weights)
+    senders = np.argsort(~linked, axis=2, kind="stable")[:, :, :num_slots]
+    return _Weights(senders.astype(np.int32), np.take_along_axis(weights, senders, axis=2))
+
+
+def _taken(x: Array, rows: Int[Array | np.ndarray, " rows"]) -> Array:
+    return x if len(rows) == len(x) == 1 else x[rows]
+
+
+def _weighted_sum(weights: _Weights, x: Float[Array, "rows ..."]) -> Float[Array, "block ..."]:
+    """What a device's agents get of some rows, its own or received; weights of one device."""
+    own = weights.weights[0].astype(widened(x.dtype))
+    if weights.senders is None:
+        # "highest" keeps GPUs and TPUs from rounding the weights.
+        return jnp.einsum("jl,l...->j...", own, x, precision="highest")
+    columns = own.T.reshape(-1, len(own), *[1] * (x.ndim - 1))
+    slots = zip(columns, weights.senders[0].T, strict=True)
+    return sum((column * x[senders] for column, senders in slots), start=jnp.zeros([], own.dtype))

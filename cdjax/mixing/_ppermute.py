@@ -1,0 +1,106 @@
+"""Mixing where one agent is one device: code already inside of pmap, shard_map or a named vmap."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from cdjax._types import Mixer, Params
+from cdjax.mixing._rounds import Round, cut_into_rounds, mix_floating, send, widened
+from cdjax.topology import Topology
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int
+
+
+def ppermute(topology: Topology, axis_name: str) -> Mixer:
+    r"""A mixer for code in which every device along a mapped axis is one agent.
+
+    .. math:: \text{mixed}^j = \Pi_{jj} \, x^j + \sum_r \Pi_{j, l_r(j)} \, x^{l_r(j)}
+
+    with :math:`l_r(j)` the agent from which agent j receives in round r. There are as many rounds,
+    each one collective permute, as the most neighbours that an agent has.
+
+    Args:
+        topology: the graph and its mixing matrix; agent j is the device of index j.
+        axis_name: the axis of ``jax.pmap``, ``jax.shard_map`` or ``jax.vmap(axis_name=...)``.
+
+    Returns:
+        A mixer for the tree of one agent, without an agent axis. It raises ValueError where the
+        axis is not of length N. Leaves that are not floating point (counters) pass unchanged.
+
+    Example::
+
+        mix = cdjax.mixing.ppermute(cdjax.topology.ring(8), "agents")
+        mixed = jax.pmap(mix, axis_name="agents")(params)
+
+    Reference: Jiang et al. (2017), eq. 5, the term :math:`\sum_l \pi_{jl} x_k^l`.
+    """
+    num_agents = topology.num_agents
+    rounds, weights = _rounds_and_weights(topology.mixing_matrix)
+
+    def mix(tree: Params, step: int | Int[Array, ""] = 0) -> Params:
+        del step
+        size = lax.axis_size(axis_name)
+        if size != num_agents:
+            raise ValueError(
+                f"axis {axis_name!r} has length {size}, but the topology has {num_agents} agents; "
+                "one device is one agent here, for several see cdjax.mixing.exchange"
+            )
+        own_weights = jnp.asarray(weights)[lax.axis_index(axis_name)]
+
+        def mix_leaves(leaves: list[Array]) -> list[Array]:
+            mixed = [_scaled(own_weights[0], x) for x in leaves]
+            for links, weight in zip(rounds, own_weights[1:], strict=True):
+                arrived = send(leaves, axis_name, links)
+                mixed = [m + _scaled(weight, x) for m, x in zip(mixed, arrived, strict=True)]
+            return [m.astype(x.dtype) for m, x in zip(mixed, leaves, strict=True)]
+
+        return mix_floating(mix_leaves, tree)
+
+    return mix
+
+
+def _scaled(weight: Float[Array, ""], x: Array) -> Array:
+    return weight.astype(widened(x.dtype)) * x
+
+
+def _rounds_and_weights(
+    matrix: Float[np.ndarray, "agents agents"],
+) -> tuple[list[Round], Float[np.ndarray, "agents terms"]]:
+    """The rounds, and the weights of an agent's own leaves and of those that each round brings."""
+    weight_left = matrix * ~np.eye(len(matrix), dtype=bool)
+    receivers, senders = np.nonzero(weight_left)
+    # Shift by shift: all links of a ring that go the same way are one round.
+    order = np.argsort((receivers - senders) % len(matrix), kind="stable")
+    links = list(zip(senders[order].tolist(), receivers[order].tolist(), strict=True))
+    rounds = cut_into_rounds(links + _idle_links(links, len(matrix)), len(matrix))
+    weights = [matrix.diagonal()]
+    for links in rounds:
+        pairs = tuple(np.array(links).T)[::-1]
+        received = np.zeros(len(matrix))
+        received[pairs[0]] = weight_left[pairs]
+        weight_left[pairs] = 0.0
+        weights.append(received)
+    return rounds, np.stack(weights, axis=1)
+
+
+def _idle_links(links: Round, num_agents: int) -> Round:
+    """Links of no weight that make every round a permutation, the one kind that vmap knows.
+
+    They go from an agent to itself, as long as its neighbours are as many one way as the other.
+    """
+    sends, receives = (
+        np.bincount([link[end] for link in links], minlength=num_agents) for end in (0, 1)
+    )
+    busiest = max(sends.max(), receives.max())
+    to_self = busiest - np.maximum(sends, receives)
+    agents = np.arange(num_agents)
+    loops = np.repeat(agents, to_self)
+    senders = np.repeat(agents, busiest - sends - to_self)
+    receivers = np.repeat(agents, busiest - receives - to_self)
+    ends = (np.concatenate([loops, senders]), np.concatenate([loops, receivers]))
+    return list(zip(*(end.tolist() for end in ends), strict=True))

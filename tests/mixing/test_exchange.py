@@ -1,0 +1,178 @@
+import jax
+import jax.numpy as jnp
+import networkx as nx
+import numpy as np
+import pytest
+from jax.sharding import AxisType, PartitionSpec
+
+from benchmarks._collectives import bytes_received, collectives
+from cdjax import mixing, sharding, topology
+from cdjax.mixing._exchange import exchange, rows_exchanged
+from tests.trees import assert_trees_close, random_stacked_tree
+
+FAMILIES = ["ring", "torus", "hypercube", "exponential", "erdos_renyi", "star", "complete"]
+SIZES = (8, 32)  # one and four agents a device
+
+
+def matrix_topology(matrix):
+    return topology.from_matrix(matrix, validate=False)
+
+
+def random_matrix(num_agents, density, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(num_agents,) * 2) * (rng.random((num_agents,) * 2) < density)
+
+
+NON_SYMMETRIC = {
+    "directed exponential": topology.exponential(16, directed=True),
+    "sparse": matrix_topology(random_matrix(24, 0.05)),
+    "half full": matrix_topology(random_matrix(16, 0.5)),
+    "one sender": matrix_topology(np.eye(16) + 2 * np.eye(16)[[4] * 16]),
+    "one receiver": matrix_topology(np.eye(16) + 2 * np.eye(16)[:, [4] * 16]),
+    "no edges": matrix_topology(np.diag(np.arange(8.0))),
+    "zero": matrix_topology(np.zeros((8, 8))),
+}
+
+
+def random_array(num_agents):
+    return np.random.default_rng(num_agents).normal(size=(num_agents, 3))
+
+
+def program_of(graph, tree, num_devices=8):
+    mesh = sharding.agent_mesh(num_devices)
+    tree = sharding.shard_agents(tree, mesh)
+    return jax.jit(exchange(graph, mesh)).lower(tree).compile().as_text()
+
+
+@pytest.mark.parametrize("num_agents", SIZES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_the_product_with_its_matrix(family, num_agents, x64):
+    graph, x = topology.create(family, num_agents), random_array(num_agents)
+    mixed = jax.jit(exchange(graph, sharding.agent_mesh()))(x)
+    np.testing.assert_allclose(mixed, graph.mixing_matrix @ x, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("graph", NON_SYMMETRIC.values(), ids=NON_SYMMETRIC)
+def test_a_non_symmetric_matrix_is_not_transposed(graph, x64):
+    x = random_array(graph.num_agents)
+    mixed = jax.jit(exchange(graph, sharding.agent_mesh()))(x)
+    np.testing.assert_allclose(mixed, graph.mixing_matrix @ x, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("num_agents", "num_devices"), [(1, 1), (5, 1), (6, 2), (6, 3), (40, 2), (70, 7)]
+)
+@pytest.mark.parametrize("family", ["ring", "star", "erdos_renyi"])
+def test_any_number_of_devices_that_divides_the_agents(family, num_agents, num_devices, x64):
+    graph, x = topology.create(family, num_agents), random_array(num_agents)
+    mixed = jax.jit(exchange(graph, sharding.agent_mesh(num_devices)))(x)
+    np.testing.assert_allclose(mixed, graph.mixing_matrix @ x, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("prepare", [lambda mix: mix, jax.jit])
+@pytest.mark.parametrize("place", [lambda tree, mesh: tree, sharding.shard_agents])
+def test_every_leaf_of_a_tree_is_mixed_and_counters_pass(prepare, place):
+    graph, mesh = topology.erdos_renyi(16), sharding.agent_mesh()
+    tree = {**random_stacked_tree(16), "count": np.arange(16)}
+    mixed = prepare(exchange(graph, mesh))(place(tree, mesh))
+    assert_trees_close(jax.device_get(mixed), jax.device_get(mixing.dense(graph)(tree)))
+
+
+def test_the_mixed_tree_stays_sharded():
+    mesh, x = sharding.agent_mesh(), random_array(16)
+    mixed = jax.jit(exchange(topology.torus(16), mesh))(x)
+    assert mixed.sharding.spec == PartitionSpec("agents")
+
+
+@pytest.mark.parametrize("num_agents", SIZES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_program_permutes_the_rows_that_the_schedule_counts_and_gathers_nothing(
+    family, num_agents
+):
+    graph, zeros = topology.create(family, num_agents), jnp.zeros((num_agents, 71))
+    program = program_of(graph, {"x": zeros[:, 1:], "y": zeros[:, 0]})
+    assert {collective.kind for collective in collectives(program)} == {"collective-permute"}
+    expected = rows_exchanged(graph, 8).sum(axis=1) * 71 * 4
+    assert bytes_received(program, 8) == expected.tolist()
+
+
+@pytest.mark.parametrize("num_agents", [8, 16, 64, 256])
+def test_a_device_of_a_ring_receives_two_boundary_agents_however_many_it_holds(num_agents):
+    program = program_of(topology.ring(num_agents), jnp.zeros((num_agents, 100)))
+    assert [(c.kind, c.num_bytes) for c in collectives(program)] == [
+        ("collective-permute", 400)
+    ] * 2
+    assert bytes_received(program, 8) == [800] * 8
+
+
+@pytest.mark.parametrize(
+    "graph", [topology.torus(64), topology.path(32), topology.ring(8)], ids=str
+)
+def test_a_regular_schedule_moves_the_agents_with_a_neighbor_there_and_no_others(graph):
+    size, boundary = graph.num_agents // 8, np.zeros((8, 8), int)
+    for receiver, sender in np.ndindex(8, 8):
+        there = set(range(receiver * size, (receiver + 1) * size))
+        agents = range(sender * size, (sender + 1) * size)
+        boundary[receiver, sender] = sum(not there.isdisjoint(graph.graph[j]) for j in agents)
+    np.fill_diagonal(boundary, 0)
+    np.testing.assert_array_equal(rows_exchanged(graph, 8), boundary)
+
+
+def test_as_many_permutes_as_the_most_devices_that_one_receives_from():
+    graph = topology.from_graph(nx.barbell_graph(12, 8))  # devices in a row, 4 agents each
+    program = program_of(graph, jnp.zeros((32, 3)))
+    neighbors = (rows_exchanged(graph, 8) > 0).sum(axis=1)
+    assert len(collectives(program)) == neighbors.max() == 3
+
+
+@pytest.mark.parametrize("num_agents", [16, 40])
+def test_bfloat16_is_summed_in_float32_and_rounded_once(num_agents):
+    graph, mesh = topology.complete(num_agents), sharding.agent_mesh()
+    x = jax.random.normal(jax.random.key(0), (num_agents, 500), jnp.bfloat16)
+    mixed = jax.jit(exchange(graph, mesh))(x)
+    assert mixed.dtype == jnp.bfloat16
+    expected = np.tile(np.asarray(x, np.float64).mean(axis=0), (num_agents, 1))
+    np.testing.assert_allclose(np.asarray(mixed, np.float64), expected, rtol=2**-8, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sparse", "half full"])
+class TestTransformations:
+    def test_vmap_equals_one_call_each(self, name):
+        graph = NON_SYMMETRIC[name]
+        mix = jax.jit(exchange(graph, sharding.agent_mesh()))
+        x = jax.random.normal(jax.random.key(0), (3, graph.num_agents, 4))
+        expected = np.stack([jax.device_get(mix(one)) for one in x])
+        np.testing.assert_allclose(jax.jit(jax.vmap(mix))(x), expected, rtol=1e-5, atol=1e-5)
+
+    def test_scan_multiplies_by_powers(self, name, x64):
+        graph = NON_SYMMETRIC[name]
+        mix, x = exchange(graph, sharding.agent_mesh()), random_array(graph.num_agents)
+        run = jax.jit(lambda x: jax.lax.fori_loop(0, 3, lambda step, x: mix(x, step), x))
+        expected = np.linalg.matrix_power(graph.mixing_matrix, 3) @ x
+        np.testing.assert_allclose(run(x), expected, rtol=1e-10, atol=1e-10)
+
+    def test_the_gradient_goes_back_along_the_edges(self, name, x64):
+        graph = NON_SYMMETRIC[name]
+        mix, weights = exchange(graph, sharding.agent_mesh()), np.arange(graph.num_agents)
+        gradient = jax.jit(jax.grad(lambda x: jnp.sum(weights * mix(x))))(weights / 7)
+        np.testing.assert_allclose(gradient, graph.mixing_matrix.T @ weights, atol=1e-12)
+
+
+def test_agents_that_do_not_divide_among_the_devices_are_named_with_a_remedy():
+    with pytest.raises(
+        ValueError, match="12 agents do not divide among 8 devices; take 8 or 16 ag"
+    ):
+        exchange(topology.ring(12), sharding.agent_mesh())
+
+
+def test_a_mesh_of_another_kind_is_named():
+    with pytest.raises(ValueError, match=r"mesh has data \(Auto\); expected agents \(Auto\)"):
+        exchange(topology.ring(8), jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,)))
+    with pytest.raises(ValueError, match=r"mesh has agents \(Explicit\); expected agents \(Auto"):
+        exchange(topology.ring(8), jax.make_mesh((8,), ("agents",)))
+
+
+def test_another_leading_size_names_the_leaf():
+    mix = exchange(topology.ring(8), sharding.agent_mesh())
+    with pytest.raises(ValueError, match=r"leaf 'kernel' has leading axis 16, but .* 8 agents"):
+        mix({"kernel": jnp.ones((16, 2))})

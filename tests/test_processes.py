@@ -1,0 +1,136 @@
+"""Runs of several processes, as their users start them."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+OPTIONS = "--agents 8 --topology ring --model softmax --batch-size 8".split()
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def start(*options, devices=1):
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return subprocess.Popen(
+        [sys.executable, "-m", "experiments.digits", *OPTIONS, *map(str, options)],
+        cwd=ROOT, env=os.environ | {"XLA_FLAGS": flags, "COLUMNS": "200"}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+
+
+def start_all(num_processes, *options, devices=1):
+    address = f"127.0.0.1:{free_port()}"
+    common = ("--coordinator", address, "--num-processes", num_processes, *options)
+    ids = range(num_processes)
+    return [start(*common, "--process-id", i, devices=devices) for i in ids]
+
+
+def finish(processes, seconds=120):
+    """Exit code, output and errors of each; ends what is left, children and all."""
+    deadline, results = time.monotonic() + seconds, []
+    try:
+        for process in processes:
+            out, err = process.communicate(timeout=max(1, deadline - time.monotonic()))
+            results.append((process.returncode, out, err))
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    return results
+
+
+def only_run(out):
+    (folder,) = out.iterdir()
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in record.items() if k != "seconds"} for record in records]
+
+
+def test_two_processes_of_two_devices_record_what_one_process_does(tmp_path):
+    options = ("--epochs", 2, "--algorithm", "cdmsgd")
+    together = start_all(2, *options, "--out", tmp_path / "two", devices=2)
+    (code, output, errors), (other_code, other_output, _) = finish(together)
+    assert (code, other_code) == (0, 0), errors
+    assert "4 × cpu" in output
+    assert all(line.startswith("[Gloo]") for line in other_output.splitlines())
+    ((code, _, errors),) = finish([start(*options, "--devices", 1, "--out", tmp_path / "one")])
+    assert code == 0, errors
+    two, one = only_run(tmp_path / "two"), only_run(tmp_path / "one")
+    for record, expected in zip(two, one, strict=True):
+        assert record.pop("dataset") == expected.pop("dataset") == "digits"
+        assert record == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_the_death_of_a_process_ends_the_others_with_its_name(victim, tmp_path):
+    processes = start_all(2, "--epochs", 100_000, "--out", tmp_path)
+    metrics = Path("metrics.jsonl")
+    deadline = time.monotonic() + 100
+    while not any(path.stat().st_size for path in tmp_path.rglob(metrics.name)):
+        assert time.monotonic() < deadline and all(p.poll() is None for p in processes)
+        time.sleep(0.1)
+    processes[victim].kill()
+    killed = time.monotonic()
+    results = finish(processes, seconds=60)
+    assert time.monotonic() - killed < 60
+    code, _, errors = results[1 - victim]
+    assert code == 1
+    assert errors.rstrip().endswith(
+        f"error: process {victim} has died, so the run cannot go on; the metrics so far are kept"
+    )
+
+
+def test_an_option_wrong_in_every_process_is_each_ones_one_line(tmp_path):
+    results = finish(start_all(2, "--agents", 5, "--out", tmp_path / "out"))
+    for code, _, errors in results:
+        lines = [line for line in errors.splitlines() if not line.startswith("[Gloo]")]
+        assert code == 2
+        assert lines == [
+            "error: --devices: 5 agents do not divide among 2 devices; take 4 or 6 agents, or 1 "
+            "device"
+        ]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--coordinator 127.0.0.1:1", "--coordinator: it takes --num-processes and --process-id"),
+        ("--coordinator nowhere --num-processes 2 --process-id 0", "'nowhere' is not .* HOST:PORT"),
+        (
+            "--coordinator 127.0.0.1:9 --num-processes 2 --process-id 2",
+            "--process-id: 2 is none of",
+        ),
+        ("--coordinator 127.0.0.1:9 --num-processes 0 --process-id 0", "--num-processes: 0 is too"),
+        ("--coordinator 192.0.2.1:9 --num-processes 2 --process-id 0", "cannot listen at 192.0.2"),
+        ("--devices 3", "--devices: num_devices is 3, but JAX finds 1; give at most 1"),
+        ("--devices some", "--devices: 'some' is neither a number, all nor auto"),
+    ],
+)
+def test_bad_input_is_one_line_that_names_the_option(options, message, tmp_path):
+    ((code, _, errors),) = finish([start(*options.split(), "--out", tmp_path / "out")])
+    assert code == 2
+    (line,) = errors.splitlines()
+    assert line.startswith("error: --") and re.search(message, line)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("process_id", [0, 1])
+def test_who_is_alone_gives_up_within_a_minute(process_id, tmp_path):
+    address = f"127.0.0.1:{free_port()}"
+    common = ("--coordinator", address, "--num-processes", 2, "--process-id", process_id)
+    ((code, _, errors),) = finish([start(*common, "--out", tmp_path)], seconds=60)
+    assert code == 2
+    assert re.search("did not come within" if process_id == 0 else "cannot be reached", errors)

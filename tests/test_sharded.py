@@ -1,0 +1,120 @@
+"""Training on eight devices is training on one: the same numbers, and neighbours' messages only."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+import cdjax
+from benchmarks._collectives import bytes_received, collectives
+from cdjax import data, metrics, mixing, models, sharding, topology, training
+from cdjax.mixing._exchange import rows_exchanged
+from tests.trees import assert_trees_close
+
+STEPS, BATCH, SAMPLES = 50, 2, 6
+FAMILIES = ["ring", "torus", "hypercube", "exponential", "erdos_renyi"]
+FAST = [("ring", 8), ("erdos_renyi", 8), ("torus", 32)]
+SLOW = [(f, n) for f in FAMILIES for n in (8, 32) if (f, n) not in FAST]
+CASES = [*FAST, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)]
+MODEL = models.CNN()
+LOSS = models.classification_loss(MODEL)
+
+
+def problem(num_agents, tx):
+    """Random images of 8×8 pixels, their labels, and the state before the first step."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    images = jax.random.normal(keys[0], (num_agents, SAMPLES, 8, 8, 1))
+    labels = jax.random.randint(keys[1], (num_agents, SAMPLES), 0, 10)
+    params = cdjax.replicate(models.init_model(MODEL, keys[2], images[0])[0], num_agents)
+    return training.init_state(params, tx, jax.random.key(1)), (images, labels)
+
+
+def indices(num_agents):
+    sizes = [SAMPLES] * num_agents
+    return data.batch_indices(sizes, BATCH, first_step=0, num_steps=STEPS, seed=0)
+
+
+def on_one_device(graph):
+    tx = cdjax.cdmsgd(0.005, mixing.dense(graph))
+    loop = training.train_loop(training.train_step(LOSS, tx))
+    return loop, *problem(graph.num_agents, tx)
+
+
+def on_devices(graph, mesh):
+    tx = cdjax.cdmsgd(0.005, mixing.exchange(graph, mesh))
+    loop = training.train_loop(training.train_step(LOSS, tx, mesh=mesh), mesh=mesh)
+    return loop, *sharding.shard_agents(problem(graph.num_agents, tx), mesh)
+
+
+@pytest.mark.parametrize(("family", "num_agents"), CASES)
+def test_fifty_steps_of_cdmsgd_equal_the_dense_run_on_one_device(family, num_agents):
+    graph, order = topology.create(family, num_agents), indices(num_agents)
+    runs = []
+    for loop, state, samples in (on_one_device(graph), on_devices(graph, sharding.agent_mesh())):
+        state, means = loop(state, samples, order, STEPS)
+        runs.append(jax.device_get((cdjax.eval_params(state.opt_state, state.params), means)))
+    (expected, expected_means), (params, means) = runs
+    assert_trees_close(params, expected, rtol=0, atol=1e-5)
+    assert_trees_close(means, expected_means, rtol=1e-4)
+    # Far enough from the start to tell: agents differ by much more than the tolerance.
+    assert metrics.consensus_distance(expected) > 0.01
+
+
+@pytest.mark.parametrize(("family", "num_agents"), CASES)
+def test_a_training_program_sends_boundary_agents_and_gathers_nothing(family, num_agents):
+    graph = topology.create(family, num_agents)
+    loop, state, samples = on_devices(graph, sharding.agent_mesh())
+    program = loop.lower(state, samples, indices(num_agents), STEPS).compile().as_text()
+    assert {collective.kind for collective in collectives(program)} == {"collective-permute"}
+    rows = rows_exchanged(graph, 8).sum(axis=1)
+    expected = rows * metrics.message_bytes(state.params)
+    assert bytes_received(program, 8) == expected.tolist()
+
+
+def test_every_agents_part_of_all_that_a_run_holds_stays_on_its_device():
+    graph = topology.torus(16)
+    loop, state, samples = on_devices(graph, sharding.agent_mesh())
+    state, means = loop(state, samples, indices(16), 2)
+    for x in jax.tree.leaves((state, means, samples)):
+        assert x.sharding.spec == (PartitionSpec("agents") if x.ndim else PartitionSpec())
+        blocks = {shard.device.id: shard.data.shape for shard in x.addressable_shards}
+        assert blocks == dict.fromkeys(range(8), (2, *x.shape[1:]) if x.ndim else ())
+
+
+def test_every_number_of_steps_is_one_compilation():
+    loop, state, samples = on_devices(topology.ring(8), sharding.agent_mesh())
+    for num_steps in (1, 3, 2):
+        state, means = loop(state, samples, indices(8), num_steps)
+        jax.block_until_ready(means)
+    assert loop._cache_size() == 1
+
+
+def test_evaluation_on_devices_equals_one_device_and_sends_nothing():
+    mesh, metrics_fn = sharding.agent_mesh(), models.classification_metrics(MODEL)
+    key, test_set = jax.random.key(3), (jnp.ones((7, 8, 8, 1)), jnp.arange(7))
+    init = jax.vmap(lambda key: models.init_model(MODEL, key, test_set[0])[0])
+    params = init(jax.random.split(key, 16))
+    expected = training.evaluation(metrics_fn, batch_size=3)(params, {}, test_set)
+    placed = sharding.shard_agents(params, mesh), {}, sharding.replicate_on_devices(test_set, mesh)
+    evaluate = training.evaluation(metrics_fn, batch_size=3, mesh=mesh)
+    assert not collectives(evaluate.lower(*placed).compile().as_text())
+    assert_trees_close(jax.device_get(evaluate(*placed)), jax.device_get(expected), rtol=1e-4)
+
+
+@pytest.mark.parametrize("num_devices", [1, 2, 4])
+def test_fewer_devices_hold_more_agents(num_devices):
+    graph, mesh = topology.erdos_renyi(8), sharding.agent_mesh(num_devices)
+    results = []
+    for loop, state, samples in (on_one_device(graph), on_devices(graph, mesh)):
+        state, _ = loop(state, samples, indices(8)[:3], 3)
+        results.append(jax.device_get(state.params))
+    assert_trees_close(*results, rtol=0, atol=1e-6)
+
+
+def test_scattered_draws_of_data_reach_the_agents_that_own_them():
+    mesh, samples = sharding.agent_mesh(), np.arange(48.0).reshape(16, 3)
+    take = jax.jit(sharding.sharded(data.take_batch, mesh))
+    order = np.random.default_rng(0).integers(3, size=(16, 2))
+    taken = take(sharding.shard_agents(samples, mesh), order)
+    np.testing.assert_array_equal(taken, np.take_along_axis(samples, order, axis=1))
