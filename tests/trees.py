@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import networkx as nx
 import numpy as np
+import optax
 
 
 def random_stacked_tree(num_agents, *, dtype=None, seed=0):
@@ -34,3 +35,11 @@ def random_connected_graph(num_agents, seed=0):
 def quadratic_gradients(centers, curvatures=1.0):
     """Gradients of f_j(x) = ½ h_j (x − c_j)², one scalar an agent."""
     return lambda x: jnp.asarray(curvatures) * (x - jnp.asarray(centers))
+
+
+def iterate(tx, gradient, x, num_steps):
+    state = tx.init(x)
+    for _ in range(num_steps):
+        updates, state = tx.update(gradient(x), state, x)
+        x = optax.apply_updates(x, updates)
+    return x
