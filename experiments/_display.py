@@ -15,9 +15,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 from rich.text import Text
 
-from cdjax import metrics, mixing
+from cdjax import Topology, metrics, mixing
 from experiments._setup import Job
 from experiments.config import CONSENSUS
+
+# All eigenvalues take 2 s for so many agents, and time with the cube of their number.
+_MOST_AGENTS_OF_SPECTRUM = 2000
 
 
 def show_start(console: Console, job: Job, folder: Path) -> None:
@@ -40,9 +43,7 @@ def show_start(console: Console, job: Job, folder: Path) -> None:
             "an agent",
             "topology": f"{topology.name}, {num_agents} agents, {config.weights} weights",
             "mixing": mixing.plan(topology) if job.mesh.size == 1 else "exchange between devices",
-            "spectrum": f"λ2 = {_decimal(topology.second_eigenvalue)}, "
-            f"λN = {_decimal(topology.smallest_eigenvalue)}, "
-            f"gap = {_decimal(topology.spectral_gap)}",
+            "spectrum": _spectrum(topology),
             "model": f"{config.model}, {num_params:,} parameters an agent",
             "algorithm": f"{config.algorithm}, learning rate {config.learning_rate:g} "
             f"({config.schedule})" + _momentum(job),
@@ -122,6 +123,15 @@ def config_record(job: Job) -> dict[str, Any]:
         "epochs": job.epochs,
     }
     return {name: str(v) if isinstance(v, Path) else v for name, v in record.items()}
+
+
+def _spectrum(topology: Topology) -> str:
+    if topology.num_agents > _MOST_AGENTS_OF_SPECTRUM:
+        return f"not computed for more than {_MOST_AGENTS_OF_SPECTRUM:,} agents"
+    return (
+        f"λ2 = {_decimal(topology.second_eigenvalue)}, "
+        f"λN = {_decimal(topology.smallest_eigenvalue)}, gap = {_decimal(topology.spectral_gap)}"
+    )
 
 
 def _by_agent_and_edge(job: Job) -> str:

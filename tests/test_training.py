@@ -157,3 +157,30 @@ def test_agents_that_hold_different_classes_learn_them_all():
     params = cdjax.eval_params(state.opt_state, state.params)
     result = evaluate(params, {}, (dataset.test_images, dataset.test_labels))
     assert min(result["accuracy"]) > 0.8  # an agent alone knows 2 classes of 10
+
+
+@pytest.mark.parametrize("num_agents", [64, 1000])
+def test_a_loop_takes_little_more_memory_than_what_it_must_hold(num_agents):
+    model, shape, num_samples = models.SoftmaxRegression(), (28, 28, 1), 6
+    tx = cdjax.cdmsgd(0.1, mixing.auto(topology.ring(num_agents)))
+
+    def make_state():
+        params, _ = models.init_model(model, jax.random.key(0), jnp.zeros((1, *shape)))
+        return training.init_state(cdjax.replicate(params, num_agents), tx, jax.random.key(1))
+
+    def loss(params, model_state, batch, key):
+        images = data.normalise(batch.images, np.full(1, 128.0), np.full(1, 64.0))
+        return models.classification_loss(model)(params, model_state, (images, batch.labels), key)
+
+    state = jax.eval_shape(make_state)
+    samples = data.AgentData(
+        jax.ShapeDtypeStruct((num_agents, num_samples, *shape), jnp.uint8),
+        jax.ShapeDtypeStruct((num_agents, num_samples), jnp.int32),
+    )
+    indices = jax.ShapeDtypeStruct((10, num_agents, 1), jnp.int32)
+    loop = training.train_loop(training.train_step(loss, tx))
+    memory = loop.lower(state, samples, indices, 10).compile().memory_analysis()
+    peak = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    peak += memory.temp_size_in_bytes - memory.alias_size_in_bytes
+    size = lambda tree: sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))  # noqa: E731
+    assert peak <= 1.3 * (3 * size(state.params) + size(samples))
