@@ -46,8 +46,8 @@ def consensus_distance(params: Params) -> Float[Array, ""]:
     """
     num_agents = stacked_size(params)
 
-    def squared_distance(x: Array) -> Array:
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    def squared_distance(x: Array | np.ndarray) -> Array:
+        x = jnp.asarray(x, jnp.promote_types(x.dtype, jnp.float32))
         return jnp.sum(jnp.square(jnp.abs(x - jnp.mean(x, axis=0, keepdims=True))))
 
     leaves = [x for x in jax.tree.leaves(params) if jnp.issubdtype(x.dtype, jnp.inexact)]

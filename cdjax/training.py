@@ -197,17 +197,23 @@ def evaluation(
         num_samples = stacked_size(samples)
         batches, weights = _batches(samples, num_samples, min(batch_size, num_samples))
 
-        def evaluate_one_agent(params: Params, model_state: Params) -> Metrics:
-            def batch_sums(batch_and_weights: Any) -> Metrics:
-                batch, weights = batch_and_weights
-                per_sample = metrics_fn(params, model_state, batch)
-                return jax.tree.map(lambda values: jnp.vdot(weights, values), per_sample)
+        def evaluate_agents(
+            params: Params, model_state: Params, batches: Any, weights: Array
+        ) -> Metrics:
+            def evaluate_one_agent(params: Params, model_state: Params) -> Metrics:
+                def batch_sums(batch_and_weights: Any) -> Metrics:
+                    batch, weights = batch_and_weights
+                    per_sample = metrics_fn(params, model_state, batch)
+                    return jax.tree.map(lambda values: jnp.vdot(weights, values), per_sample)
 
-            sums = jax.lax.map(batch_sums, (batches, weights))
-            return jax.tree.map(lambda totals: jnp.sum(totals) / num_samples, sums)
+                sums = jax.lax.map(batch_sums, (batches, weights))
+                return jax.tree.map(lambda totals: jnp.sum(totals) / num_samples, sums)
 
-        evaluate_all = agent_map(evaluate_one_agent, plan=plan)
-        return (sharded(evaluate_all, mesh) if mesh else evaluate_all)(params, model_state)
+            return agent_map(evaluate_one_agent, plan=plan)(params, model_state)
+
+        if mesh:
+            evaluate_agents = sharded(evaluate_agents, mesh, num_shared=2)
+        return evaluate_agents(params, model_state, batches, weights)
 
     return jax.jit(evaluate)
 

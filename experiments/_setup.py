@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 import cdjax
 from cdjax import data, models, sharding, topology, training
@@ -88,7 +88,9 @@ def prepare(config: RunConfig) -> Job:
         params, model_state = _initial_params(config, model, init_key, graph.num_agents, example)
         return training.init_state(params, tx, run_key, model_state=model_state)
 
-    state = _made_sharded(make_state, graph.num_agents, mesh)
+    # Each agent's part is made on its own device.
+    places = sharding.agent_shardings(jax.eval_shape(make_state), mesh, num_agents=graph.num_agents)
+    state = jax.jit(make_state, out_shardings=places)()
 
     loss, metrics = models.classification_loss(model), models.classification_metrics(model)
     mean, std = data.channel_statistics(dataset.train_images)
@@ -130,17 +132,6 @@ def prepare(config: RunConfig) -> Job:
         view=jax.jit(functools.partial(_view, config.algorithm in _algorithms.WITH_SERVER)),
         notice=notice,
     )
-
-
-def _made_sharded(
-    make_state: Callable[[], training.TrainState], num_agents: int, mesh: Mesh
-) -> training.TrainState:
-    """The state, each agent's part made on its own device, and the server's on every one."""
-    by_agent, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (["agents"], []))
-    shardings = jax.tree.map(
-        lambda x: by_agent if x.ndim and len(x) == num_agents else whole, jax.eval_shape(make_state)
-    )
-    return jax.jit(make_state, out_shardings=shardings)()
 
 
 def _model(config: RunConfig, num_classes: int) -> models.Model:

@@ -82,12 +82,21 @@ def test_every_agents_part_of_all_that_a_run_holds_stays_on_its_device():
         assert blocks == dict.fromkeys(range(8), (2, *x.shape[1:]) if x.ndim else ())
 
 
-def test_every_number_of_steps_is_one_compilation():
-    loop, state, samples = on_devices(topology.ring(8), sharding.agent_mesh())
-    for num_steps in (1, 3, 2):
-        state, means = loop(state, samples, indices(8), num_steps)
-        jax.block_until_ready(means)
-    assert loop._cache_size() == 1
+def test_every_number_of_steps_is_one_trace():
+    traces, mesh = [], sharding.agent_mesh()
+
+    def traced_loss(*args):
+        traces.append(0)
+        return LOSS(*args)
+
+    tx = cdjax.cdmsgd(0.005, mixing.exchange(topology.ring(8), mesh))
+    loop = training.train_loop(training.train_step(traced_loss, tx, mesh=mesh), mesh=mesh)
+    state, samples = sharding.shard_agents(problem(8, tx), mesh)
+    state, _ = loop(state, samples, indices(8), 1)
+    once = len(traces)
+    for num_steps in (3, 2, 4):
+        state, _ = jax.block_until_ready(loop(state, samples, indices(8), num_steps))
+    assert len(traces) == once > 0
 
 
 def test_evaluation_on_devices_equals_one_device_and_sends_nothing():
