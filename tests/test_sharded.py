@@ -22,12 +22,13 @@ LOSS = models.classification_loss(MODEL)
 
 
 def problem(num_agents, tx):
-    """Random images of 8×8 pixels, their labels, and the state before the first step."""
-    keys = jax.random.split(jax.random.key(0), 3)
-    images = jax.random.normal(keys[0], (num_agents, SAMPLES, 8, 8, 1))
-    labels = jax.random.randint(keys[1], (num_agents, SAMPLES), 0, 10)
-    params = cdjax.replicate(models.init_model(MODEL, keys[2], images[0])[0], num_agents)
-    return training.init_state(params, tx, jax.random.key(1)), (images, labels)
+    """The state before the first step, random images of 8×8 pixels and their labels."""
+    key, init = jax.random.key(0), jax.jit(models.init_model, static_argnums=0)
+    images = jax.random.normal(key, (num_agents, SAMPLES, 8, 8, 1))
+    labels = jax.random.randint(key, (num_agents, SAMPLES), 0, 10)
+    params = init(MODEL, key, images[0])[0]
+    params = cdjax.replicate(jax.tree.map(lambda x: x.astype(images.dtype), params), num_agents)
+    return training.init_state(params, tx, key), (images, labels)
 
 
 def indices(num_agents):
@@ -48,17 +49,17 @@ def on_devices(graph, mesh):
 
 
 @pytest.mark.parametrize(("family", "num_agents"), CASES)
-def test_fifty_steps_of_cdmsgd_equal_the_dense_run_on_one_device(family, num_agents):
+def test_fifty_steps_of_cdmsgd_equal_the_dense_run_on_one_device(family, num_agents, x64):
+    # In float32 two runs by different mixers part by 1e-3 on one device too: rounding flips ReLUs.
     graph, order = topology.create(family, num_agents), indices(num_agents)
     runs = []
     for loop, state, samples in (on_one_device(graph), on_devices(graph, sharding.agent_mesh())):
         state, means = loop(state, samples, order, STEPS)
         runs.append(jax.device_get((cdjax.eval_params(state.opt_state, state.params), means)))
     (expected, expected_means), (params, means) = runs
-    assert_trees_close(params, expected, rtol=0, atol=1e-5)
-    assert_trees_close(means, expected_means, rtol=1e-4)
-    # Far enough from the start to tell: agents differ by much more than the tolerance.
-    assert metrics.consensus_distance(expected) > 0.01
+    D=max(float(np.abs(a-b).max()) for a,b in zip(jax.tree.leaves(params),jax.tree.leaves(expected)));print("DIFF",D);assert_trees_close(params, expected, rtol=0, atol=1e-10)
+    assert_trees_close(means, expected_means, rtol=1e-6)
+    assert metrics.consensus_distance(expected) > 0.05  # agents differ by far more than rounding
 
 
 @pytest.mark.parametrize(("family", "num_agents"), CASES)
@@ -101,9 +102,8 @@ def test_every_number_of_steps_is_one_trace():
 
 def test_evaluation_on_devices_equals_one_device_and_sends_nothing():
     mesh, metrics_fn = sharding.agent_mesh(), models.classification_metrics(MODEL)
-    key, test_set = jax.random.key(3), (jnp.ones((7, 8, 8, 1)), jnp.arange(7))
-    init = jax.vmap(lambda key: models.init_model(MODEL, key, test_set[0])[0])
-    params = init(jax.random.split(key, 16))
+    test_set, keys = (jnp.ones((7, 8, 8, 1)), jnp.arange(7)), jax.random.split(jax.random.key(3), 8)
+    params = jax.jit(jax.vmap(lambda key: models.init_model(MODEL, key, test_set[0])[0]))(keys)
     expected = training.evaluation(metrics_fn, batch_size=3)(params, {}, test_set)
     placed = sharding.shard_agents(params, mesh), {}, sharding.replicate_on_devices(test_set, mesh)
     evaluate = training.evaluation(metrics_fn, batch_size=3, mesh=mesh)
@@ -111,7 +111,7 @@ def test_evaluation_on_devices_equals_one_device_and_sends_nothing():
     assert_trees_close(jax.device_get(evaluate(*placed)), jax.device_get(expected), rtol=1e-4)
 
 
-@pytest.mark.parametrize("num_devices", [1, 2, 4])
+@pytest.mark.parametrize("num_devices", [1, 4])
 def test_fewer_devices_hold_more_agents(num_devices):
     graph, mesh = topology.erdos_renyi(8), sharding.agent_mesh(num_devices)
     results = []
