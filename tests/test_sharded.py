@@ -57,7 +57,7 @@ def test_fifty_steps_of_cdmsgd_equal_the_dense_run_on_one_device(family, num_age
         state, means = loop(state, samples, order, STEPS)
         runs.append(jax.device_get((cdjax.eval_params(state.opt_state, state.params), means)))
     (expected, expected_means), (params, means) = runs
-    D=max(float(np.abs(a-b).max()) for a,b in zip(jax.tree.leaves(params),jax.tree.leaves(expected)));print("DIFF",D);assert_trees_close(params, expected, rtol=0, atol=1e-10)
+    assert_trees_close(params, expected, rtol=0, atol=1e-10)
     assert_trees_close(means, expected_means, rtol=1e-6)
     assert metrics.consensus_distance(expected) > 0.05  # agents differ by far more than rounding
 
@@ -112,13 +112,13 @@ def test_evaluation_on_devices_equals_one_device_and_sends_nothing():
 
 
 @pytest.mark.parametrize("num_devices", [1, 4])
-def test_fewer_devices_hold_more_agents(num_devices):
+def test_fewer_devices_hold_more_agents(num_devices, x64):
     graph, mesh = topology.erdos_renyi(8), sharding.agent_mesh(num_devices)
     results = []
     for loop, state, samples in (on_one_device(graph), on_devices(graph, mesh)):
         state, _ = loop(state, samples, indices(8)[:3], 3)
         results.append(jax.device_get(state.params))
-    assert_trees_close(*results, rtol=0, atol=1e-6)
+    assert_trees_close(*results, rtol=0, atol=1e-10)
 
 
 def test_scattered_draws_of_data_reach_the_agents_that_own_them():
