@@ -91,6 +91,24 @@ def test_every_option_runs(options, tmp_path):
     assert records[-1]["epoch"] == 2
 
 
+def test_a_comparison_tunes_and_keeps_what_it_has_run(tmp_path):
+    options = "--dataset digits --model softmax --epochs 1 --tune-epochs 1 --seeds 2"
+    options += " --algorithms cdsgd easgd --learning-rates 0.001 0.01"
+    for _ in range(2):
+        result = experiment("compare", *options.split(), "--out", tmp_path)
+        assert result.returncode == 0, result.stderr
+    assert "results in" not in result.stdout  # nothing is run again
+    table = (tmp_path / "table.md").read_text().splitlines()
+    assert [line.split("|")[1].strip() for line in table[2:]] == ["cdsgd", "easgd"]
+    assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    losses = {
+        rate: json.loads((tmp_path / f"cdsgd-{rate}-epochs-1-seed-0/metrics.jsonl").read_text())
+        for rate in ("0.001", "0.01")
+    }
+    best = min(losses, key=lambda rate: losses[rate]["train_loss_mean"])
+    assert table[2].split("|")[2].strip() == best
+
+
 def test_agents_come_from_the_edge_list(tmp_path):
     edges = tmp_path / "square.edges"
     edges.write_text("0 1\n1 2\n2 3\n3 0\n")
