@@ -30,7 +30,7 @@ _JOIN_SECONDS = 45.0
 _BEAT_SECONDS = 3.0
 _GRACE_SECONDS = 5.0
 _SILENCE_SECONDS = 30.0
-# Tells a child where JAX's own coordinator is.
+# Tells a child its number and where JAX's own coordinator is: "1@HOST:PORT".
 _VARIABLE = "CDJAX_JAX_COORDINATOR"
 
 
@@ -57,7 +57,7 @@ def watch(config: RunConfig) -> int | None:
         peers, jax_port = _gather((host, port), num_processes)
     child = subprocess.Popen(
         [sys.executable, *sys.orig_argv[1:]],
-        env=os.environ | {_VARIABLE: f"{host}:{jax_port}"},
+        env=os.environ | {_VARIABLE: f"{own}@{host}:{jax_port}"},
         stdin=subprocess.PIPE,
     )
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child's to answer
@@ -74,7 +74,8 @@ def join(config: RunConfig) -> None:
 
     if _VARIABLE in os.environ:
         threading.Thread(target=_end_with_watcher, daemon=True).start()
-        jax.distributed.initialize(os.environ[_VARIABLE], config.num_processes, config.process_id)
+        address = os.environ[_VARIABLE].partition("@")[2]
+        jax.distributed.initialize(address, config.num_processes, config.process_id)
     else:
         with contextlib.suppress(ValueError):  # no launcher that JAX knows
             jax.distributed.initialize()
@@ -96,7 +97,8 @@ def leave(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     if _VARIABLE in os.environ:
-        time.sleep(_GRACE_SECONDS)  # with process 0 goes JAX's coordinator, and with it all others
+        if os.environ[_VARIABLE].startswith("0@"):
+            time.sleep(_GRACE_SECONDS)  # with it goes JAX's coordinator, and with that all others
         os._exit(code)
     sys.exit(code)
 
