@@ -1,32 +1,35 @@
 r"""A convolution that is fast on a CPU under the agent axis and in loops.
 
-XLA:CPU runs its own convolution some 50 times slower inside a loop and some 10 times slower when
-``vmap`` gives every agent its own kernel (jax issues 26568, 15339, 13800). Matrix products suffer
-from neither. With :math:`X_r` the copies of row r of the padded image, one shifted to each column
-of the kernel, beside each other, and :math:`K_i` row i of the kernel, a convolution is
+XLA:CPU's own runs at the speed of its matrix products in one form alone: images of layout NHWC and
+a kernel of layout HWIO, in one group. Outside of loops it brings gradients into that form, inside
+of loops it does not, and there they are some 40 times slower (jax issues 26568, 15339, 13800); so
+are the groups into which ``vmap`` turns a kernel an agent. Here everything has that form.
 
-.. math:: y_r = \sum_i X_{r+i} K_i.
+A convolution :math:`y = x * k` is bilinear, so :math:`\langle \bar{y},\, x * k \rangle` is linear
+in each of three arrays. Its derivatives by them are the convolution and the two gradients:
 
-Made for a few images at a time, the copies stay in the cache; the backward pass makes them again.
-All is plain JAX, so every transformation applies, to any order.
+.. math::
+    (x, k) \mapsto y, \qquad (\bar{y}, k) \mapsto \bar{x}, \qquad (x, \bar{y}) \mapsto \bar{k}.
+
+Each of these maps is bilinear, and its transposes are the other two: one primitive with these three
+faces has derivatives of any order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial, reduce
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
-# Bytes of copies of one chunk of images: a core's second-level cache. Processor time of a gradient
-# of the paper's CNN with 0.5, 1, 2 and 4 MiB: 1.02, 1, 1.10 and 1.22.
-_CHUNK_BYTES = 1 << 20
 _NHWC = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
 
 
@@ -60,7 +63,7 @@ def conv_general_dilated(
         dimension_numbers: the layout of images, kernel and result.
         feature_group_count: groups of channels.
         batch_group_count: groups of images.
-        precision: of the matrix products.
+        precision: of the products.
         preferred_element_type: the dtype of the result.
         out_sharding: the sharding of the result.
 
@@ -99,106 +102,198 @@ def conv_general_dilated(
     if isinstance(padding, str):
         spans = [(k - 1) * d + 1 for k, d in zip(rhs.shape[:2], kernel_dilation, strict=True)]
         padding = lax.padtype_to_pads(lhs.shape[1:3], spans, window_strides, padding)
-    interior = [dilation - 1 for dilation in lhs_dilation or (1, 1)]
-    pads = [(low, high, inner) for (low, high), inner in zip(padding, interior, strict=True)]
-    rows, columns = map(_Axis, rhs.shape[:2], result.shape[1:3], window_strides, kernel_dilation)
-    return _convolve(lhs, rhs, pads, rows, columns, precision)
+    axes = map(
+        _Axis,
+        lhs.shape[1:3],
+        rhs.shape[:2],
+        result.shape[1:3],
+        window_strides,
+        *zip(*padding, strict=True),
+        lhs_dilation or (1, 1),
+        kernel_dilation,
+    )
+    operands = _vary_like(lhs, rhs), _vary_like(rhs, lhs)
+    return _convolution.bind(*operands, wanted="result", axes=tuple(axes), precision=precision)
 
 
 class _Axis(NamedTuple):
     """A convolution along one of the images' two axes."""
 
+    image: int
     kernel: int
     result: int
     stride: int
-    dilation: int
+    low: int
+    high: int
+    image_dilation: int
+    kernel_dilation: int
 
-    def met_by(self, element: int, padded: Array, *, axis: int) -> Array:
-        """The pixels that an element of the kernel meets, one for each pixel of the result."""
-        start = element * self.dilation
-        limit = start + (self.result - 1) * self.stride + 1
-        return lax.slice_in_dim(padded, start, limit, self.stride, axis)
+    @property
+    def image_span(self) -> int:
+        return (self.image - 1) * self.image_dilation + 1
+
+    @property
+    def kernel_span(self) -> int:
+        return (self.kernel - 1) * self.kernel_dilation + 1
+
+    @property
+    def result_span(self) -> int:
+        return (self.result - 1) * self.stride + 1
+
+    def transposed(self) -> _Axis:
+        """The convolution of the result's gradient with the turned kernel: the images'."""
+        low = self.kernel_span - 1 - self.low
+        high = self.image_span + self.kernel_span - 1 - self.result_span - low
+        pads = {"low": low, "high": high}
+        dilations = {"stride": self.image_dilation, "image_dilation": self.stride}
+        return self._replace(image=self.result, result=self.image, **pads, **dilations)
 
 
-def _convolve(
+def _result(
     images: Float[Array, "batch height width channels"],
     kernel: Float[Array, "kernel_height kernel_width channels features"],
-    pads: list[tuple[int, int, int]],
     rows: _Axis,
     columns: _Axis,
     precision: Any,
 ) -> Float[Array, "batch result_height result_width features"]:
-    """A few images at a time."""
-    channels, features = kernel.shape[2:]
-    row_size = columns.kernel * channels
-    # Time goes with the numbers written: copies before the product, sums to add after it.
-    adds_rows = rows.stride == 1 and row_size + rows.kernel * features <= rows.kernel * row_size
-    if adds_rows:
-        matrix = jnp.moveaxis(kernel, 0, 2).reshape(row_size, rows.kernel * features)
-        height = rows.result + (rows.kernel - 1) * rows.dilation
-    else:
-        matrix = kernel.reshape(rows.kernel * row_size, features)
-        height = rows.result * rows.kernel
-    product = _sum_of_rows if adds_rows else _product_of_copies
-
-    # Without the checkpoint the backward pass keeps the copies of all images.
-    @partial(jax.checkpoint, prevent_cse=False)
-    def convolve_one(image: Array, matrix: Array) -> Array:
-        padded = lax.pad(image, jnp.zeros([], image.dtype), [*pads, (0, 0, 0)])
-        return product(padded, matrix, rows, columns, precision).astype(image.dtype)
-
-    copies_bytes = height * columns.result * row_size * images.dtype.itemsize
-    chunk_size = _chunk_size(len(images), max(1, _CHUNK_BYTES // copies_bytes))
-    return lax.map(lambda image: convolve_one(image, matrix), images, batch_size=chunk_size)
-
-
-def _chunk_size(num_images: int, most: int) -> int:
-    """The largest size of chunks without a rest, unless it is far from the most."""
-    sizes = range(1, min(most, num_images) + 1)
-    largest = max(size for size in sizes if num_images % size == 0)
-    return largest if 2 * largest >= sizes[-1] else sizes[-1]
-
-
-def _product_of_copies(
-    padded: Float[Array, "height width channels"],
-    matrix: Float[Array, "copies features"],
-    rows: _Axis,
-    columns: _Axis,
-    precision: Any,
-) -> Float[Array, "result_height result_width features"]:
-    """Copies for every element of the kernel, times the kernel."""
-    copies = [
-        columns.met_by(j, rows.met_by(i, padded, axis=0), axis=1)
-        for i in range(rows.kernel)
-        for j in range(columns.kernel)
-    ]
-    return _dot(jnp.concatenate(copies, axis=2), matrix, precision)
-
-
-def _sum_of_rows(
-    padded: Float[Array, "height width channels"],
-    matrix: Float[Array, "copies rows_of_features"],
-    rows: _Axis,
-    columns: _Axis,
-    precision: Any,
-) -> Float[Array, "result_height result_width features"]:
-    """Copies for every column of the kernel, times each row of the kernel, rows added up."""
-    copies = [columns.met_by(j, padded, axis=1) for j in range(columns.kernel)]
-    products = _dot(jnp.concatenate(copies, axis=2), matrix, precision)
-    parts = lax.split(products, [products.shape[2] // rows.kernel] * rows.kernel, axis=2)
-
-    # XLA turns this into slices. Written as slices it is as fast forward, but transposed it pads
-    # once for each row of the kernel: 20 to 40 % more time backward.
-    margin = (rows.kernel - 1) * rows.dilation
-    shifts = (i * rows.dilation for i in range(rows.kernel))
-    shifted = (
-        jnp.pad(part, ((margin - shift, shift), (0, 0), (0, 0)))
-        for part, shift in zip(parts, shifts, strict=True)
+    """All images side by side as a single one: XLA:CPU cuts wide images among the cores."""
+    batch, _, _, channels = images.shape
+    if channels % 2 and channels > 1:  # XLA:CPU is three times slower with an odd number
+        images, kernel = _zeros_behind(images, 3), _zeros_behind(kernel, 2)
+    # The zeros between two images are the padding of both.
+    pitch = max(
+        columns.image_span + max(columns.low, columns.high, 0), columns.stride * columns.result
     )
-    return lax.slice_in_dim(reduce(jnp.add, shifted), margin, margin + rows.result)
+    pitch = -(-pitch // columns.stride) * columns.stride
+    strip = _dilated(images, rows, columns, high=pitch - columns.image_span).swapaxes(0, 1)
+    after_last = columns.kernel_span - columns.stride - columns.low
+    result = lax.conv_general_dilated(
+        strip.reshape(1, len(strip), -1, images.shape[3]),
+        kernel,
+        window_strides=(rows.stride, columns.stride),
+        padding=[(rows.low, rows.high), (columns.low, after_last)],
+        rhs_dilation=(rows.kernel_dilation, columns.kernel_dilation),
+        dimension_numbers=_NHWC,
+        precision=precision,
+    )
+    result = result.reshape(rows.result, batch, -1, kernel.shape[3])
+    return result[:, :, : columns.result].swapaxes(0, 1)
 
 
-def _dot(x: Array, y: Array, precision: Any) -> Array:
-    # Half precision adds up in float32, as in XLA's convolution.
-    dtype = jnp.promote_types(y.dtype, jnp.float32)
-    return jnp.dot(x, y, precision=precision, preferred_element_type=dtype)
+def _images(
+    result: Float[Array, "batch result_height result_width features"],
+    kernel: Float[Array, "kernel_height kernel_width channels features"],
+    rows: _Axis,
+    columns: _Axis,
+    precision: Any,
+) -> Float[Array, "batch height width channels"]:
+    """A convolution of the result with the kernel turned around."""
+    turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+    return _result(result, turned, rows.transposed(), columns.transposed(), precision)
+
+
+def _kernel(
+    images: Float[Array, "batch height width channels"],
+    result: Float[Array, "batch result_height result_width features"],
+    rows: _Axis,
+    columns: _Axis,
+    precision: Any,
+) -> Float[Array, "kernel_height kernel_width channels features"]:
+    """A convolution that has channels for images, the result for a kernel and images for channels.
+
+    Two images at a time: their copies in the other layout stay in the cache, and an odd number, one
+    too, takes XLA:CPU longer.
+    """
+    images = _dilated(images, rows, columns)
+    if len(images) % 2:
+        images, result = _zeros_behind(images, 0), _zeros_behind(result, 0)
+
+    def add_pair(total: Array, pair: tuple[Array, Array]) -> tuple[Array, None]:
+        images, result = pair
+        kernel = lax.conv_general_dilated(
+            images.transpose(3, 1, 2, 0),
+            result.transpose(1, 2, 0, 3),
+            window_strides=(rows.kernel_dilation, columns.kernel_dilation),
+            padding=[
+                (a.low, a.result_span + a.kernel_span - 1 - a.image_span - a.low)
+                for a in (rows, columns)
+            ],
+            rhs_dilation=(rows.stride, columns.stride),
+            dimension_numbers=_NHWC,
+            precision=precision,
+        )
+        return total + kernel, None
+
+    shape = (images.shape[3], rows.kernel, columns.kernel, result.shape[3])
+    zero = _vary_like(jnp.zeros(shape, images.dtype), images)
+    pairs = _pairs(images), _pairs(result)
+    return lax.scan(add_pair, zero, pairs)[0].transpose(1, 2, 0, 3)
+
+
+def _pairs(array: Array) -> Array:
+    return array.reshape(-1, 2, *array.shape[1:])
+
+
+def _dilated(images: Array, rows: _Axis, columns: _Axis, *, high: int = 0) -> Array:
+    pads = [(0, 0, 0), (0, 0, rows.image_dilation - 1), (0, high, columns.image_dilation - 1)]
+    return lax.pad(images, jnp.zeros([], images.dtype), [*pads, (0, 0, 0)])
+
+
+def _zeros_behind(array: Array, axis: int) -> Array:
+    return jnp.pad(array, [(0, int(i == axis)) for i in range(array.ndim)])
+
+
+def _vary_like(array: Array, other: Array) -> Array:
+    """Inside of shard_map, the array as one that varies over the mesh axes that the other does."""
+    if not jax.sharding.get_abstract_mesh().manual_axes:
+        return array
+    return array * jnp.prod(lax.stop_gradient(other[:0]))  # the product of no numbers, 1
+
+
+_MAPS = {"result": _result, "images": _images, "kernel": _kernel}
+_OPERANDS = {"result": ("images", "kernel"), "images": ("result", "kernel")}
+_OPERANDS["kernel"] = ("images", "result")
+
+
+def _evaluate(
+    first: Array, second: Array, *, wanted: str, axes: tuple[_Axis, _Axis], precision: Any
+) -> Array:
+    # Half precision adds up in float32, as in XLA's own.
+    wide = jnp.promote_types(first.dtype, jnp.float32)
+    value = _MAPS[wanted](first.astype(wide), second.astype(wide), *axes, precision)
+    return value.astype(first.dtype)
+
+
+def _transpose(which: int, cotangent: Array, *operands: Any, wanted: str, **params: Any) -> Array:
+    names = _OPERANDS[wanted]
+    known = {wanted: cotangent, names[1 - which]: operands[1 - which]}
+    sought = names[which]
+    return _convolution.bind(*(known[n] for n in _OPERANDS[sought]), wanted=sought, **params)
+
+
+def _batch(
+    operands: Sequence[Any], batched: Sequence[int | None], *, wanted: str, **params: Any
+) -> tuple[Array, int]:
+    """Under vmap: more images for a kernel that all share, else one after the other."""
+    bind = partial(_convolution.bind, wanted=wanted, **params)
+    pairs = enumerate(zip(operands, batched, strict=True))
+    stacked = {i: jnp.moveaxis(x, axis, 0) for i, (x, axis) in pairs if axis is not None}
+    if wanted != "kernel" and 1 not in stacked:
+        size = stacked[0].shape[:2]
+        value = bind(stacked[0].reshape(-1, *stacked[0].shape[2:]), operands[1])
+        return value.reshape(*size, *value.shape[1:]), 0
+
+    def one(own: dict[int, Array]) -> Array:
+        return bind(*(own.get(i, x) for i, x in enumerate(operands)))
+
+    return lax.map(one, stacked), 0
+
+
+_convolution = Primitive("cdjax_convolution")
+_convolution.def_impl(jax.jit(_evaluate, static_argnames=("wanted", "axes", "precision")))
+_convolution.def_abstract_eval(
+    lambda *avals, **params: jax.make_jaxpr(partial(_evaluate, **params))(*avals).out_avals[0]
+)
+mlir.register_lowering(_convolution, mlir.lower_fun(_evaluate, multiple_results=False))
+ad.defbilinear(_convolution, partial(_transpose, 0), partial(_transpose, 1))
+batching.primitive_batchers[_convolution] = _batch

@@ -8,7 +8,6 @@ from flax import linen as nn
 from flax import nnx
 from jax import lax
 
-from cdjax import _conv
 from cdjax._conv import conv_general_dilated
 
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -36,11 +35,6 @@ CASES = {
     "all": (IMAGES, (3, 2, 4, 6), (2, 3), ((4, 1), (0, 3)), (2, 3), (1, 2)),
     "one_image": ((1, 5, 5, 3), (3, 3, 3, 2), (1, 1), "SAME", None, None),
 }
-
-
-@pytest.fixture
-def two_images_at_a_time(monkeypatch):
-    monkeypatch.setattr(_conv, "_CHUNK_BYTES", 2 * 10 * 8 * 3 * 4 * 8)
 
 
 def normal(shape, *, seed=0, dtype=None):
@@ -72,7 +66,7 @@ def value_and_gradients(fn, images, kernel):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_values_and_gradients_are_those_of_jax(name, two_images_at_a_time):
+def test_values_and_gradients_are_those_of_jax(name):
     images, kernel, *rest = CASES[name]
     with jax.enable_x64(True):
 
@@ -86,7 +80,7 @@ def test_values_and_gradients_are_those_of_jax(name, two_images_at_a_time):
 
 
 @pytest.mark.parametrize("batch", [1, 6, 7])
-def test_every_batch_size_fits_the_chunks(batch, two_images_at_a_time):
+def test_every_batch_size(batch):
     with jax.enable_x64(True):
         args = normal((batch, 9, 8, 4)), normal(KERNEL, seed=1)
         actual = value_and_gradients(same, *args)
@@ -106,7 +100,7 @@ def test_dtypes_are_kept(dtype, rtol):
 
 @pytest.mark.parametrize("axes", [(0, 0), (None, 0), (0, None)])
 @pytest.mark.parametrize("loop", ["vmap", "map"])
-def test_agents(axes, loop, two_images_at_a_time):
+def test_agents(axes, loop):
     agents = [(3,) if axis == 0 else () for axis in axes]
     with jax.enable_x64(True):
         images, kernel = normal((*agents[0], *IMAGES)), normal((*agents[1], *KERNEL), seed=1)
@@ -129,7 +123,7 @@ def test_agents(axes, loop, two_images_at_a_time):
 
 
 @pytest.mark.parametrize("mode", ["forward_over_reverse", "reverse_over_reverse", "forward_twice"])
-def test_second_derivatives(mode, two_images_at_a_time):
+def test_second_derivatives(mode):
     with jax.enable_x64(True):
         args = normal(IMAGES), normal(KERNEL, seed=1)
         direction = normal(IMAGES, seed=3), normal(KERNEL, seed=4)
