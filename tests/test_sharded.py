@@ -17,16 +17,15 @@ FAMILIES = ["ring", "torus", "hypercube", "exponential", "erdos_renyi"]
 FAST = [("ring", 8), ("erdos_renyi", 8), ("torus", 32)]
 SLOW = [(f, n) for f in FAMILIES for n in (8, 32) if (f, n) not in FAST]
 CASES = [*FAST, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)]
-MODEL = models.CNN()
-LOSS = models.classification_loss(MODEL)
+CNN, SOFTMAX = models.CNN(), models.SoftmaxRegression()
 
 
-def problem(num_agents, tx):
+def problem(num_agents, tx, model):
     """The state before the first step, random images of 8×8 pixels and their labels."""
     key, init = jax.random.key(0), jax.jit(models.init_model, static_argnums=0)
     images = jax.random.normal(key, (num_agents, SAMPLES, 8, 8, 1))
     labels = jax.random.randint(key, (num_agents, SAMPLES), 0, 10)
-    params = init(MODEL, key, images[0])[0]
+    params = init(model, key, images[0])[0]
     params = cdjax.replicate(jax.tree.map(lambda x: x.astype(images.dtype), params), num_agents)
     return training.init_state(params, tx, key), (images, labels)
 
@@ -36,16 +35,17 @@ def indices(num_agents):
     return data.batch_indices(sizes, BATCH, first_step=0, num_steps=STEPS, seed=0)
 
 
-def on_one_device(graph):
+def on_one_device(graph, model=CNN):
     tx = cdjax.cdmsgd(0.005, mixing.dense(graph))
-    loop = training.train_loop(training.train_step(LOSS, tx))
-    return loop, *problem(graph.num_agents, tx)
+    loop = training.train_loop(training.train_step(models.classification_loss(model), tx))
+    return loop, *problem(graph.num_agents, tx, model)
 
 
-def on_devices(graph, mesh):
+def on_devices(graph, mesh, model=CNN, trace=lambda: None):
     tx = cdjax.cdmsgd(0.005, mixing.exchange(graph, mesh))
-    loop = training.train_loop(training.train_step(LOSS, tx, mesh=mesh), mesh=mesh)
-    return loop, *sharding.shard_agents(problem(graph.num_agents, tx), mesh)
+    step = training.train_step(models.classification_loss(model), tx, mesh=mesh)
+    loop = training.train_loop(lambda *args: (trace(), step(*args))[1], mesh=mesh)
+    return loop, *sharding.shard_agents(problem(graph.num_agents, tx, model), mesh)
 
 
 @pytest.mark.parametrize(("family", "num_agents"), CASES)
@@ -75,7 +75,7 @@ def test_a_training_program_sends_boundary_agents_and_gathers_nothing(family, nu
 
 def test_every_agents_part_of_all_that_a_run_holds_stays_on_its_device():
     graph = topology.torus(16)
-    loop, state, samples = on_devices(graph, sharding.agent_mesh())
+    loop, state, samples = on_devices(graph, sharding.agent_mesh(), SOFTMAX)
     state, means = loop(state, samples, indices(16), 2)
     for x in jax.tree.leaves((state, means, samples)):
         assert x.sharding.spec == (PartitionSpec("agents") if x.ndim else PartitionSpec())
@@ -84,26 +84,20 @@ def test_every_agents_part_of_all_that_a_run_holds_stays_on_its_device():
 
 
 def test_every_number_of_steps_is_one_trace():
-    traces, mesh = [], sharding.agent_mesh()
-
-    def traced_loss(*args):
-        traces.append(0)
-        return LOSS(*args)
-
-    tx = cdjax.cdmsgd(0.005, mixing.exchange(topology.ring(8), mesh))
-    loop = training.train_loop(training.train_step(traced_loss, tx, mesh=mesh), mesh=mesh)
-    state, samples = sharding.shard_agents(problem(8, tx), mesh)
-    state, _ = loop(state, samples, indices(8), 1)
-    once = len(traces)
-    for num_steps in (3, 2, 4):
-        state, _ = jax.block_until_ready(loop(state, samples, indices(8), num_steps))
-    assert len(traces) == once > 0
+    traces, counts = [], []
+    graph, mesh = topology.ring(8), sharding.agent_mesh()
+    loop, state, samples = on_devices(graph, mesh, SOFTMAX, trace=lambda: traces.append(0))
+    for num_steps in (1, 3, 2):
+        state, _ = loop(state, samples, indices(8), num_steps)
+        jax.block_until_ready(state)
+        counts.append(len(traces))
+    assert counts[0] == counts[1] == counts[2]
 
 
 def test_evaluation_on_devices_equals_one_device_and_sends_nothing():
-    mesh, metrics_fn = sharding.agent_mesh(), models.classification_metrics(MODEL)
+    mesh, metrics_fn = sharding.agent_mesh(), models.classification_metrics(CNN)
     test_set, keys = (jnp.ones((7, 8, 8, 1)), jnp.arange(7)), jax.random.split(jax.random.key(3), 8)
-    params = jax.jit(jax.vmap(lambda key: models.init_model(MODEL, key, test_set[0])[0]))(keys)
+    params = jax.jit(jax.vmap(lambda key: models.init_model(CNN, key, test_set[0])[0]))(keys)
     expected = training.evaluation(metrics_fn, batch_size=3)(params, {}, test_set)
     placed = sharding.shard_agents(params, mesh), {}, sharding.replicate_on_devices(test_set, mesh)
     evaluate = training.evaluation(metrics_fn, batch_size=3, mesh=mesh)
@@ -115,7 +109,7 @@ def test_evaluation_on_devices_equals_one_device_and_sends_nothing():
 def test_fewer_devices_hold_more_agents(num_devices, x64):
     graph, mesh = topology.erdos_renyi(8), sharding.agent_mesh(num_devices)
     results = []
-    for loop, state, samples in (on_one_device(graph), on_devices(graph, mesh)):
+    for loop, state, samples in (on_one_device(graph, SOFTMAX), on_devices(graph, mesh, SOFTMAX)):
         state, _ = loop(state, samples, indices(8)[:3], 3)
         results.append(jax.device_get(state.params))
     assert_trees_close(*results, rtol=0, atol=1e-10)

@@ -30,8 +30,8 @@ def exchange(topology: Topology, mesh: Mesh) -> Mixer:
 
     with :math:`x_d` the agents of device d, :math:`\Pi_{de}` the block of Π between two devices,
     and :math:`e_r(d)` the device from which d receives in round r. A device sends another one only
-    those of its agents that have a neighbour there. There are as many rounds, each one collective
-    permute, as the most devices that one device receives from or sends to; nothing is gathered.
+    those of its agents that have a neighbour there. There are as many rounds of collective permutes
+    as the most devices that one device receives from or sends to; nothing is gathered.
 
     Args:
         topology: the graph and its mixing matrix of shape (N, N).
