@@ -34,7 +34,7 @@ class Run(NamedTuple):
 
 def learning_rate(config: RunConfig, num_steps: int) -> cdjax.ScalarOrSchedule:
     """The step size of ``--learning-rate`` and ``--schedule``."""
-    match config.schedule:
+    match config.step_sizes:
         case "fixed":
             return config.learning_rate
         case "diminishing":

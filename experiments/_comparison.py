@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -15,7 +13,7 @@ from rich.table import Table
 from experiments import plots
 from experiments._display import byte_count
 from experiments._errors import UsageError
-from experiments._run import run
+from experiments._records import Entry, Records, run_once
 from experiments.config import ALGORITHMS, RunConfig
 
 if TYPE_CHECKING:
@@ -26,16 +24,6 @@ SYSTEMS = (
     "cdsgd", "cdmsgd", "centralized", "fedavg", "easgd", "eamsgd", "downpour", "gossip-pair",
     "gosgd",
 )  # fmt: skip
-
-Records = list[dict[str, Any]]
-
-
-class Entry(NamedTuple):
-    """One algorithm at its tuned step size: the records of a run for each seed."""
-
-    algorithm: str
-    learning_rate: float
-    runs: Sequence[Records]
 
 
 def compare(config: Compare) -> list[Entry]:
@@ -59,13 +47,12 @@ def compare(config: Compare) -> list[Entry]:
     for name in names:
         rate = _tuned(config, name)
         seeds = range(config.seed, config.seed + config.seeds)
-        runs = [_records(config, algorithm=name, learning_rate=rate, seed=seed) for seed in seeds]
-        entries.append(Entry(name, rate, runs))
+        runs = [_run(config, algorithm=name, learning_rate=rate, seed=seed) for seed in seeds]
+        entries.append(Entry(name, runs[0][0], [records for _, records in runs]))
     rows = [_row(entry, config.target) for entry in entries]
     first = entries[0].runs[0][0]
     title = f"{first['dataset']}, {config.model}, {len(seeds)} seeds"
     (config.out / "table.md").write_text(_markdown(rows))
-    (config.out / "entries.json").write_text(json.dumps([entry._asdict() for entry in entries]))
     plots.comparison(entries, title).savefig(config.out / "comparison.png", dpi=120)
     table = Table(*rows[0], title=title, title_justify="left")
     for row in rows:
@@ -77,28 +64,21 @@ def compare(config: Compare) -> list[Entry]:
 def _tuned(config: Compare, algorithm: str) -> float:
     """The step size of the grid with the lowest training loss."""
     losses = {
-        rate: _records(
+        rate: _run(
             config, algorithm=algorithm, learning_rate=rate, epochs=config.tune_epochs,
             eval_every=config.tune_epochs,
-        )[-1]["train_loss_mean"]
+        )[1][-1]["train_loss_mean"]
         for rate in config.learning_rates
     }  # fmt: skip
     return min(losses, key=lambda rate: losses[rate] if np.isfinite(losses[rate]) else np.inf)
 
 
-def _records(config: Compare, **options: Any) -> Records:
-    """The records of one run, from its folder if it has been run before."""
+def _run(config: Compare, **options: Any) -> tuple[RunConfig, Records]:
+    """One of the runs and its records."""
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(RunConfig)}
-    dataset = config.dataset or config.default_dataset
-    wanted = RunConfig(**fields | {"dataset": dataset} | options)
+    wanted = RunConfig(**fields | {"dataset": config.wanted_dataset} | options)
     name = f"{wanted.algorithm}-{wanted.learning_rate:g}-epochs-{wanted.epochs}-seed-{wanted.seed}"
-    folder = config.out / name
-    described = {k: str(v) if isinstance(v, Path) else v for k, v in vars(wanted).items()}
-    done = folder / "done.json"
-    if not done.exists() or json.loads(done.read_text()) != described:
-        run(wanted, folder=folder)
-        done.write_text(json.dumps(described, indent=2) + "\n")
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return wanted, run_once(wanted, config.out / name)
 
 
 def _row(entry: Entry, target: float) -> dict[str, str]:
@@ -119,8 +99,8 @@ def _row(entry: Entry, target: float) -> dict[str, str]:
         steps = f"{np.mean([r['step'] for r in reached if r]):.0f}"
         sent = byte_count(float(np.mean([r["bytes_sent"] for r in reached if r])))
     return {
-        "algorithm": entry.algorithm,
-        "step size": f"{entry.learning_rate:g}",
+        "algorithm": entry.label,
+        "step size": f"{entry.config.learning_rate:g}",
         "test %": over_seeds(test, ".2f"),
         "model %": over_seeds([100 * r["mean_params_test_accuracy"] for r in last], ".2f"),
         "spread": f"{np.mean(spread):.2f}",

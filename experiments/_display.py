@@ -46,9 +46,9 @@ def show_start(console: Console, job: Job, folder: Path) -> None:
             "spectrum": _spectrum(topology),
             "model": f"{config.model}, {num_params:,} parameters an agent",
             "algorithm": f"{config.algorithm}, learning rate {config.learning_rate:g} "
-            f"({config.schedule})" + _momentum(job),
+            f"({config.step_sizes})" + _momentum(job),
             "steps": f"{job.epochs} epochs × {job.steps_per_epoch} steps, batch {job.batch_size} "
-            "an agent",
+            "an agent" + (", one agent after another" if config.sequential else ""),
             "sent": f"{byte_count(job.bytes_a_step)} a step by all{_by_agent_and_edge(job)}",
             "device": f"{job.mesh.size} × {device.device_kind} ({device.platform})",
             "folder": str(folder),

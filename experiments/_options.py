@@ -14,13 +14,22 @@ from jax.sharding import Mesh
 import cdjax
 from cdjax import data, sharding, topology
 from experiments._errors import UsageError, blame
-from experiments.config import ALGORITHMS, DTYPES, INITS, MODELS, SCHEDULES, RunConfig
+from experiments.config import (
+    ALGORITHMS,
+    CONSENSUS,
+    DTYPES,
+    INITS,
+    MODELS,
+    STEP_SIZES,
+    TURNS,
+    RunConfig,
+)
 
 
 def check_options(config: RunConfig) -> None:
     """Raises for what can be known to be wrong without data, naming the option."""
     _check_choice("--algorithm", config.algorithm, ALGORITHMS)
-    _check_choice("--schedule", config.schedule, SCHEDULES)
+    _check_schedule(config)
     _check_choice("--partition", config.partition, data.PARTITIONS)
     _check_choice("--model", config.model, MODELS)
     _check_choice("--dtype", config.dtype, DTYPES)
@@ -35,6 +44,7 @@ def check_options(config: RunConfig) -> None:
         "log_every",
         "period",
         "train_samples",
+        "test_samples",
     ):
         value = getattr(config, option)
         if value is not None and value < 1:
@@ -65,6 +75,18 @@ def _check_choice(option: str, value: str, choices: Sequence[str]) -> None:
         raise UsageError(f"{option}: unknown choice {value!r}; expected {', '.join(choices)}")
 
 
+def _check_schedule(config: RunConfig) -> None:
+    for name in config.schedule:
+        _check_choice("--schedule", name, STEP_SIZES + TURNS)
+    for choices in (STEP_SIZES, TURNS):
+        if len(given := [name for name in config.schedule if name in choices]) > 1:
+            raise UsageError(f"--schedule: {' and '.join(given)} exclude each other; give one")
+    if config.sequential and config.algorithm not in CONSENSUS:
+        raise UsageError(
+            f"--schedule: sequential is for {', '.join(CONSENSUS)}, not for {config.algorithm}"
+        )
+
+
 def _check_writable(out: Path) -> None:
     folder = next(path for path in [out.absolute(), *out.absolute().parents] if path.exists())
     if not folder.is_dir():
@@ -92,7 +114,11 @@ def build_topology(config: RunConfig) -> topology.Topology:
 def build_mesh(config: RunConfig, num_agents: int) -> Mesh:
     """The devices of ``--devices``."""
     with blame("--devices"):
-        if config.devices == "auto" and jax.process_count() == 1:
+        if config.sequential:
+            if config.devices not in ("auto", "1") or jax.process_count() > 1:
+                raise UsageError("--devices: agents that train in turn share one; leave it out")
+            num_devices = 1
+        elif config.devices == "auto" and jax.process_count() == 1:
             most = min(jax.device_count(), num_agents)
             num_devices = next(d for d in range(most, 0, -1) if num_agents % d == 0)
         elif config.devices in ("all", "auto"):
@@ -109,17 +135,21 @@ def build_mesh(config: RunConfig, num_agents: int) -> Mesh:
 def load_dataset(config: RunConfig) -> tuple[data.Dataset, str]:
     """The data set, and the notice of a stand-in when the default one is not to be had."""
     dataset, notice = _load(config)
-    if config.train_samples is None:
-        return dataset, notice
-    if config.train_samples > len(dataset.train_labels):
-        raise UsageError(
-            f"--train-samples: {config.train_samples} are more than the "
-            f"{len(dataset.train_labels)} of {dataset.name}; give at most that"
-        )
-    order = np.random.default_rng(config.seed).permutation(len(dataset.train_labels))
-    kept = order[: config.train_samples]
-    images, labels = dataset.train_images[kept], dataset.train_labels[kept]
-    return dataclasses.replace(dataset, train_images=images, train_labels=labels), notice
+    for split in ("train", "test"):
+        wanted = getattr(config, f"{split}_samples")
+        labels = getattr(dataset, f"{split}_labels")
+        if wanted is None:
+            continue
+        if wanted > len(labels):
+            raise UsageError(
+                f"--{split}-samples: {wanted} are more than the {len(labels)} of {dataset.name}; "
+                "give at most that"
+            )
+        kept = np.random.default_rng(config.seed).permutation(len(labels))[:wanted]
+        parts = {f"{split}_{part}": getattr(dataset, f"{split}_{part}")[kept]
+                 for part in ("images", "labels")}  # fmt: skip
+        dataset = dataclasses.replace(dataset, **parts)
+    return dataset, notice
 
 
 def _load(config: RunConfig) -> tuple[data.Dataset, str]:

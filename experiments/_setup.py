@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +13,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 import cdjax
-from cdjax import data, models, sharding, topology, training
+from cdjax import data, models, sequential, sharding, topology, training
 from experiments import _algorithms
 from experiments._options import build_mesh, build_topology, check_options, deal, load_dataset
 from experiments.config import RunConfig
+
+Batch: TypeAlias = tuple[jax.Array, jax.Array]
 
 
 class View(NamedTuple):
@@ -95,16 +98,22 @@ def prepare(config: RunConfig) -> Job:
     loss, metrics = models.classification_loss(model), models.classification_metrics(model)
     mean, std = data.channel_statistics(dataset.train_images)
 
-    def scaled(batch: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def scaled(batch: Batch) -> Batch:
         images, labels = batch
         return data.normalise(images, mean, std), labels
 
-    step = training.train_step(
-        lambda p, s, batch, key: loss(p, s, scaled(batch), key),
-        tx,
-        plan=config.agent_plan,
-        mesh=mesh,
-    )
+    def scaled_loss(
+        params: cdjax.Params, model_state: cdjax.Params, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, tuple[cdjax.Params, training.Metrics]]:
+        return loss(params, model_state, scaled(batch), key)
+
+    if config.sequential:
+        # A turn is an epoch, and a turn is a dispatch.
+        config = dataclasses.replace(config, log_every=steps_per_epoch)
+        loop = sequential.sequential_loop(scaled_loss, tx)
+    else:
+        step = training.train_step(scaled_loss, tx, plan=config.agent_plan, mesh=mesh)
+        loop = training.train_loop(step, mesh=mesh)
 
     def evaluation(mesh: Mesh | None) -> Callable[..., training.Metrics]:
         return training.evaluation(
@@ -126,7 +135,7 @@ def prepare(config: RunConfig) -> Job:
         agent_data=sharding.build_agents(data_of, graph.num_agents, mesh),
         test_set=sharding.replicate_on_devices(test_set, mesh),
         mesh=mesh,
-        loop=training.train_loop(step, mesh=mesh),
+        loop=loop,
         evaluate=evaluation(mesh),
         evaluate_one=evaluation(None),
         view=jax.jit(functools.partial(_view, config.algorithm in _algorithms.WITH_SERVER)),

@@ -12,7 +12,8 @@ ALGORITHMS = (
     *CONSENSUS, "centralized", "fedavg", "easgd", "eamsgd", "downpour",
     "gossip-pair", "gossip-pull", "gossip-push", "gosgd",
 )  # fmt: skip
-SCHEDULES = ("fixed", "diminishing", "cosine")
+STEP_SIZES = ("fixed", "diminishing", "cosine")
+TURNS = ("synchronous", "sequential")
 MODELS = ("cnn", "mlp", "softmax")
 INITS = ("same", "independent")
 DTYPES = ("float32", "bfloat16")
@@ -35,8 +36,10 @@ class RunConfig:
     (SGD), fedavg, easgd, eamsgd, downpour, gossip-pair, gossip-pull, gossip-push or gosgd."""
     learning_rate: float = 0.01
     """Step size alpha at the first step."""
-    schedule: str = "fixed"
-    """Step size over time: fixed, diminishing (Theta / (k^power + offset)) or cosine."""
+    schedule: tuple[str, ...] = ("fixed", "synchronous")
+    """One or both of: the step size over time, fixed, diminishing (Theta / (k^power + offset)) or
+    cosine; and the agents' turns, synchronous (the paper's Algorithm 1) or sequential (one agent
+    after another for an epoch each, as the paper's released code)."""
     decay_power: float = 0.6
     """The power of the diminishing schedule, in (0.5, 1]."""
     decay_offset: float = 100.0
@@ -82,6 +85,8 @@ class RunConfig:
     """Folder of the data set's archive files, or of tensorflow-datasets' prepared copies."""
     train_samples: int | None = None
     """How many training samples to take, at random (default: all)."""
+    test_samples: int | None = None
+    """How many test samples to take, at random (default: all)."""
     agent_plan: str = "auto"
     """How agents share the device: vmap, map, unroll or auto."""
     devices: str = "auto"
@@ -94,6 +99,16 @@ class RunConfig:
     """Which of the processes this one is, from 0."""
     out: Path = Path("runs")
     """Folder in which the run's own folder is made."""
+
+    @property
+    def step_sizes(self) -> str:
+        """The step size over time that the schedule names, or else fixed."""
+        return next((name for name in self.schedule if name in STEP_SIZES), "fixed")
+
+    @property
+    def sequential(self) -> bool:
+        """Whether agents train one after another."""
+        return "sequential" in self.schedule
 
     @property
     def wanted_dataset(self) -> str:

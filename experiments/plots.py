@@ -68,7 +68,7 @@ def comparison(entries: Sequence[Any], title: str) -> Figure:
     Lines are means over the seeds, shades their range.
 
     Args:
-        entries: each with ``algorithm``, ``learning_rate`` and ``runs``, the records of every seed.
+        entries: each with ``label``, ``config`` and ``runs``, the records of every seed.
         title: the figure's title; it should name the data set.
 
     Returns:
@@ -81,7 +81,7 @@ def comparison(entries: Sequence[Any], title: str) -> Figure:
         accuracy = 100 * np.array([[r["test_accuracy_mean"] for r in run] for run in entry.runs])
         for axes, column, unit in ((by_epoch, "epoch", 1), (by_bytes, "bytes_sent", 1e9)):
             x = np.array([record[column] / unit for record in entry.runs[0]])
-            label = f"{entry.algorithm} ({entry.learning_rate:g})"
+            label = f"{entry.label} ({entry.config.learning_rate:g})"
             axes.plot(x, accuracy.mean(axis=0), f"C{number}", label=label)
             axes.fill_between(x, accuracy.min(axis=0), accuracy.max(axis=0), color=f"C{number}",
                               alpha=0.15, linewidth=0)  # fmt: skip

@@ -21,8 +21,8 @@ def ppermute(topology: Topology, axis_name: str) -> Mixer:
 
     .. math:: \text{mixed}^j = \Pi_{jj} \, x^j + \sum_r \Pi_{j, l_r(j)} \, x^{l_r(j)}
 
-    with :math:`l_r(j)` the agent from which agent j receives in round r. There are as many rounds of
-    collective permutes as the most neighbours that an agent has.
+    with :math:`l_r(j)` the agent from which agent j receives in round r. There are as many rounds
+    of collective permutes as the most neighbours that an agent has.
 
     Args:
         topology: the graph and its mixing matrix; agent j is the device of index j.

@@ -1,0 +1,41 @@
+"""Runs that are made once and kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments._run import run
+from experiments.config import RunConfig
+
+Records = list[dict[str, Any]]
+
+
+class Entry(NamedTuple):
+    """One curve: what was run, and the records of a run for each seed."""
+
+    label: str
+    config: RunConfig
+    runs: Sequence[Records]
+
+
+def run_once(config: RunConfig, folder: Path) -> Records:
+    """The records of a run, from its folder if it has ended there before.
+
+    Args:
+        config: the options.
+        folder: the run's own; what another or an unfinished run left in it is written over.
+
+    Returns:
+        The records of metrics.jsonl, one an evaluation.
+    """
+    described = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    done = folder / "done.json"
+    if not done.exists() or json.loads(done.read_text()) != described:
+        done.unlink(missing_ok=True)
+        run(config, folder=folder)
+        done.write_text(json.dumps(described, indent=2) + "\n")
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
