@@ -17,9 +17,17 @@ MEAN = STD = np.full(3, 127.5, np.float32)
 
 
 def train_program(
-    model: models.Model, num_agents: int, batch_size: int, plan: str = "auto"
+    model: models.Model,
+    num_agents: int,
+    batch_size: int,
+    plan: str = "auto",
+    *,
+    in_loop: bool = True,
 ) -> Callable[[], jax.Array]:
-    """A program that takes one whole step of every agent, keeps the state and returns losses."""
+    """A program that takes one whole step of every agent, keeps the state and returns losses.
+
+    ``in_loop`` is how runs are trained, many steps a dispatch; without, one step is the program.
+    """
     loss = models.classification_loss(model)
 
     def scaled_loss(
@@ -30,7 +38,8 @@ def train_program(
 
     mix = mixing.auto(topology.ring(num_agents))
     tx = cdjax.cdmsgd(LEARNING_RATE, mix, momentum=MOMENTUM)
-    loop = training.train_loop(training.train_step(scaled_loss, tx, plan=plan))
+    train_step = training.train_step(scaled_loss, tx, plan=plan)
+    loop, one_step = training.train_loop(train_step), jax.jit(train_step, donate_argnums=0)
     params, _ = models.init_model(model, jax.random.key(0), jnp.zeros((1, *SHAPE)))
     state = training.init_state(cdjax.replicate(params, num_agents), tx, jax.random.key(1))
     samples = jax.tree.map(jnp.asarray, random_batches(num_agents, batch_size))
@@ -38,7 +47,10 @@ def train_program(
 
     def step() -> jax.Array:
         nonlocal state
-        state, metrics = loop(state, samples, indices, 1)
+        if in_loop:
+            state, metrics = loop(state, samples, indices, 1)
+        else:
+            state, metrics = one_step(state, samples)
         return metrics["loss"]
 
     return step

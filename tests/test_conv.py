@@ -155,6 +155,14 @@ def test_backward_pass_keeps_no_copies():
     assert max(leaf.size for leaf in jax.tree.leaves(vjp)) <= images.size
 
 
+def test_the_compiled_gradient_makes_no_patches():
+    images, kernel = jnp.ones((64, 16, 16, 32)), jnp.ones((3, 3, 32, 32))
+    gradients = jax.grad(lambda *args: jnp.sum(jnp.tanh(same(*args))), (0, 1))
+    program = jax.jit(gradients).lower(images, kernel).compile()
+    # The result, its gradient and one copy; patches would be 9 times the images.
+    assert program.memory_analysis().temp_size_in_bytes < 4 * images.nbytes
+
+
 def test_inside_shard_map_the_gradient_of_a_replicated_kernel_is_the_sum():
     num_devices = jax.device_count()
     mesh = jax.make_mesh((num_devices,), ("agents",), axis_types=(jax.sharding.AxisType.Auto,))
