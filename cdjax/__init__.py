@@ -2,6 +2,7 @@
 
 from cdjax import metrics as metrics
 from cdjax import mixing as mixing
+from cdjax import theory as theory
 from cdjax import topology as topology
 from cdjax._types import Mixer as Mixer
 from cdjax.agents import agent_map as agent_map

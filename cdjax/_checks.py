@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
@@ -14,10 +15,72 @@ from cdjax._types import Params
 
 def check_num_agents(num_agents: int) -> None:
     """Raises unless ``num_agents`` is a whole number of at least one agent."""
-    if isinstance(num_agents, bool) or not isinstance(num_agents, (int, np.integer)):
-        raise ValueError(f"num_agents must be a whole number, not {num_agents!r}")
+    check_whole("num_agents", num_agents)
     if num_agents < 1:
         raise ValueError(f"num_agents is {num_agents}; there must be at least 1 agent")
+
+
+def check_whole(name: str, value: Any) -> None:
+    """Raises unless a concrete ``value`` is a whole number; traced values pass."""
+    if isinstance(value, Tracer):
+        return
+    if np.ndim(value) or np.asarray(value).dtype.kind not in "iu":
+        raise ValueError(f"{name} must be a whole number, not {value!r}")
+
+
+def check_count(name: str, value: Any, *, low: int) -> None:
+    """Raises unless a concrete ``value`` is a whole number of at least ``low``."""
+    check_whole(name, value)
+    check_range(name, value, low=low)
+
+
+def check_probability(name: str, value: Any) -> None:
+    """Raises unless a concrete ``value`` is one number in [0, 1]."""
+    if np.ndim(value):
+        raise ValueError(f"{name} must be one number, not {value!r}")
+    check_range(name, value, low=0, high=1)
+
+
+def real_array(name: str, value: Any) -> np.ndarray:
+    """A copy of ``value`` in float64."""
+    try:
+        return np.array(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} is no array of real numbers: {error}") from error
+
+
+def check_topology(topology: Any) -> None:
+    """Raises unless ``topology`` is one."""
+    if not hasattr(topology, "mixing_matrix"):
+        raise ValueError(
+            f"topology is {_kind(topology)}; give a cdjax.Topology, "
+            "as of cdjax.topology.from_graph or from_matrix"
+        )
+
+
+def check_callable(name: str, value: Any, remedy: str) -> None:
+    """Raises unless ``value`` is a function; ``remedy`` says which."""
+    if not callable(value):
+        raise ValueError(f"{name} is {_kind(value)}; give {remedy}")
+
+
+def check_mixer(mix: Any) -> None:
+    """Raises unless ``mix`` is a function."""
+    check_callable("mix", mix, "a mixer, as of cdjax.mixing.auto(topology)")
+
+
+def check_optimizer(name: str, value: Any) -> None:
+    """Raises unless ``value`` is an optax transformation."""
+    if not (hasattr(value, "init") and hasattr(value, "update")):
+        raise ValueError(f"{name} is {_kind(value)}; give an optax optimizer, as optax.sgd(0.1)")
+
+
+def check_key(key: Any) -> None:
+    """Raises unless ``key`` is one of JAX's random keys, typed or raw."""
+    is_typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    is_raw = getattr(key, "dtype", None) == np.uint32 and np.ndim(key) == 1
+    if not is_raw and not (is_typed and key.ndim == 0):
+        raise ValueError(f"key is {key!r}; give one random key, as of jax.random.key(0)")
 
 
 def check_stacked(tree: Params, num_agents: int, *, holder: str = "the topology") -> None:
@@ -26,27 +89,48 @@ def check_stacked(tree: Params, num_agents: int, *, holder: str = "the topology"
         shape = np.shape(leaf)
         if not shape or shape[0] != num_agents:
             leads = f"leading axis {shape[0]}" if shape else "no axes"
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
             raise ValueError(
-                f"leaf '{name}' has {leads}, but {holder} has {num_agents} agents; "
+                f"leaf '{_name(path)}' has {leads}, but {holder} has {num_agents} agents; "
                 f"stack parameters with cdjax.replicate(params, {num_agents})"
             )
 
 
+def check_arrays(tree: Params) -> None:
+    """Raises unless every leaf of ``tree`` is an array or a number."""
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        if not hasattr(leaf, "dtype") and not isinstance(leaf, int | float | complex):
+            raise ValueError(f"leaf '{_name(path)}' is {_kind(leaf)}; give arrays or numbers")
+
+
 def stacked_size(tree: Params) -> int:
     """The number of agents of a stacked tree; raises if its leaves disagree."""
-    leaves = jax.tree.leaves(tree)
+    leaves = jax.tree.leaves_with_path(tree)
     if not leaves:
         raise ValueError("the tree has no leaves, so it has no agent axis")
-    num_agents = np.shape(leaves[0])[0] if np.ndim(leaves[0]) else 0
+    path, first = leaves[0]
+    num_agents = np.shape(first)[0] if np.ndim(first) else 0
+    if not num_agents:
+        found = "a leading axis of length 0" if np.ndim(first) else "no axes"
+        raise ValueError(
+            f"leaf '{_name(path)}' has {found}; every leaf leads with the agent axis, stack "
+            "parameters with cdjax.replicate(params, num_agents)"
+        )
     check_stacked(tree, num_agents, holder="the first leaf")
     return num_agents
 
 
-def check_params(params: Params | None, transform: str) -> Params:
-    """The parameters; raises when ``tx.update`` was called without."""
+def check_params(params: Params | None, transform: str, updates: Params | None = None) -> Params:
+    """The parameters; raises where ``tx.update`` has none, truth values, or unlike updates."""
     if params is None:
         raise ValueError(f"{transform} mixes parameters: call tx.update(grads, state, params)")
+    for path, leaf in jax.tree.leaves_with_path(params):
+        if jnp.result_type(leaf) == np.bool_:
+            raise ValueError(
+                f"{transform}: leaf '{_name(path)}' holds truth values, which no optimizer steps; "
+                "keep it out with optax.masked"
+            )
+    if updates is not None:
+        _check_alike(updates, params, transform)
     return params
 
 
@@ -62,9 +146,37 @@ def check_range(
     """Raises unless a concrete ``value`` lies in the range; schedules and traced values pass."""
     if callable(value) or isinstance(value, Tracer):
         return
-    inside = np.isfinite(value) & (value > low if low_open else value >= low)
-    inside = inside & (value < high if high_open else value <= high)
+    values = np.asarray(value)
+    if values.dtype.kind not in "biuf" and not jnp.issubdtype(values.dtype, jnp.floating):
+        raise ValueError(f"{name} must be a number, not {value!r}")
+    inside = np.isfinite(values) & (values > low if low_open else values >= low)
+    inside = inside & (values < high if high_open else values <= high)
     if not np.all(inside):
         left = f"{'(' if low_open or low == -math.inf else '['}{low:g}"
         right = f"{high:g}{')' if high_open or high == math.inf else ']'}"
         raise ValueError(f"{name} is {value}; it must lie in {left}, {right}")
+
+
+def _check_alike(updates: Params, params: Params, transform: str) -> None:
+    """Raises unless updates have the structure and the shapes of params."""
+    found, wanted = jax.tree.structure(updates), jax.tree.structure(params)
+    if found != wanted:
+        raise ValueError(
+            f"{transform}: updates have the structure {found}, params {wanted}; give the gradients "
+            "of these params"
+        )
+    pairs = zip(jax.tree.leaves_with_path(params), jax.tree.leaves(updates), strict=True)
+    for (path, param), update in pairs:
+        if np.shape(param) != np.shape(update):
+            raise ValueError(
+                f"{transform}: leaf '{_name(path)}' of updates has shape {np.shape(update)}, of "
+                f"params {np.shape(param)}; give the gradients of these params"
+            )
+
+
+def _name(path: jax.tree_util.KeyPath) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _kind(value: Any) -> str:
+    return "None" if value is None else f"of type {type(value).__name__}"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import networkx as nx
 import numpy as np
 
-from cdjax._checks import check_num_agents
+from cdjax._checks import check_count, check_num_agents, check_whole
 
 _MAX_DRAWS = 1000
 
@@ -17,6 +17,7 @@ def rectangle_sides(family: str, num_agents: int, rows: int | None) -> tuple[int
     """Rows and columns of a grid or torus, as square as can be unless ``rows`` is given."""
     check_num_agents(num_agents)
     if rows is not None:
+        check_whole("rows", rows)
         if rows < 1 or num_agents % rows:
             raise ValueError(f"rows is {rows}; it must divide num_agents, {num_agents}")
         return rows, num_agents // rows
@@ -48,6 +49,7 @@ def connected_draw(
     draw: Callable[[np.random.Generator], nx.Graph], *, seed: int, remedy: str
 ) -> nx.Graph:
     """The first connected graph of a thousand draws, or a ValueError that ends in ``remedy``."""
+    check_count("seed", seed, low=0)
     for attempt in range(_MAX_DRAWS):
         graph = draw(np.random.default_rng([seed, attempt]))
         if nx.is_connected(graph):

@@ -16,7 +16,7 @@ import networkx as nx
 import numpy as np
 import numpy.typing as npt
 
-from cdjax._checks import check_num_agents
+from cdjax._checks import check_num_agents, real_array
 from cdjax._weights import Weights, adjacency_matrix, weight_function
 
 if TYPE_CHECKING:
@@ -113,6 +113,8 @@ def from_graph(
 
     Reference: Jiang et al. (2017), Assumption 2.
     """
+    if not isinstance(graph, nx.Graph):
+        raise ValueError(f"graph is of type {type(graph).__name__}; give one of networkx")
     if graph.is_directed():
         raise ValueError("graph is directed; give graph.to_undirected(), or Π to from_matrix")
     if not graph.number_of_nodes():
@@ -146,7 +148,7 @@ def from_matrix(matrix: npt.ArrayLike, *, name: str = "matrix", validate: bool =
 
     Reference: Jiang et al. (2017), Assumption 2.
     """
-    matrix = np.asarray(matrix, dtype=np.float64)
+    matrix = real_array("matrix", matrix)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
         raise ValueError(f"matrix has shape {matrix.shape}; expected (N, N) with N at least 1")
     graph = nx.empty_graph(len(matrix))
@@ -215,7 +217,7 @@ def _read_edges(path: str | os.PathLike[str]) -> Iterator[tuple[int, int]]:
 
 def _topology(name: str, graph: nx.Graph, matrix: np.ndarray, *, validate: bool) -> Topology:
     num_agents = graph.number_of_nodes()
-    matrix = np.array(matrix, dtype=np.float64)
+    matrix = real_array("mixing matrix", matrix)
     if matrix.shape != (num_agents, num_agents):
         raise ValueError(f"weights gave shape {matrix.shape}; expected {(num_agents, num_agents)}")
     if not np.isfinite(matrix).all():

@@ -152,7 +152,7 @@ def weight_function(weights: Weights) -> Callable[[nx.Graph], np.ndarray]:
 
 def unknown_name(argument: str, name: str, choices: list[str]) -> str:
     """The error text for a name that is not among the choices, with the nearest one."""
-    nearest = get_close_matches(name, choices, n=1)
+    nearest = get_close_matches(str(name), choices, n=1)
     guess = f" (did you mean {nearest[0]!r}?)" if nearest else ""
     return f"unknown {argument} {name!r}{guess}; expected one of {', '.join(choices)}"
 

@@ -11,7 +11,13 @@ import numpy as np
 import optax
 from jax.extend.core import jaxprs_in_params
 
-from cdjax._checks import check_num_agents, stacked_size
+from cdjax._checks import (
+    check_arrays,
+    check_callable,
+    check_num_agents,
+    check_optimizer,
+    stacked_size,
+)
 from cdjax._types import Params
 
 if TYPE_CHECKING:
@@ -36,13 +42,14 @@ def replicate(params: Params, num_agents: int) -> Params:
         The stacked tree, leaves of shape ``(N, ...)``.
 
     Raises:
-        ValueError: if ``num_agents`` is not a whole number of at least 1.
+        ValueError: if ``num_agents`` is not a whole number of at least 1, or a leaf no array.
 
     Example::
 
         params = cdjax.replicate(model.init(key, example), 16)
     """
     check_num_agents(num_agents)
+    check_arrays(params)
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_agents, *jnp.shape(x))), params)
 
 
@@ -95,6 +102,7 @@ def agent_map(fn: Callable[..., Any], *, plan: str = "auto") -> Callable[..., An
 
         losses, grads = cdjax.agent_map(jax.value_and_grad(loss_fn))(params, batch)
     """
+    check_callable("fn", fn, "a function of one agent")
     if plan not in PLANS:
         raise ValueError(f"plan is {plan!r}; expected one of {', '.join(PLANS)}")
 
@@ -132,7 +140,12 @@ def per_agent(tx: optax.GradientTransformation) -> optax.GradientTransformationE
         local = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1))
         tx = optax.chain(cdjax.per_agent(local), cdjax.consensus(mix))
     """
+    check_optimizer("tx", tx)
     tx = optax.with_extra_args_support(tx)
+
+    def init(params: Params) -> optax.OptState:
+        stacked_size(params)
+        return jax.vmap(tx.init)(params)
 
     def update(
         updates: optax.Updates,
@@ -140,9 +153,10 @@ def per_agent(tx: optax.GradientTransformation) -> optax.GradientTransformationE
         params: Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, optax.OptState]:
+        stacked_size(updates)
         return jax.vmap(lambda u, s, p: tx.update(u, s, p, **extra_args))(updates, state, params)
 
-    return optax.GradientTransformationExtraArgs(jax.vmap(tx.init), update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def _choose_plan(fn: Callable[..., Any], args: tuple[Any, ...]) -> str:

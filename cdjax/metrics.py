@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cdjax._checks import check_stacked, stacked_size
+from cdjax._checks import check_stacked, check_topology, stacked_size
 from cdjax._types import Params
 from cdjax.topology import Topology
 
@@ -63,7 +63,12 @@ def agent_statistics(values: Float[Array, " agents"]) -> AgentStatistics:
 
     Returns:
         Four scalars. The variance divides by N.
+
+    Raises:
+        ValueError: unless there is one number an agent, of at least one agent.
     """
+    if jnp.ndim(values) != 1 or not jnp.size(values):
+        raise ValueError(f"values has shape {jnp.shape(values)}; expected one number an agent")
     return AgentStatistics(jnp.mean(values), jnp.min(values), jnp.max(values), jnp.var(values))
 
 
@@ -99,6 +104,7 @@ def bytes_by_edge(params: Params, topology: Topology) -> Int[np.ndarray, "agents
     Raises:
         ValueError: if a leaf's leading axis is not the topology's number of agents.
     """
+    check_topology(topology)
     check_stacked(params, topology.num_agents)
     has_message = (topology.mixing_matrix != 0) & ~np.eye(topology.num_agents, dtype=bool)
     return has_message * message_bytes(params)

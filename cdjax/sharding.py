@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from cdjax._checks import check_num_agents, stacked_size
+from cdjax._checks import check_num_agents, check_whole, stacked_size
 from cdjax._types import Params
 
 AXIS = "agents"
@@ -41,6 +41,7 @@ def agent_mesh(num_devices: int | None = None) -> Mesh:
     """
     found = jax.device_count()
     wanted = found if num_devices is None else num_devices
+    check_whole("num_devices", wanted)
     if wanted < 1:
         raise ValueError(f"num_devices is {wanted}; there must be at least 1")
     if wanted > found:
@@ -70,6 +71,8 @@ def block_size(num_agents: int, mesh: Mesh) -> int:
             :func:`agent_mesh`.
     """
     check_num_agents(num_agents)
+    if not isinstance(mesh, Mesh):
+        raise ValueError(f"mesh is of type {type(mesh).__name__}; give cdjax.sharding.agent_mesh()")
     axes = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
     if axes.get(AXIS) is not AxisType.Auto:
         found = ", ".join(f"{name} ({kind.name})" for name, kind in axes.items()) or "no axes"

@@ -16,7 +16,7 @@ from typing import Any
 import networkx as nx
 import numpy as np
 
-from cdjax._checks import check_num_agents, check_range
+from cdjax._checks import check_num_agents, check_range, check_whole
 from cdjax._graphs import connected_draw, graph_of_neighbors, powers_of_two, rectangle_sides
 from cdjax._topology import Topology as Topology
 from cdjax._topology import from_edge_list as from_edge_list
@@ -42,7 +42,7 @@ def create(name: str, num_agents: int, weights: Weights = _METROPOLIS, **options
     Raises:
         ValueError: if the name is unknown, or the family raises it.
     """
-    if name not in FAMILIES:
+    if name not in list(FAMILIES):
         raise ValueError(unknown_name("topology", name, list(FAMILIES)))
     return FAMILIES[name](num_agents, weights, **options)
 
@@ -226,6 +226,7 @@ def watts_strogatz(
     """
     check_num_agents(num_agents)
     check_range("probability", probability, low=0, high=1)
+    check_whole("degree", degree)
     if degree < 2 or degree % 2:
         raise ValueError(f"degree is {degree}; it must be even and at least 2")
     if num_agents <= degree:
@@ -256,6 +257,7 @@ def random_regular(
         ValueError: if N and degree do not fit, or no draw of a thousand is connected.
     """
     check_num_agents(num_agents)
+    check_whole("degree", degree)
     if num_agents <= degree + 1:
         return from_graph(nx.complete_graph(num_agents), weights, name="random_regular")
     if degree < 2:

@@ -44,3 +44,29 @@ def test_traced_values_and_schedules_pass_the_ranges():
 def test_the_number_of_agents_is_a_whole_number(num_agents):
     with pytest.raises(ValueError, match="num_agents must be a whole number, not"):
         _checks.check_num_agents.__wrapped__(num_agents)
+
+
+@pytest.mark.parametrize("value", [2.0, "2", True, None, [2], np.ones(1, int)])
+def test_counts_are_whole_numbers(value):
+    with pytest.raises(ValueError, match="period must be a whole number, not"):
+        _checks.check_count.__wrapped__("period", value, low=1)
+
+
+@pytest.mark.parametrize("value", [2, np.int64(2), jnp.int32(2), np.array(2)])
+def test_counts_may_come_from_any_library(value):
+    _checks.check_count("period", value, low=1)
+    with pytest.raises(ValueError, match=r"period is 2; it must lie in \[3, inf\)"):
+        _checks.check_count("period", value, low=3)
+
+
+@pytest.mark.parametrize("key", [jax.random.key(0), jax.random.PRNGKey(0)])
+def test_keys_are_typed_or_raw_and_one(key):
+    _checks.check_key(key)
+    jax.jit(_checks.check_key)(key)
+    with pytest.raises(ValueError, match="give one random key"):
+        _checks.check_key(jax.random.split(key))
+
+
+def test_truth_values_among_the_parameters_are_named():
+    with pytest.raises(ValueError, match="cdsgd: leaf 'a/b' holds truth values"):
+        _checks.check_params({"a": {"b": jnp.ones(3, bool)}}, "cdsgd")

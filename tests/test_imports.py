@@ -18,7 +18,7 @@ RANKS = {
     "_graphs": 1, "_weights": 1, "_topology": 1, "topology": 1, "sharding": 1,
     "mixing": 2,
     "agents": 3,
-    "transforms": 4, "metrics": 4,
+    "transforms": 4, "metrics": 4, "theory": 4,
     "_conv": 4, "_pool": 4, "models": 5, "data": 5,
     "training": 6, "sequential": 7,
 }  # fmt: skip

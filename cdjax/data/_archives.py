@@ -10,6 +10,7 @@ import gzip
 import io
 import math
 import pickle
+import pickletools
 import tarfile
 import zlib
 from collections.abc import Callable
@@ -211,10 +212,17 @@ def _read_binary(member: memoryview, count: int, layout: Cifar, path: Path) -> S
 
 def _read_pickled(member: memoryview, count: int, layout: Cifar, path: Path) -> Split:
     try:
+        for number, (opcode, index, _) in enumerate(pickletools.genops(io.BytesIO(member))):
+            # Unpickling clears as much memory as the largest index needs; honest ones count up.
+            if opcode.name in ("PUT", "LONG_BINPUT") and (index or 0) > number + 2**16:
+                raise pickle.UnpicklingError(f"it keeps object number {index}")
         batch = _InertUnpickler(io.BytesIO(member), encoding="bytes").load()
         _, shape, dtype, column_major, pixels = batch[b"data"].state
         rows = np.frombuffer(pixels, np.uint8).reshape(shape)
         known = dtype.args[0] in ("u1", b"u1") and not column_major
+        # Lists of one list many times over would fill the memory as an array.
+        if not all(isinstance(label, int | float) for label in batch[layout.label_key]):
+            raise TypeError("labels are not numbers")
         labels = np.asarray(batch[layout.label_key])
     except Exception as error:  # unpickling garbage raises anything
         raise DataCorruptError(f"{path} holds a damaged batch: {error!r}") from error

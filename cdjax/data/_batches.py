@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cdjax._checks import check_count, check_whole
+
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, UInt8
 
@@ -46,10 +48,18 @@ def stack_agents(
         NumPy arrays of shape (N, n_max, H, W, C) and (N, n_max).
 
     Raises:
-        ValueError: if an agent has no samples.
+        ValueError: if an agent has no samples, or one that does not exist.
     """
+    if len(images) != len(labels):
+        raise ValueError(f"there are {len(images)} images, but {len(labels)} labels; give as many")
     sizes = np.array([len(subset) for subset in partition])
     _check_none_empty(sizes)
+    for agent, subset in enumerate(partition):
+        if np.min(subset) < 0 or np.max(subset) >= len(labels):
+            raise ValueError(
+                f"partition gives agent {agent} samples {np.min(subset)} to {np.max(subset)}; "
+                f"there are {len(labels)}, numbered from 0"
+            )
     rows = np.stack([np.resize(subset, longest or sizes.max()) for subset in partition])
     return AgentData(images[rows], labels[rows].astype(np.int32))
 
@@ -82,8 +92,12 @@ def batch_indices(
     Raises:
         ValueError: if the batch size or an agent's number of samples is below 1.
     """
+    check_whole("batch_size", batch_size)
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
+    check_count("first_step", first_step, low=0)
+    check_count("num_steps", num_steps, low=0)
+    check_count("seed", seed, low=0)
     sizes = np.asarray(sizes)
     _check_none_empty(sizes)
     start, stop = first_step * batch_size, (first_step + num_steps) * batch_size

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cdjax._checks import check_num_agents, check_range
+from cdjax._checks import check_count, check_num_agents, check_range
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -56,8 +56,12 @@ def partition(
         ValueError: if an argument is out of its range, or an agent would be left without samples.
     """
     check_num_agents(num_agents)
+    check_count("seed", seed, low=0)
+    labels = np.asarray(labels)
     if labels.ndim != 1:
         raise ValueError(f"labels have the shape {labels.shape}; give one label a sample")
+    if labels.dtype.kind not in "iu":
+        raise ValueError(f"labels are {labels.dtype}; give whole numbers")
     if scheme not in PARTITIONS:
         raise ValueError(f"unknown partition {scheme!r}; expected one of {', '.join(PARTITIONS)}")
     check_range("alpha", alpha, low=0, low_open=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import jax
 
+from cdjax._checks import check_topology
 from cdjax._types import Mixer, Params
 from cdjax.mixing._dense import dense
 from cdjax.mixing._neighbors import neighbor_table, neighbors
@@ -31,6 +32,7 @@ def auto(topology: Topology) -> Mixer:
 
         tx = cdjax.cdsgd(0.01, cdjax.mixing.auto(topology))
     """
+    check_topology(topology)
 
     # At the first mix, not here: counting devices starts the backend, and a program of several
     # processes has to connect them before that.
@@ -58,6 +60,7 @@ def plan(topology: Topology) -> str:
     Returns:
         ``dense``, ``neighbors`` or ``shifts``.
     """
+    check_topology(topology)
     rows_read = neighbor_table(topology.mixing_matrix).cost
     # From so many rows read on, the product with Π is faster than reading neighbours, on 2 CPU
     # cores with AVX-512 in float32; the lower number is for 32M parameters in all and steps in a

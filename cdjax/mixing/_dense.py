@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cdjax._checks import check_stacked
+from cdjax._checks import check_stacked, check_topology
 from cdjax._types import Mixer, Params
 from cdjax.topology import Topology
 
@@ -40,6 +40,7 @@ def dense(topology: Topology) -> Mixer:
 
     Reference: Jiang et al. (2017), eq. 5, the term :math:`\sum_l \pi_{jl} x_k^l`.
     """
+    check_topology(topology)
 
     def mix_leaf(x: Array) -> Array:
         weights = jnp.asarray(topology.mixing_matrix, x.dtype)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from cdjax._checks import check_stacked
+from cdjax._checks import check_stacked, check_topology
 from cdjax._types import Mixer, Params
 from cdjax.mixing._rounds import Round, cut_into_rounds, mix_floating, send, widened
 from cdjax.sharding import AXIS, block_size
@@ -54,6 +54,7 @@ def exchange(topology: Topology, mesh: Mesh) -> Mixer:
 
     Reference: Jiang et al. (2017), eq. 5, the term :math:`\sum_l \pi_{jl} x_k^l`.
     """
+    check_topology(topology)
     block_size(topology.num_agents, mesh)
     rounds, rows, weights = _schedule(topology.mixing_matrix, mesh.shape[AXIS])
 

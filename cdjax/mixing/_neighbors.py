@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from cdjax._checks import check_topology
 from cdjax._types import Mixer
 from cdjax.mixing._dense import leafwise
 from cdjax.mixing._shifts import weighted
@@ -65,6 +66,7 @@ def neighbors(topology: Topology) -> Mixer:
 
     Reference: Jiang et al. (2017), eq. 5, the term :math:`\sum_l \pi_{jl} x_k^l`.
     """
+    check_topology(topology)
     table = neighbor_table(topology.mixing_matrix)
     reads_table = table.row_of_agent < 0
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from cdjax._checks import check_topology
 from cdjax._types import Mixer, Params
 from cdjax.mixing._rounds import Round, cut_into_rounds, mix_floating, send, widened
 from cdjax.topology import Topology
@@ -39,6 +40,7 @@ def ppermute(topology: Topology, axis_name: str) -> Mixer:
 
     Reference: Jiang et al. (2017), eq. 5, the term :math:`\sum_l \pi_{jl} x_k^l`.
     """
+    check_topology(topology)
     num_agents = topology.num_agents
     rounds, weights = _rounds_and_weights(topology.mixing_matrix)
 

@@ -17,7 +17,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cdjax._checks import check_range, check_stacked
+from cdjax._checks import (
+    check_callable,
+    check_count,
+    check_key,
+    check_mixer,
+    check_probability,
+    check_stacked,
+    check_topology,
+)
 from cdjax._types import Mixer, Params
 from cdjax.topology import Topology
 
@@ -54,7 +62,8 @@ def every(period: int, mix: Mixer) -> Mixer:
 
         mix = cdjax.mixing.every(10, cdjax.mixing.auto(topology))
     """
-    check_range("period", period, low=1)
+    check_count("period", period, low=1)
+    check_mixer(mix)
     if period == 1:
         return mix
 
@@ -83,11 +92,13 @@ def cycle(*mixers: Mixer) -> Mixer:
     """
     if not mixers:
         raise ValueError("cycle needs at least one mixer")
+    for mix in mixers:
+        check_mixer(mix)
 
-    def mix(tree: Params, step: int | Int[Array, ""] = 0) -> Params:
+    def mix_in_turn(tree: Params, step: int | Int[Array, ""] = 0) -> Params:
         return jax.lax.switch(step % len(mixers), mixers, tree, jnp.asarray(step))
 
-    return mix
+    return mix_in_turn
 
 
 def random_peers(topology: Topology, key: PRNGKeyArray, *, probability: float = 1.0) -> Peers:
@@ -109,7 +120,9 @@ def random_peers(topology: Topology, key: PRNGKeyArray, *, probability: float = 
 
         mix = cdjax.mixing.pull(cdjax.mixing.random_peers(cdjax.topology.ring(8), key))
     """
-    check_range("probability", probability, low=0, high=1)
+    check_topology(topology)
+    check_key(key)
+    check_probability("probability", probability)
     neighbors = [sorted(topology.graph[j]) or [j] for j in range(topology.num_agents)]
     degrees = np.array([len(row) for row in neighbors])
     table = np.array([row + row[:1] * (degrees.max() - len(row)) for row in neighbors])
@@ -142,6 +155,8 @@ def random_pairs(topology: Topology, key: PRNGKeyArray) -> Peers:
 
         mix = cdjax.mixing.pull(cdjax.mixing.random_pairs(cdjax.topology.complete(8), key))
     """
+    check_topology(topology)
+    check_key(key)
     agents = np.arange(topology.num_agents)
     first, second = np.array(topology.graph.edges, int).reshape(-1, 2).T
 
@@ -182,6 +197,7 @@ def pull(peers: Peers) -> Mixer:
     Reference: Jin, Yuan, Iandola, Keutzer (2016), *How to scale distributed deep learning?*,
     arXiv:1611.04581, pull-gossip.
     """
+    check_callable("peers", peers, "a function of the step, as of cdjax.mixing.random_pairs")
 
     def mix(tree: Params, step: int | Int[Array, ""] = 0) -> Params:
         peer = peers(step)
@@ -205,6 +221,7 @@ def push(peers: Peers) -> Mixer:
     Reference: Jin, Yuan, Iandola, Keutzer (2016), *How to scale distributed deep learning?*,
     arXiv:1611.04581, push-gossip.
     """
+    check_callable("peers", peers, "a function of the step, as of cdjax.mixing.random_pairs")
 
     def mix(tree: Params, step: int | Int[Array, ""] = 0) -> Params:
         peer = peers(step)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import jax.numpy as jnp
 import numpy as np
 
+from cdjax._checks import check_topology
 from cdjax._types import Mixer
 from cdjax.mixing._dense import leafwise
 from cdjax.topology import Topology
@@ -41,6 +42,7 @@ def shifts(topology: Topology) -> Mixer:
 
     Reference: Jiang et al. (2017), eq. 5, the term :math:`\sum_l \pi_{jl} x_k^l`.
     """
+    check_topology(topology)
     matrix, agents = topology.mixing_matrix, np.arange(topology.num_agents)
     diagonals = {
         int(shift): matrix[agents, (agents + shift) % topology.num_agents]

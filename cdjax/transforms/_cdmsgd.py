@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cdjax._checks import check_params, check_range
+from cdjax._checks import check_mixer, check_params, check_range
 from cdjax._types import Mixer, Params, ScalarOrSchedule
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def cdmsgd(
 
     Reference: Jiang et al. (2017), Algorithms 2 and 3.
     """
+    check_mixer(mix)
     check_range("learning_rate", learning_rate, low=0)
     check_range("momentum", momentum, low=0, high=1, high_open=True)
 
@@ -103,7 +104,7 @@ def cdmsgd(
         next_lookahead = lookahead_at(next_step)
         alpha, mu = _at(learning_rate, state.step), _at(momentum, state.step)
 
-        iterate = _iterate(check_params(params, "cdmsgd"), state)
+        iterate = _iterate(check_params(params, "cdmsgd", updates), state)
         velocity = jax.tree.map(
             lambda mixed, x, v, g: mixed - x + _like(mu, v) * v - _like(alpha, v) * g,
             mix(iterate, state.step),

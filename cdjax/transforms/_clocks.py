@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 if TYPE_CHECKING:
     from jaxtyping import Array, ArrayLike, Bool, Int
@@ -20,3 +22,12 @@ def clocks_tick(
             f"clocks has shape {offsets.shape}; expected one offset an agent, ({num_agents},)"
         )
     return (step + offsets) % period == 0
+
+
+def check_clocks(clocks: ArrayLike | None) -> None:
+    """Raises unless concrete ``clocks`` are a vector of whole numbers, or None."""
+    if clocks is None or isinstance(clocks, Tracer):
+        return
+    offsets = np.asarray(clocks)
+    if offsets.ndim != 1 or offsets.dtype.kind not in "iu":
+        raise ValueError(f"clocks is {clocks!r}; expected one whole number an agent")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax.numpy as jnp
 import optax
 
-from cdjax._checks import check_params
+from cdjax._checks import check_mixer, check_optimizer, check_params
 from cdjax._types import Mixer, Params
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def consensus(mix: Mixer) -> optax.GradientTransformation:
 
     Reference: Jiang et al. (2017), eq. 5.
     """
+    check_mixer(mix)
 
     def init(params: Params) -> ConsensusState:
         del params
@@ -67,7 +68,7 @@ def consensus(mix: Mixer) -> optax.GradientTransformation:
     def update(
         updates: optax.Updates, state: ConsensusState, params: Params | None = None
     ) -> tuple[optax.Updates, ConsensusState]:
-        x = check_params(params, "consensus")
+        x = check_params(params, "consensus", updates)
         displacement = optax.tree.sub(mix(x, state.step), x)  # Πx − x
         updates = optax.tree.add(updates, displacement)
         return updates, ConsensusState(step=state.step + 1)
@@ -97,6 +98,8 @@ def adapt_then_combine(
 
     Reference: Chen & Sayed (2012), eqs. 16 and 17.
     """
+    check_optimizer("inner", inner)
+    check_mixer(mix)
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> AdaptThenCombineState:
@@ -108,7 +111,7 @@ def adapt_then_combine(
         params: Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, AdaptThenCombineState]:
-        x = check_params(params, "adapt_then_combine")
+        x = check_params(params, "adapt_then_combine", updates)
         updates, inner_state = inner.update(updates, state.inner, x, **extra_args)
         combined = mix(optax.apply_updates(x, updates), state.step)  # Π(x + u)
         updates = optax.tree.sub(combined, x)

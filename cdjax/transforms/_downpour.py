@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cdjax._checks import check_params, check_range, stacked_size
+from cdjax._checks import check_count, check_params, check_range, stacked_size
 from cdjax._types import Params, ScalarOrSchedule
 from cdjax.agents import mean_params
-from cdjax.transforms._clocks import clocks_tick
+from cdjax.transforms._clocks import check_clocks, clocks_tick
 
 if TYPE_CHECKING:
     from jaxtyping import Array, ArrayLike, Int
@@ -89,8 +89,9 @@ def downpour(
     """
     check_range("learning_rate", learning_rate, low=0)
     check_range("server_learning_rate", server_learning_rate, low=0)
-    check_range("push_period", push_period, low=1)
-    check_range("fetch_period", fetch_period, low=1)
+    check_count("push_period", push_period, low=1)
+    check_count("fetch_period", fetch_period, low=1)
+    check_clocks(clocks)
     check_range("initial_sum_of_squares", initial_sum_of_squares, low=0)
 
     def init(params: Params) -> DownpourState:
@@ -103,7 +104,7 @@ def downpour(
     def update(
         updates: optax.Updates, state: DownpourState, params: Params | None = None
     ) -> tuple[optax.Updates, DownpourState]:
-        x = check_params(params, "downpour")
+        x = check_params(params, "downpour", updates)
         num_agents = stacked_size(x)
         pushes = clocks_tick(state.step, push_period, clocks, num_agents)
         fetches = clocks_tick(state.step + 1, fetch_period, clocks, num_agents)

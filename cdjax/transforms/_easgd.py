@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cdjax._checks import check_params, check_range, stacked_size
+from cdjax._checks import check_count, check_optimizer, check_params, check_range, stacked_size
 from cdjax._types import Params, ScalarOrSchedule
 from cdjax.agents import mean_params
 from cdjax.transforms._cdmsgd import cdmsgd, eval_params
-from cdjax.transforms._clocks import clocks_tick
+from cdjax.transforms._clocks import check_clocks, clocks_tick
 
 if TYPE_CHECKING:
     from jaxtyping import Array, ArrayLike, Float, Int
@@ -154,7 +154,9 @@ def elastic_averaging(
     Reference: Zhang et al. (2015), eqs. 5 and 6, Algorithm 1, and section 4 for the stability.
     """
     check_range("beta", beta, low=0)
-    check_range("period", period, low=1)
+    check_count("period", period, low=1)
+    check_clocks(clocks)
+    check_optimizer("inner", inner)
     inner = optax.with_extra_args_support(inner)
     exchange = _all_at_once if clocks is None else _one_after_another
 
@@ -167,7 +169,7 @@ def elastic_averaging(
         params: Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, EASGDState]:
-        x = eval_params(state.inner, check_params(params, "elastic_averaging"))
+        x = eval_params(state.inner, check_params(params, "elastic_averaging", updates))
         updates, inner_state = inner.update(updates, state.inner, params, **extra_args)
         num_agents = stacked_size(x)
         talks = clocks_tick(state.step, period, clocks, num_agents)
@@ -191,7 +193,7 @@ def _all_at_once(
     updates: optax.Updates, x: Params, center: Params, moving_rates: Float[Array, " agents"]
 ) -> tuple[optax.Updates, Params]:
     pulls = jax.vmap(_pull, in_axes=(0, None, 0))(x, center, moving_rates)
-    center = jax.tree.map(lambda c, pull: c + jnp.sum(pull, axis=0), center, pulls)
+    center = jax.tree.map(lambda c, pull: c + jnp.sum(pull, axis=0, dtype=c.dtype), center, pulls)
     return optax.tree.sub(updates, pulls), center
 
 

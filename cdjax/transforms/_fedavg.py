@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cdjax._checks import check_range, stacked_size
+from cdjax._checks import check_count, check_key, check_range, stacked_size
 from cdjax._types import Params
 from cdjax.mixing._schedules import every
 from cdjax.transforms._centralized import agent_average, check_weights
@@ -63,11 +63,13 @@ def fedavg(
 
     Reference: McMahan et al. (2017), Algorithm 1.
     """
-    check_range("local_steps", local_steps, low=1)
+    check_count("local_steps", local_steps, low=1)
     check_range("fraction", fraction, low=0, high=1)
     check_weights(weights)
     if key is None and fraction < 1:
         raise ValueError(f"fraction is {fraction}: give key=jax.random.key(0) to draw clients from")
+    if key is not None:
+        check_key(key)
 
     def average_clients(tree: Params, step: int | Int[Array, ""] = 0) -> Params:
         num_agents = stacked_size(tree)

@@ -12,7 +12,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cdjax._checks import check_params, check_range, check_stacked, stacked_size
+from cdjax._checks import (
+    check_callable,
+    check_count,
+    check_optimizer,
+    check_params,
+    check_stacked,
+    stacked_size,
+)
 from cdjax._types import Params
 from cdjax.mixing._schedules import Peers
 
@@ -74,7 +81,9 @@ def gosgd(
 
     Reference: Blot et al. (2016), the workers' loop with PushMessage and ProcessMessages.
     """
-    check_range("delay", delay, low=0)
+    check_optimizer("inner", inner)
+    check_callable("peers", peers, "a function of the step, as of cdjax.mixing.random_peers")
+    check_count("delay", delay, low=0)
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> GoSGDState:
@@ -93,7 +102,7 @@ def gosgd(
         params: Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, GoSGDState]:
-        x = check_params(params, "gosgd")
+        x = check_params(params, "gosgd", updates)
         updates, inner_state = inner.update(updates, state.inner, x, **extra_args)
         receiver = peers(state.step)
         check_stacked(x, len(receiver), holder="peers")

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cdjax._checks import check_stacked
+from cdjax._checks import check_range, check_stacked
 from cdjax._types import Params
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def scale_by_agent(weights: ArrayLike) -> optax.GradientTransformation:
         An optax transformation, to go first in a chain.
 
     Raises:
-        ValueError: if the weights are not a vector.
+        ValueError: if the weights are not a vector of finite numbers.
 
     Example::
 
@@ -38,6 +38,7 @@ def scale_by_agent(weights: ArrayLike) -> optax.GradientTransformation:
     """
     if jnp.ndim(weights) != 1:
         raise ValueError(f"weights has shape {jnp.shape(weights)}; expected one number an agent")
+    check_range("weights", weights)
 
     def scale(g: Array) -> Array:
         return g * jnp.asarray(weights, g.dtype).reshape(-1, *[1] * (g.ndim - 1))

@@ -3,6 +3,7 @@ import io
 import os
 import pickle
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -193,6 +194,11 @@ def batch(pixels, labels=(0,) * 4):
 PIXELS = np.zeros((4, 3072), np.uint8)
 
 
+def nested(depth):
+    """A list of 2**depth numbers once it is an array, in a few bytes of pickle."""
+    return [nested(depth - 1)] * 2 if depth else 0
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -211,6 +217,10 @@ PIXELS = np.zeros((4, 3072), np.uint8)
         (batch(PIXELS, [0, 1, 2, -1]), "labels outside of 0..9"),
         (batch(PIXELS, [0, 1, 2, 0.5]), "labels outside of 0..9"),
         (bytes(2_000_000), "unpacks to more than"),
+        # Six bytes that make the unpickler clear 64 GB.
+        (b"\x80\x02}r\xff\xff\xff\xff.", "it keeps object number 4294967295"),
+        (b"}p4294967295\n.", "it keeps object number 4294967295"),
+        (batch(PIXELS, [nested(40)] * 4), "labels are not numbers"),
         (pickle.dumps(Call(os.system, "exit 1")), "it asks for posix.system"),
         (pickle.dumps(Call(eval, "1")), "it asks for builtins.eval"),
         # NumPy would take these bytes for the address of an object.
@@ -235,6 +245,45 @@ def test_a_missing_member_is_named(tmp_path, name, kind):
     write_tar(cifar_path(tmp_path, name, kind), members)
     with pytest.raises(data.DataCorruptError, match=f"lacks {lost.removesuffix('.bin')}; fetch it"):
         read_archives(name, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE]
+)
+def test_a_member_that_is_no_plain_file_is_not_followed(tmp_path, kind):
+    members, _ = cifar_members("cifar10", "binary")
+    lost, content = members.popitem()
+    (tmp_path / "secret").write_bytes(content)
+    link = tarfile.TarInfo(lost)
+    link.type, link.linkname = kind, str(tmp_path / "secret")
+    with tarfile.open(cifar_path(tmp_path, "cifar10", "binary"), "w:gz") as tar:
+        tar.addfile(link)
+        for name, content in members.items():
+            add(tar, name, content)
+    with pytest.raises(data.DataCorruptError, match=f"lacks {lost.removesuffix('.bin')}; fetch it"):
+        read_archives("cifar10", tmp_path)
+
+
+def test_a_tar_whose_header_promises_more_than_there_is_is_refused(tmp_path):
+    members, _ = cifar_members("cifar10", "binary")
+    entry = tarfile.TarInfo("cifar-10-batches-bin/data_batch_1.bin")
+    entry.size = 2**40
+    raw = entry.tobuf() + b"".join(members.values())
+    cifar_path(tmp_path, "cifar10", "binary").write_bytes(gzip.compress(raw, compresslevel=0))
+    with pytest.raises(data.DataCorruptError, match="cifar-10-binary.tar.gz "):
+        read_archives("cifar10", tmp_path)
+
+
+def test_a_bomb_is_not_unpacked_beyond_the_size_of_the_data_set(tmp_path):
+    bomb = cifar_path(tmp_path, "cifar10", "binary")
+    with gzip.open(bomb, "wb", compresslevel=1) as packed:
+        for _ in range(64):
+            packed.write(bytes(2**20))
+    tracemalloc.start()
+    with pytest.raises(data.DataCorruptError, match="unpacks to more than"):
+        read_archives("cifar10", tmp_path)
+    assert tracemalloc.get_traced_memory()[1] < 2**23
+    tracemalloc.stop()
 
 
 def test_a_member_of_the_wrong_length_is_refused(tmp_path):

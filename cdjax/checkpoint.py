@@ -1,0 +1,300 @@
+"""Checkpoints: whole states on disk, saved while training goes on. Orbax lives here alone.
+
+A checkpoint is a folder named after its step. It gets that name when all of it is written, so a
+process that dies in the middle of a save leaves nothing that could be taken for a checkpoint. Its
+files are summed (CRC-32); one that was cut, garbled or lost afterwards is found out and passed by.
+
+It needs ``orbax-checkpoint``, so ``import cdjax`` leaves it out: ``from cdjax import checkpoint``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import orbax.checkpoint as ocp
+
+_SUMS = "checksums.json"
+_NOTES = "notes.json"
+_ABANDONED = ".orbax-checkpoint-tmp"
+_DELETED = ".deleted"
+_BLOCK = 1 << 20
+
+
+class Checkpoints(NamedTuple):
+    """A folder open for saving, see :func:`writing`."""
+
+    folder: Path
+    keep: int
+    writer: ocp.AsyncCheckpointer
+
+
+class Found(NamedTuple):
+    """A whole checkpoint, and those after it that are not, each with what is wrong with it."""
+
+    step: int
+    notes: Any
+    damaged: Mapping[int, str]
+
+
+@contextlib.contextmanager
+def writing(folder: str | os.PathLike[str], *, keep: int = 3) -> Iterator[Checkpoints]:
+    """Opens a folder for saving; on leaving, the last save is finished.
+
+    One process at a time may write into a folder. What saves that were killed left is removed.
+
+    Args:
+        folder: where the checkpoints are; the first save makes it.
+        keep: how many of the last checkpoints to keep, beside the one of the highest score.
+
+    Yields:
+        What :func:`save` takes.
+
+    Raises:
+        ValueError: if ``keep`` is below 1.
+        OSError: on leaving, if the last save failed.
+
+    Example::
+
+        with checkpoint.writing("run/checkpoints", keep=2) as checkpoints:
+            for epoch in range(10):
+                state, metrics = loop(state, data, indices, 100)
+                checkpoint.save(checkpoints, int(state.step), state)
+    """
+    if keep < 1:
+        raise ValueError(f"keep is {keep}; there must be at least 1")
+    folder = Path(folder).absolute()
+    for ending in (_ABANDONED, _DELETED):
+        for path in folder.glob(f"*{ending}"):
+            shutil.rmtree(path, ignore_errors=True)
+    handler = _SummingHandler(
+        state=ocp.StandardCheckpointHandler(), notes=ocp.JsonCheckpointHandler(_NOTES)
+    )
+    writer = ocp.AsyncCheckpointer(handler)
+    checkpoints = Checkpoints(folder, keep, writer)
+    try:
+        yield checkpoints
+        wait(checkpoints)
+        _prune(checkpoints)
+    finally:
+        with contextlib.suppress(Exception):  # told by wait, or hidden by the error that leads here
+            writer.close()
+
+
+def save(
+    checkpoints: Checkpoints,
+    step: int,
+    state: Any,
+    notes: Any = None,
+    *,
+    score: float | None = None,
+) -> None:
+    """Saves a state in the background.
+
+    The state is copied before the call returns, so a loop that donates it may go on at once. A save
+    still in progress is waited for first, and checkpoints beyond those to keep are then deleted.
+
+    Args:
+        checkpoints: an open folder, see :func:`writing`.
+        step: the checkpoint's name and place in time, at least 0.
+        state: a pytree of arrays, sharded ones too, such as :class:`cdjax.training.TrainState`.
+        notes: anything that JSON can hold, to lie beside the state.
+        score: how good the state is; the checkpoint of the highest is kept.
+
+    Raises:
+        OSError: if this or the save before cannot be written, with the reason. What was saved
+            before is still there.
+
+    Example::
+
+        checkpoint.save(checkpoints, 100, state, {"seed": 0}, score=test_accuracy)
+    """
+    wait(checkpoints)
+    _prune(checkpoints)
+    described = {"score": score, "notes": notes, "leaves": _leaves(state)}
+    with _write_errors(checkpoints.folder):
+        checkpoints.folder.mkdir(parents=True, exist_ok=True)
+        checkpoints.writer.save(
+            checkpoints.folder / str(step),
+            _Items(state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(described)),
+            force=True,
+        )
+
+
+def wait(checkpoints: Checkpoints) -> None:
+    """Waits until the last save is on disk.
+
+    Args:
+        checkpoints: an open folder.
+
+    Raises:
+        OSError: if it could not be written, with the reason.
+    """
+    with _write_errors(checkpoints.folder):
+        checkpoints.writer.wait_until_finished()
+
+
+def find(folder: str | os.PathLike[str]) -> Found | None:
+    """The last checkpoint that is whole.
+
+    Args:
+        folder: of checkpoints; it need not exist.
+
+    Returns:
+        Its step, its notes, and the damaged ones after it; None if there is none.
+
+    Raises:
+        ValueError: if there are checkpoints, but all of them are damaged.
+
+    Example::
+
+        found = checkpoint.find("run/checkpoints")
+        state = checkpoint.restore("run/checkpoints", found.step, state)
+    """
+    damaged = {}
+    for step in reversed(steps(folder)):
+        flaw = _flaw(Path(folder, str(step)))
+        if not flaw:
+            return Found(step, _read_notes(Path(folder, str(step)))["notes"], damaged)
+        damaged[step] = flaw
+    if damaged:
+        flaws = "; ".join(f"{step}: {flaw}" for step, flaw in damaged.items())
+        raise ValueError(f"{folder} has no checkpoint that is whole ({flaws}); start afresh")
+    return None
+
+
+def restore(folder: str | os.PathLike[str], step: int, like: Any) -> Any:
+    """Reads a state.
+
+    Args:
+        folder: of checkpoints.
+        step: which, see :func:`find`.
+        like: a state of the same structure, shapes and dtypes, or its ``jax.eval_shape``. Each leaf
+            comes back with the sharding of its counterpart, whatever the one was that it had.
+
+    Returns:
+        The state, bit by bit as it was saved.
+
+    Raises:
+        ValueError: if the checkpoint is damaged, or a leaf is missing, new or of another kind.
+
+    Example: ``state = checkpoint.restore("run/checkpoints", 100, jax.eval_shape(make_state))``
+    """
+    path = Path(folder, str(step)).absolute()
+    if flaw := _flaw(path):
+        raise ValueError(f"checkpoint {path} is damaged: {flaw}; take another step of {folder}")
+    saved, wanted = _read_notes(path)["leaves"], _leaves(like)
+    for name in [*saved, *wanted]:
+        if saved.get(name) != wanted.get(name):
+            raise ValueError(
+                f"leaf '{name}' is {saved.get(name, 'not there')} in checkpoint {path}, but "
+                f"{wanted.get(name, 'not there')} in the state to fill; build that as it was"
+            )
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    with contextlib.closing(ocp.Checkpointer(ocp.StandardCheckpointHandler())) as reader:
+        return reader.restore(path / "state", ocp.args.StandardRestore(abstract))
+
+
+def steps(folder: str | os.PathLike[str]) -> list[int]:
+    """The steps of all checkpoints, damaged or not, rising.
+
+    Args:
+        folder: of checkpoints; it need not exist.
+
+    Returns:
+        Whole numbers, [] for none.
+    """
+    if not Path(folder).is_dir():
+        return []
+    return sorted(int(path.name) for path in Path(folder).iterdir() if path.name.isdecimal())
+
+
+def _leaves(state: Any) -> dict[str, str]:
+    """The dtype and the shape of every leaf."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{[*leaf.shape]}"
+        for path, leaf in jax.tree.leaves_with_path(state)
+    }
+
+
+class _SummingHandler(ocp.CompositeCheckpointHandler):
+    # Orbax calls this on the folder while it still has its temporary name.
+    def finalize(self, directory: Any) -> None:
+        super().finalize(directory)
+        folder = Path(directory)
+        # The files of the two items: Orbax writes once more into its own of the whole.
+        paths = [path for path in folder.glob("*/**/*") if path.is_file()]
+        sums = {str(path.relative_to(folder)): _sum(path) for path in paths}
+        (folder / _SUMS).write_text(json.dumps(sums))
+
+
+@ocp.args.register_with_handler(_SummingHandler, for_save=True, for_restore=True)
+class _Items(ocp.args.Composite):
+    """Orbax finds the handler by the type of its arguments."""
+
+
+def _sum(path: Path) -> list[int]:
+    """The size and the CRC-32 of a file."""
+    size = total = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            size, total = size + len(block), zlib.crc32(block, total)
+    return [size, total]
+
+
+def _flaw(checkpoint: Path) -> str:
+    """What is wrong with a checkpoint, '' if nothing is."""
+    try:
+        sums = json.loads((checkpoint / _SUMS).read_text())
+        for name, (size, total) in sums.items():
+            found_size, found_total = _sum(checkpoint / name)
+            if found_size != size:
+                return f"{name} has {found_size} bytes, not {size}"
+            if found_total != total:
+                return f"{name} does not match its checksum"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).relative_to(checkpoint)} is missing"
+    except (OSError, ValueError, AttributeError, TypeError):
+        return f"{_SUMS} cannot be read"
+    return ""
+
+
+def _read_notes(checkpoint: Path) -> dict[str, Any]:
+    return json.loads((checkpoint / "notes" / _NOTES).read_text())
+
+
+def _prune(checkpoints: Checkpoints) -> None:
+    """Deletes all but the last and the best; each loses its name first, whatever happens then."""
+    folder, all_steps = checkpoints.folder, steps(checkpoints.folder)
+    best = max(all_steps, key=lambda step: _score(folder / str(step)), default=None)
+    for step in all_steps[: -checkpoints.keep]:
+        if step != best:
+            doomed = folder / f"{step}{_DELETED}"
+            shutil.rmtree(doomed, ignore_errors=True)
+            (folder / str(step)).rename(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _score(checkpoint: Path) -> float:
+    try:
+        score = _read_notes(checkpoint)["score"]
+    except (OSError, ValueError, KeyError, TypeError):
+        score = None
+    return float("-inf") if score is None else score
+
+
+@contextlib.contextmanager
+def _write_errors(folder: Path) -> Iterator[None]:
+    """One voice for whatever Orbax and TensorStore raise when a disk fails."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise OSError(f"a checkpoint cannot be written into {folder}: {reason}") from error

@@ -1,0 +1,207 @@
+r"""How far the agents are from each other, and their mean from the optimum.
+
+Jiang, Balu, Hegde, Sarkar, *Collaborative Deep Learning in Fixed Topology Networks*, NIPS 2017,
+arXiv:1706.07880, Section 4.
+
+Yuan, Ling, Yin, *On the Convergence of Decentralized Gradient Descent*, SIAM Journal on
+Optimization 2016, arXiv:1310.7063.
+
+In all of it :math:`s_k` is the agents' mean, :math:`\| x_k - s_k \|` the norm over all agents
+together: :math:`\sqrt N` times :func:`cdjax.metrics.consensus_distance`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import jax
+import numpy as np
+import numpy.typing as npt
+
+from cdjax._checks import check_range, check_stacked
+from cdjax._types import Params
+from cdjax.theory._constants import Constants
+from cdjax.topology import Topology
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+
+def stated_consensus_bound(topology: Topology, step_size: float, gradient_bound: float) -> float:
+    r"""The paper's bound on the distance of an agent from the mean, at every step.
+
+    .. math:: E \| x_k^j - s_k \| \le \frac{\alpha L}{1 - \lambda_2}
+
+    It takes a start in consensus for granted, and fails where :math:`\lambda_N < 0`: for two agents
+    with :math:`\lambda_2 = \lambda_N = -0.8` the very first step can exceed it by 27 %.
+    :func:`consensus_bound` holds.
+
+    Args:
+        topology: the graph with its symmetric mixing matrix.
+        step_size: :math:`\alpha`.
+        gradient_bound: L, of the norm of all agents' gradients together.
+
+    Returns:
+        The bound, in the units of the parameters; infinite where :math:`\lambda_2 = 1`.
+
+    Raises:
+        ValueError: if an argument is negative or not finite.
+
+    Reference: Jiang et al. (2017), Proposition 1.
+    """
+    check_range("step_size", step_size, low=0)
+    check_range("gradient_bound", gradient_bound, low=0)
+    gap = 1 - topology.second_eigenvalue
+    return step_size * gradient_bound / gap if gap > 0 else math.inf
+
+
+def consensus_bound(
+    topology: Topology,
+    step_sizes: npt.ArrayLike,
+    gradient_bound: float,
+    *,
+    initial_distance: float = 0.0,
+) -> Float[np.ndarray, " steps"]:
+    r"""A bound on the disagreement at every step, for any step sizes: Proposition 1, corrected.
+
+    .. math:: \| x_k - s_k \| \le \sigma^k \| x_0 - s_0 \|
+              + L \sum_{i < k} \alpha_i \, \sigma^{k - 1 - i}, \qquad
+              \sigma = \max(|\lambda_2|, |\lambda_N|)
+
+    For a fixed step the second term rises to :math:`\alpha L / (1 - \sigma)`. It holds for every
+    run if L bounds the norm of every gradient taken, and for the root mean square over runs if L
+    bounds theirs.
+
+    Args:
+        topology: the graph with its symmetric mixing matrix.
+        step_sizes: :math:`\alpha_0, ..., \alpha_{K-1}`, shape (K,).
+        gradient_bound: L, of the norm of all agents' gradients together.
+        initial_distance: :math:`\| x_0 - s_0 \|`, over all agents together.
+
+    Returns:
+        The bound at :math:`x_0, ..., x_{K-1}`, shape (K,), in the units of the parameters.
+
+    Raises:
+        ValueError: if an argument is negative or not finite.
+
+    Example::
+
+        theory.consensus_bound(topology, np.full(1000, 0.01), gradient_bound=5.0)[-1]
+
+    Reference: Jiang et al. (2017), Proposition 1, corrected.
+    """
+    step_sizes = check_step_sizes(step_sizes)
+    check_range("gradient_bound", gradient_bound, low=0)
+    check_range("initial_distance", initial_distance, low=0)
+    contraction = 1 - topology.spectral_gap
+    bounds, bound = [], initial_distance
+    for step_size in step_sizes:
+        bounds.append(bound)
+        bound = contraction * bound + step_size * gradient_bound
+    return np.array(bounds, np.float64)
+
+
+def disagreement_rate(topology: Topology, gradients: Params) -> float:
+    r"""The disagreement per step size to which diminishing steps lead.
+
+    .. math:: \lim_k \frac{\| x_k - s_k \|}{\alpha_k} = \| (I - \Pi)^+ \nabla F(x^*) \|
+
+    with the agents' gradients at the optimum :math:`x^*` of their sum, which are not zero one by
+    one. So the agents do come to consensus, as fast as the steps diminish and no faster. With a
+    fixed step, :math:`\alpha` times this is the disagreement up to :math:`O(\alpha^2)`.
+
+    Args:
+        topology: the graph with its symmetric mixing matrix, connected.
+        gradients: every agent's gradient at the optimum, a stacked tree. Any tree whose agents
+            differ from each other as they do will serve: what all agents share is not seen.
+
+    Returns:
+        The limit, in the units of the gradient.
+
+    Raises:
+        ValueError: if a leaf's leading axis is not N.
+
+    Reference: sharpens the proposition of Jiang et al. (2017) that diminishing steps lead to
+    consensus.
+    """
+    num_agents = topology.num_agents
+    check_stacked(gradients, num_agents)
+    averaging = np.full((num_agents, num_agents), 1 / num_agents)
+    # (I − Π)⁺ on what is orthogonal to consensus: adding 11ᵀ/N makes the matrix regular.
+    regular = np.eye(num_agents) - topology.mixing_matrix + averaging
+    total = 0.0
+    for leaf in jax.tree.leaves(gradients):
+        flat = np.asarray(leaf, np.float64).reshape(num_agents, -1)
+        total += np.sum(np.linalg.solve(regular, flat - averaging @ flat) ** 2)
+    return math.sqrt(total)
+
+
+def mean_error_bound(
+    topology: Topology,
+    constants: Constants,
+    step_sizes: npt.ArrayLike,
+    *,
+    initial_error: float,
+    distances: npt.ArrayLike,
+) -> Float[np.ndarray, " steps"]:
+    r"""A bound on the distance of the agents' mean from the optimum, for any step sizes.
+
+    .. math:: e_{k+1}^2 = \left( \rho_k e_k + \frac{\alpha_k \gamma_m d_k}{\sqrt N} \right)^2
+              + \frac{\alpha_k^2 Q}{N^2}, \qquad
+              \rho_k = \max(|1 - \alpha_k H_m|, |1 - \alpha_k \gamma_m|)
+
+    The mean takes a gradient step on :math:`\frac{1}{N} \sum_j f_j`, disturbed by
+    :math:`\gamma_m \| x_k - s_k \| / \sqrt N` at most, as the gradients are taken at the agents'
+    own parameters. Unlike the bound on V it vanishes with the step size, noise or not.
+
+    Args:
+        topology: the graph with its symmetric mixing matrix.
+        constants: of the losses; gradients without bias, their noise independent between agents.
+        step_sizes: :math:`\alpha_0, ..., \alpha_{K-1}`, shape (K,).
+        initial_error: :math:`e_0 = \| s_0 - x^* \|`.
+        distances: :math:`d_k`, a bound on :math:`\| x_k - s_k \|`, shape (K,) or ():
+            :func:`consensus_bound`.
+
+    Returns:
+        The bound at :math:`s_0, ..., s_{K-1}`, shape (K,), of the root mean square.
+
+    Raises:
+        ValueError: if an argument is negative or not finite, or the shapes differ.
+
+    Reference: the argument of Yuan, Ling & Yin (2016) for full gradients and a fixed step.
+    """
+    step_sizes = check_step_sizes(step_sizes)
+    distances = _like(step_sizes, distances)
+    check_range("initial_error", initial_error, low=0)
+    smoothness, num_agents = constants.smoothness, topology.num_agents
+    curvatures = np.array([constants.strong_convexity, smoothness])
+    bounds, bound = [], initial_error
+    for step_size, distance in zip(step_sizes, distances, strict=True):
+        bounds.append(bound)
+        contraction = float(np.max(np.abs(1 - step_size * curvatures)))
+        drift = step_size * smoothness * distance / math.sqrt(num_agents)
+        noise = step_size * math.sqrt(constants.noise) / num_agents
+        bound = math.hypot(contraction * bound + drift, noise)
+    return np.array(bounds, np.float64)
+
+
+def check_step_sizes(step_sizes: npt.ArrayLike) -> Float[np.ndarray, " steps"]:
+    """The step sizes in float64; raises unless they are a list of finite numbers of 0 or more."""
+    array = np.asarray(step_sizes, np.float64)
+    if array.ndim != 1:
+        raise ValueError(
+            f"step_sizes have the shape {array.shape}; give one a step, np.full(num_steps, alpha)"
+        )
+    check_range("step_sizes", array, low=0)
+    return array
+
+
+def _like(step_sizes: np.ndarray, distances: npt.ArrayLike) -> np.ndarray:
+    array = np.asarray(distances, np.float64)
+    check_range("distances", array, low=0)
+    if array.shape not in ((), step_sizes.shape):
+        raise ValueError(
+            f"distances have the shape {array.shape}; give one a step, {step_sizes.shape}"
+        )
+    return np.broadcast_to(array, step_sizes.shape)

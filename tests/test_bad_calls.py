@@ -1,0 +1,216 @@
+"""One table of bad calls of public functions, and the message that each user reads.
+
+The calls run in a process of their own, without the runtime type checks of the tests, as users
+have it.
+"""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PREAMBLE = """
+import json, sys
+import jax, jax.numpy as jnp, networkx as nx, numpy as np, optax
+import cdjax
+from cdjax import data, metrics, mixing, sharding, topology
+from cdjax.transforms import delayed_consensus
+
+KEY, RING = jax.random.key(0), topology.ring(3)
+MIX, SGD, PEERS = mixing.dense(RING), optax.sgd(0.1), mixing.random_peers(RING, KEY)
+THREE, FOUR = {"w": jnp.ones((3, 2))}, {"dense": {"kernel": jnp.ones((4, 2))}}
+
+def step(tx, grads=THREE, params=THREE):
+    return tx.update(grads, tx.init(params), params)
+
+for call in json.load(sys.stdin):
+    try:
+        print(json.dumps(["no error", repr(eval(call))[:100]]))
+    except Exception as error:
+        print(json.dumps([type(error).__name__, str(error)]))
+"""
+
+NO_TOPOLOGY = "topology is .*; give a cdjax.Topology, as of cdjax.topology.from_graph"
+NO_MIXER = r"mix is .*; give a mixer, as of cdjax.mixing.auto\(topology\)"
+NO_OPTIMIZER = r"(inner|tx) is .*; give an optax optimizer, as optax.sgd\(0.1\)"
+NO_KEY = r"key is 0; give one random key, as of jax.random.key\(0\)"
+FOUR_OF_THREE = (
+    r"leaf 'dense/kernel' has leading axis 4, but the topology has 3 agents; "
+    r"stack parameters with cdjax.replicate\(params, 3\)"
+)
+
+TABLE = {
+    # topology
+    "topology.create('rng', 3)": r"unknown topology 'rng' \(did you mean 'ring'\?\); expected one",
+    "topology.create(3, 3)": "unknown topology 3; expected one of ring, complete",
+    "topology.create(['ring'], 3)": r"unknown topology \['ring'\]",
+    "topology.ring('3')": "num_agents must be a whole number, not '3'",
+    "topology.ring(2.0)": "num_agents must be a whole number, not 2.0",
+    "topology.ring(True)": "num_agents must be a whole number, not True",
+    "topology.ring(0)": "num_agents is 0; there must be at least 1 agent",
+    "topology.ring(3, weights=np.eye(3))": "weights is a ndarray; give a name or a function",
+    "topology.grid(6, rows='2')": "rows must be a whole number, not '2'",
+    "topology.grid(6, rows=4)": "rows is 4; it must divide num_agents, 6",
+    "topology.torus(7)": "the nearest sizes that fit are 6 and 8",
+    "topology.hypercube(6)": "power of two, not 6; the nearest are 4 and 8",
+    "topology.erdos_renyi(5, probability='x')": "probability must be a number, not 'x'",
+    "topology.erdos_renyi(5, seed=-1)": r"seed is -1; it must lie in \[0, inf\)",
+    "topology.erdos_renyi(5, seed='a')": "seed must be a whole number, not 'a'",
+    "topology.watts_strogatz(9, degree='x')": "degree must be a whole number, not 'x'",
+    "topology.random_regular(9, degree=2.5)": "degree must be a whole number, not 2.5",
+    "topology.from_graph([[1]])": "graph is of type list; give one of networkx",
+    "topology.from_graph(nx.DiGraph([(0, 1)]))": "graph is directed; give graph.to_undirected",
+    "topology.from_graph(nx.path_graph(3), lambda graph: 'x')": "mixing matrix is no array of real",
+    "topology.from_graph(nx.path_graph(3), lambda graph: np.eye(2))": r"gave shape \(2, 2\)",
+    "topology.from_matrix([[1, 2], [3]])": "matrix is no array of real numbers: .*inhomogeneous",
+    "topology.from_matrix([[1j]])": "matrix is no array of real numbers",
+    "topology.from_matrix([[1, 2]])": r"matrix has shape \(1, 2\); expected \(N, N\)",
+    "topology.from_matrix([[np.nan]])": r"Π\[0, 0\] is nan; every weight is finite",
+    "topology.from_matrix(np.eye(2))": "graph is not connected: its components are",
+    # mixing
+    "mixing.dense(np.eye(3))": "topology is of type ndarray; give a cdjax.Topology",
+    "mixing.auto(None)": "topology is None; give a cdjax.Topology",
+    "mixing.plan('ring')": NO_TOPOLOGY,
+    "mixing.neighbors(nx.path_graph(3))": NO_TOPOLOGY,
+    "mixing.shifts(3)": NO_TOPOLOGY,
+    "mixing.ppermute(3, 'agents')": NO_TOPOLOGY,
+    "mixing.exchange(3, sharding.agent_mesh(1))": NO_TOPOLOGY,
+    "mixing.exchange(RING, None)": r"mesh is of type NoneType; give cdjax.sharding.agent_mesh\(\)",
+    "MIX({'w': 3.0})": "leaf 'w' has no axes, but the topology has 3 agents; stack parameters",
+    "MIX({'w': [1.0, 2.0, 3.0]})": "leaf 'w/0' has no axes",
+    "MIX(FOUR)": FOUR_OF_THREE,
+    "mixing.every(0, MIX)": r"period is 0; it must lie in \[1, inf\)",
+    "mixing.every(1.5, MIX)": "period must be a whole number, not 1.5",
+    "mixing.every(2, RING)": NO_MIXER,
+    "mixing.cycle(MIX, 3)": NO_MIXER,
+    "mixing.cycle()": "cycle needs at least one mixer",
+    "mixing.pull(3)": "peers is of type int; give a function of the step",
+    "mixing.push(None)": "peers is None; give a function of the step",
+    "mixing.random_peers(3, KEY)": NO_TOPOLOGY,
+    "mixing.random_peers(RING, 0)": NO_KEY,
+    "mixing.random_pairs(RING, 0)": NO_KEY,
+    "mixing.random_peers(RING, KEY, probability=2)": r"probability is 2; it must lie in \[0, 1\]",
+    "mixing.random_peers(RING, jax.random.split(KEY))": "give one random key",
+    "mixing.faulty(3)": NO_TOPOLOGY,
+    "mixing.faulty(RING, 3)": "fault is of type int; give a function of the step",
+    "mixing.faulty(RING, mixing.lost_messages(topology.ring(9), 0.1, KEY))(THREE)": (
+        r"fault gave shape \(18,\), but the topology has 6 links; make it for this topology"
+    ),
+    "mixing.failing_links(3, 0.1, KEY)": NO_TOPOLOGY,
+    "mixing.failing_links(RING, 0.1, 0)": NO_KEY,
+    "mixing.failing_links(RING, [0.1], KEY)": r"probability must be one number, not \[0.1\]",
+    "mixing.lost_messages(RING, 'x', KEY)": "probability must be a number, not 'x'",
+    "mixing.absent_agents(RING, [0])": "absence is of type list; give a function of the step",
+    "mixing.random_absence(3, 0.1, KEY, duration=1.5)": "duration must be a whole number, not 1.5",
+    "mixing.scheduled_absence(3, [0])": r"schedule is \[0\]; give a dict from agents to stretches",
+    "mixing.scheduled_absence(3, {0: 5})": r"schedule gives agent 0 5; expected pairs of steps",
+    "mixing.trimmed_mean(RING, 1.5)": "num_trimmed must be a whole number, not 1.5",
+    "mixing.trimmed_mean(RING, 2)": "num_trimmed is 2, but agent 0 hears 3 agents, .* at most 1",
+    "mixing.median('ring')": NO_TOPOLOGY,
+    "mixing.clipped_gossip(RING, 'x')": "radius must be a number, not 'x'",
+    "mixing.clipped_gossip(RING, None)": "radius must be a number, not None",
+    "mixing.attacked(3, mixing.sign_flip(), [0])": NO_MIXER,
+    "mixing.attacked(MIX, 3, [0])": "forge is of type int; give what malicious agents send",
+    "mixing.attacked(MIX, mixing.sign_flip(), 0)": "malicious is 0; expected a list of agents' num",
+    "mixing.attacked(MIX, mixing.sign_flip(), [0.5])": r"malicious is \[0.5\]; expected a list",
+    # transforms
+    "cdjax.cdsgd('x', MIX)": "learning_rate must be a number, not 'x'",
+    "cdjax.cdsgd(None, MIX)": "learning_rate must be a number, not None",
+    "cdjax.cdsgd(0.1, RING)": "mix is of type Topology; give a mixer, as of",
+    "cdjax.cdsgd(MIX, 0.1)": NO_MIXER,
+    "cdjax.cdmsgd(0.1, None)": "mix is None; give a mixer",
+    "cdjax.cdmsgd(0.1, MIX, momentum='x')": "momentum must be a number, not 'x'",
+    "cdjax.consensus(RING)": NO_MIXER,
+    "cdjax.adapt_then_combine(SGD, RING)": NO_MIXER,
+    "cdjax.adapt_then_combine(0.1, MIX)": "inner is of type float; give an optax optimizer",
+    "cdjax.gossip(MIX, MIX)": NO_OPTIMIZER,
+    "cdjax.gossip(SGD, MIX, period=1.5)": "period must be a whole number, not 1.5",
+    "cdjax.fedavg(None, local_steps=1)": NO_OPTIMIZER,
+    "cdjax.fedavg(SGD, local_steps=1.5)": "local_steps must be a whole number, not 1.5",
+    "cdjax.fedavg(SGD, local_steps=1, fraction=0.5)": "fraction is 0.5: give key=jax.random.key",
+    "cdjax.fedavg(SGD, local_steps=1, key=0)": NO_KEY,
+    "cdjax.fedavg(SGD, local_steps=1, weights=[0.0, 1.0])": r"weights is .*must lie in \(0, inf\)",
+    "cdjax.average_updates([-1.0, 1.0])": r"weights is \[-1.0, 1.0\]; it must lie in \(0, inf\)",
+    "cdjax.average_updates(['a'])": r"weights must be a number, not \['a'\]",
+    "cdjax.scale_by_agent([1.0, np.nan])": r"weights is \[1.0, nan\]; it must lie in",
+    "cdjax.easgd(0.1, period=1.5)": "period must be a whole number, not 1.5",
+    "cdjax.easgd(0.1, clocks=[0.5, 1.0])": r"clocks is \[0.5, 1.0\]; expected one whole number an",
+    "cdjax.eamsgd(0.1, clocks='x')": "clocks is 'x'; expected one whole number an agent",
+    "cdjax.elastic_averaging(None)": NO_OPTIMIZER,
+    "cdjax.downpour(0.1, 0.1, fetch_period=1.5)": "fetch_period must be a whole number, not 1.5",
+    "cdjax.downpour(0.1, 0.1, clocks=[[1]])": r"clocks is \[\[1\]\]; expected one whole number",
+    "cdjax.gosgd(SGD, None)": "peers is None; give a function of the step, as of",
+    "cdjax.gosgd(0.1, PEERS)": NO_OPTIMIZER,
+    "cdjax.gosgd(SGD, PEERS, delay=1.5)": "delay must be a whole number, not 1.5",
+    "delayed_consensus(RING, [0, 0, 1])": NO_MIXER,
+    "delayed_consensus(MIX, [0, 0.5, 1])": "delays is .*; expected a whole number >= 0 an agent",
+    "cdjax.diminishing_schedule('x')": "init_value must be a number, not 'x'",
+    "cdjax.server_params(None)": "the optimizer has no server; average its agents",
+    "step(cdjax.cdsgd(0.1, MIX), FOUR, FOUR)": FOUR_OF_THREE,
+    "step(cdjax.cdmsgd(0.1, MIX), FOUR, FOUR)": FOUR_OF_THREE,
+    "step(cdjax.adapt_then_combine(SGD, MIX), FOUR, FOUR)": FOUR_OF_THREE,
+    "step(cdjax.gosgd(SGD, PEERS), FOUR, FOUR)": "leaf 'dense/kernel' .* 4, but peers has 3 agents",
+    "step(cdjax.consensus(MIX), {'w': jnp.ones((3, 4))})": (
+        r"consensus: leaf 'w' of updates has shape \(3, 4\), of params \(3, 2\); give the gradients"
+    ),
+    "step(cdjax.cdmsgd(0.1, MIX), {'v': jnp.ones((3, 2))})": (
+        r"cdmsgd: updates have the structure PyTreeDef\({'v': \*}\), params PyTreeDef\({'w': \*}\)"
+    ),
+    "cdjax.easgd(0.1).init({'w': 1.0})": "leaf 'w' has no axes; every leaf leads with the agent ax",
+    "cdjax.easgd(0.1).init({})": "the tree has no leaves, so it has no agent axis",
+    # agents, metrics, sharding
+    "cdjax.replicate(THREE, 2.0)": "num_agents must be a whole number, not 2.0",
+    "cdjax.replicate({'a': 'text'}, 2)": "leaf 'a' is of type str; give arrays or numbers",
+    "cdjax.mean_params({'a': 1.0})": "leaf 'a' has no axes; every leaf leads with the agent axis",
+    "cdjax.mean_params({'a': jnp.ones((0, 2))})": "leaf 'a' has a leading axis of length 0",
+    "cdjax.mean_params({'a': jnp.ones(3), 'b': jnp.ones(2)})": "leaf 'b' has leading axis 2, but",
+    "cdjax.agent_map(3)": "fn is of type int; give a function of one agent",
+    "cdjax.agent_map(lambda x: x, plan='x')": "plan is 'x'; expected one of auto, vmap",
+    "cdjax.per_agent(3)": NO_OPTIMIZER,
+    "cdjax.per_agent(SGD).init({'a': 1.0})": "leaf 'a' has no axes; every leaf leads with the a",
+    "metrics.consensus_distance({})": "the tree has no leaves, so it has no agent axis",
+    "metrics.agent_statistics(jnp.ones((2, 2)))": r"values has shape \(2, 2\); expected one number",
+    "metrics.bytes_sent(THREE, None)": NO_TOPOLOGY,
+    "metrics.bytes_sent(FOUR, RING)": FOUR_OF_THREE,
+    "sharding.agent_mesh('2')": "num_devices must be a whole number, not '2'",
+    "sharding.agent_mesh(99)": "num_devices is 99, but JAX finds 8; give at most 8",
+    "sharding.shard_agents(THREE, None)": "mesh is of type NoneType; give cdjax.sharding",
+    # data
+    "data.load('x')": "unknown data set 'x'; expected one of cifar10",
+    "data.partition('abc', 2)": r"labels have the shape \(\); give one label a sample",
+    "data.partition(np.arange(9.0), 2)": "labels are float64; give whole numbers",
+    "data.partition(np.arange(9), 2, seed=-1)": r"seed is -1; it must lie in \[0, inf\)",
+    "data.partition(np.arange(9), 20)": "num_agents is 20, more than the 9 samples",
+    "data.stack_agents(np.ones((4, 2)), np.ones(3), [np.arange(2)])": "4 images, but 3 labels",
+    "data.stack_agents(np.ones((4, 2)), np.ones(4), [np.array([5])])": (
+        "partition gives agent 0 samples 5 to 5; there are 4, numbered from 0"
+    ),
+    "data.batch_indices([3], 1.5, first_step=0, num_steps=1, seed=0)": "batch_size must be a whole",
+    "data.batch_indices([3], 2, first_step=-1, num_steps=1, seed=0)": "first_step is -1; it must",
+}
+
+
+@pytest.fixture(scope="module")
+def errors():
+    """The kind and the message of every call's error."""
+    result = subprocess.run(
+        [sys.executable, "-c", PREAMBLE],
+        input=json.dumps(list(TABLE)),
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    lines = map(json.loads, result.stdout.splitlines())
+    return dict(zip(TABLE, lines, strict=True))
+
+
+@pytest.mark.parametrize("call", TABLE)
+def test_a_bad_call_is_told_what_it_was_given_and_what_to_give(call, errors):
+    kind, message = errors[call]
+    assert kind == "ValueError", message
+    assert re.search(TABLE[call], message), message

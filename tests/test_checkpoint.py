@@ -1,0 +1,203 @@
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cdjax import checkpoint, sharding
+from cdjax.training import TrainState
+
+NUM_AGENTS = 8
+
+
+def make_state(seed=0):
+    """Leaves of several dtypes, an optimizer's NamedTuples, a typed key, and no model state."""
+    key = jax.random.key(seed)
+    params = {
+        "kernel": jax.random.normal(key, (NUM_AGENTS, 5, 3)),
+        "bias": jax.random.normal(key, (NUM_AGENTS, 3)).astype(jnp.bfloat16),
+        "count": jnp.arange(NUM_AGENTS),
+    }
+    opt_state = optax.adam(1e-3).init(params)
+    return TrainState(jnp.int32(seed), params, opt_state, {}, jax.random.key(seed + 1))
+
+
+def bits(tree):
+    leaves = jax.tree.leaves(tree)
+    is_key = [jnp.issubdtype(x.dtype, jax.dtypes.prng_key) for x in leaves]
+    arrays = [jax.random.key_data(x) if k else x for x, k in zip(leaves, is_key, strict=True)]
+    return jax.tree.structure(tree), [(str(x.dtype), np.asarray(x).tobytes()) for x in arrays]
+
+
+def save_steps(folder, *steps, keep=10, scores=None):
+    with checkpoint.writing(folder, keep=keep) as checkpoints:
+        for step in steps:
+            score = scores and scores[step]
+            checkpoint.save(checkpoints, step, make_state(step), {"at": step}, score=score)
+
+
+def test_a_state_comes_back_bit_by_bit_with_its_notes(tmp_path):
+    save_steps(tmp_path, 3)
+    like = jax.eval_shape(make_state)
+    assert bits(checkpoint.restore(tmp_path, 3, like)) == bits(make_state(3))
+    assert checkpoint.find(tmp_path) == checkpoint.Found(3, {"at": 3}, {})
+
+
+def test_a_save_holds_the_state_of_the_call_although_a_loop_consumes_it(tmp_path):
+    consume = jax.jit(lambda state: jax.tree.map(lambda x: 2 * x + 1, state), donate_argnums=0)
+    with checkpoint.writing(tmp_path) as checkpoints:
+        state = {"x": jnp.arange(1_000_000.0)}
+        checkpoint.save(checkpoints, 0, state)
+        for _ in range(3):
+            state = consume(state)
+    saved = checkpoint.restore(tmp_path, 0, state)
+    np.testing.assert_array_equal(saved["x"], np.arange(1_000_000.0))
+
+
+def test_the_last_and_the_best_are_kept(tmp_path):
+    scores = {1: 0.1, 2: 0.9, 3: 0.8, 4: None, 5: 0.3, 6: 0.2}
+    save_steps(tmp_path, *scores, keep=2, scores=scores)
+    assert checkpoint.steps(tmp_path) == [2, 5, 6]
+
+
+def test_a_save_of_the_same_step_replaces_the_first(tmp_path):
+    with checkpoint.writing(tmp_path) as checkpoints:
+        for seed in (1, 2):
+            checkpoint.save(checkpoints, 7, make_state(seed))
+    assert bits(checkpoint.restore(tmp_path, 7, make_state())) == bits(make_state(2))
+
+
+def largest_file(folder):
+    return max(
+        (path for path in folder.rglob("*") if path.is_file()), key=lambda p: p.stat().st_size
+    )
+
+
+def truncate(folder):
+    path = largest_file(folder / "state")
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def garble(folder):
+    path = largest_file(folder / "state")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def lose(folder):
+    largest_file(folder / "state").unlink()
+
+
+def garble_notes(folder):
+    (folder / "notes" / "notes.json").write_text('{"notes": {"at": 4}, "score": null}')
+
+
+def lose_sums(folder):
+    (folder / "checksums.json").unlink()
+
+
+def empty(folder):
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("damage", "flaw"),
+    [
+        (truncate, r"state/.* has \d+ bytes, not \d+"),
+        (garble, "state/.* does not match its checksum"),
+        (lose, "state/.* is missing"),
+        (garble_notes, r"notes/notes.json has \d+ bytes, not \d+"),
+        (lose_sums, "checksums.json is missing"),
+        (empty, "checksums.json is missing"),
+    ],
+)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_found(damage, flaw, tmp_path):
+    save_steps(tmp_path, 1, 2, 3)
+    damage(tmp_path / "3")
+    found = checkpoint.find(tmp_path)
+    assert (found.step, found.notes, [*found.damaged]) == (2, {"at": 2}, [3])
+    with pytest.raises(ValueError, match=f"3 is damaged: {flaw}; take another step"):
+        checkpoint.restore(tmp_path, 3, make_state())
+    assert bits(checkpoint.restore(tmp_path, 2, make_state())) == bits(make_state(2))
+
+
+def test_sums_that_are_no_json_are_damage(tmp_path):
+    save_steps(tmp_path, 1, 2)
+    for text in ("", "{", "[]", json.dumps({"state": 3})):
+        (tmp_path / "2" / "checksums.json").write_text(text)
+        assert checkpoint.find(tmp_path).damaged == {2: "checksums.json cannot be read"}
+
+
+def test_where_all_are_damaged_each_is_named(tmp_path):
+    save_steps(tmp_path, 1, 2)
+    for step in ("1", "2"):
+        lose_sums(tmp_path / step)
+    with pytest.raises(ValueError, match=r"no checkpoint that is whole \(2: .*; 1: .*\)"):
+        checkpoint.find(tmp_path)
+
+
+def test_a_folder_without_checkpoints_has_none(tmp_path):
+    assert checkpoint.find(tmp_path / "nowhere") is None
+    assert checkpoint.steps(tmp_path / "nowhere") == []
+
+
+def test_what_a_killed_save_has_left_is_no_checkpoint_and_is_removed(tmp_path):
+    save_steps(tmp_path, 1)
+    (tmp_path / "2.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
+    assert checkpoint.find(tmp_path).step == 1
+    save_steps(tmp_path, 3)
+    assert {path.name for path in tmp_path.iterdir()} == {"1", "3"}
+
+
+@pytest.mark.parametrize("num_devices", [1, 2, 8])
+def test_a_state_of_four_devices_comes_back_on_others(num_devices, tmp_path):
+    def shards(num_devices):
+        return sharding.shard_agents(make_state(5).params, sharding.agent_mesh(num_devices))
+
+    with checkpoint.writing(tmp_path) as checkpoints:
+        checkpoint.save(checkpoints, 5, shards(4))
+    restored = checkpoint.restore(tmp_path, 5, shards(num_devices))
+    assert bits(restored) == bits(make_state(5).params)
+    assert restored["kernel"].sharding == shards(num_devices)["kernel"].sharding
+
+
+def without_count(state):
+    params = {name: x for name, x in state.params.items() if name != "count"}
+    return state._replace(params=params)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda s: jax.tree.map(lambda x: x[:4] if x.ndim else x, s),
+            r"leaf 'params/bias' is bfloat16\[8, 3\] .* but bfloat16\[4, 3\] in the state",
+        ),
+        (lambda s: s._replace(step=0.5 * s.step), r"leaf 'step' is int32\[\] .* but float32\[\]"),
+        (without_count, r"leaf 'params/count' is int32\[8\] .* but not there in the state"),
+        (
+            lambda s: s._replace(model_state={"mean": s.step}),
+            "leaf 'model_state/mean' is not there",
+        ),
+    ],
+)
+def test_a_leaf_that_does_not_fit_is_named(change, message, tmp_path):
+    save_steps(tmp_path, 1)
+    with pytest.raises(ValueError, match=message):
+        checkpoint.restore(tmp_path, 1, change(make_state()))
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="a checkpoint cannot be written into .*/file/run: "):
+        save_steps(tmp_path / "file" / "run", 1)
+
+
+def test_to_keep_none_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="keep is 0; there must be at least 1"):
+        save_steps(tmp_path, 1, keep=0)
