@@ -20,6 +20,9 @@ DEFAULT_PERIODS = {"easgd": 10, "eamsgd": 10}
 # What these train is the server's parameters, not the agents' mean.
 WITH_SERVER = ("easgd", "eamsgd", "downpour")
 
+# Who averages for these is a server too, though it keeps nothing.
+THROUGH_SERVER = ("centralized", "fedavg", *WITH_SERVER)
+
 
 class Run(NamedTuple):
     """What an algorithm may depend on, beside the options."""

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 
 from experiments import _processes
+from experiments._endings import RunEnded
 from experiments._errors import UsageError
 from experiments.config import RunConfig
 
@@ -21,6 +22,8 @@ Config = TypeVar("Config", bound=RunConfig)
 
 def main(config_class: type[Config], run: Callable[[Config], Any] | None = None) -> None:
     """Parses the options, runs the experiment, exits with 2 on a usage error.
+
+    A run that ends early exits with 1, or with 128 and the signal's number.
 
     Args:
         config_class: the experiment's options.
@@ -34,6 +37,9 @@ def main(config_class: type[Config], run: Callable[[Config], Any] | None = None)
             (run or _run)(config)
     except UsageError as error:
         _fail(str(error))
+    except RunEnded as end:
+        print(f"{'stopped' if end.code > 128 else 'error'}: {end}", file=sys.stderr)
+        _processes.leave(end.code)
     except KeyboardInterrupt:
         print("interrupted; the metrics so far are kept", file=sys.stderr)
         _processes.leave(130)

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cdjax import Topology, metrics, mixing
+from experiments._algorithms import THROUGH_SERVER
 from experiments._setup import Job
 from experiments.config import CONSENSUS
 
@@ -135,9 +136,11 @@ def _spectrum(topology: Topology) -> str:
 
 
 def _by_agent_and_edge(job: Job) -> str:
-    """What an agent and an edge carry, where agents talk along the edges and to nobody else."""
+    """Who talks to whom; along the edges, also what an agent and an edge carry."""
+    if job.config.algorithm in THROUGH_SERVER:
+        return ", agents to a server and back"
     if job.config.algorithm not in CONSENSUS:
-        return ""
+        return ", agents to agents"
     by_edge = metrics.bytes_by_edge(job.state.params, job.topology)
     sent = by_edge.sum(axis=0)
     least = f"{byte_count(sent.min())} to " if sent.min() < sent.max() else ""

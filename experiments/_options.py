@@ -14,12 +14,14 @@ from jax.sharding import Mesh
 import cdjax
 from cdjax import data, sharding, topology
 from experiments._errors import UsageError, blame
+from experiments._living import living, restricted
 from experiments.config import (
     ALGORITHMS,
     CONSENSUS,
     DTYPES,
     INITS,
     MODELS,
+    ON_NAN,
     STEP_SIZES,
     TURNS,
     RunConfig,
@@ -34,13 +36,16 @@ def check_options(config: RunConfig) -> None:
     _check_choice("--model", config.model, MODELS)
     _check_choice("--dtype", config.dtype, DTYPES)
     _check_choice("--init", config.init, INITS)
+    _check_choice("--on-nan", config.on_nan, ON_NAN)
     _check_choice("--agent-plan", config.agent_plan, cdjax.agents.PLANS)
     _check_choice("--dataset", config.wanted_dataset, data.DATASETS)
     for option in (
         "agents",
         "batch_size",
+        "checkpoint_every",
         "epochs",
         "eval_every",
+        "keep_checkpoints",
         "log_every",
         "period",
         "train_samples",
@@ -49,6 +54,9 @@ def check_options(config: RunConfig) -> None:
         value = getattr(config, option)
         if value is not None and value < 1:
             raise UsageError(f"{_flag(option)}: {value} is too few; give at least 1")
+    for option in ("checkpoint_every", "resume"):
+        if getattr(config, option) and jax.process_count() > 1:
+            raise UsageError(f"{_flag(option)}: only a process alone has checkpoints; leave it out")
     if config.seed < 0:
         raise UsageError(f"--seed: {config.seed} is negative; give 0 or more")
     with blame("--learning-rate"):
@@ -96,7 +104,11 @@ def _check_writable(out: Path) -> None:
 
 
 def build_topology(config: RunConfig) -> topology.Topology:
-    """The topology of ``--topology``, ``--agents`` and ``--weights``."""
+    """The topology of ``--topology``, ``--agents`` and ``--weights``, less those left out."""
+    return restricted(_whole_topology(config), config.without_agents)
+
+
+def _whole_topology(config: RunConfig) -> topology.Topology:
     with blame("--weights"):
         topology.create("complete", 1, config.weights)
     with blame("--topology"):
@@ -170,7 +182,8 @@ def _load(config: RunConfig) -> tuple[data.Dataset, str]:
 def deal(
     config: RunConfig, dataset: data.Dataset, num_agents: int, batch_size: int
 ) -> list[np.ndarray]:
-    """Every agent's samples, at least a batch of them."""
+    """Every agent's samples, at least a batch of them; those left out have theirs dealt too."""
+    num_agents += len(config.without_agents)
     with blame("--partition"):
         if num_agents > len(dataset.train_labels):
             raise UsageError(
@@ -185,7 +198,8 @@ def deal(
             alpha=config.dirichlet_alpha,
             shards_per_agent=config.shards_per_agent,
         )
-    smallest = min(range(num_agents), key=lambda agent: len(parts[agent]))
+    parts = [parts[agent] for agent in living(num_agents, config.without_agents)]
+    smallest = min(range(len(parts)), key=lambda agent: len(parts[agent]))
     if batch_size > len(parts[smallest]):
         raise UsageError(
             f"--batch-size: {batch_size} is more than the {len(parts[smallest])} samples of agent "

@@ -2,44 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import jax
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress, TaskID
 
-from cdjax import data, metrics, sharding, training
-from experiments import plots
+from cdjax import checkpoint, metrics, training
+from experiments import _checkpoints, plots
+from experiments._checkpoints import Progress
+from experiments._dispatch import Divergence, dispatcher, fetched
 from experiments._display import (
     config_record,
     evaluation_line,
-    metrics_text,
     progress_bar,
     show_end,
     show_start,
-    speed_text,
 )
-from experiments._errors import blame
+from experiments._drop import bytes_sent, drop, numbers
+from experiments._endings import RunEnded, caught_signals
+from experiments._errors import UsageError, blame
 from experiments._setup import Job, prepare
 from experiments.config import RunConfig
 
-# Long enough that the host costs nothing, short enough that the bar moves.
-_SECONDS_A_DISPATCH = 0.5
-_MAX_STEPS_A_DISPATCH = 100
 
-
-def run(config: RunConfig, *, folder: Path | None = None) -> list[dict[str, Any]]:
+def run(
+    config: RunConfig, *, folder: Path | None = None, quiet: bool = False
+) -> list[dict[str, Any]]:
     """Runs one experiment and leaves its folder behind.
 
     Args:
         config: the options.
-        folder: where; by default a folder in ``config.out`` that tells what was run, and when.
+        folder: where; by default that of ``config.resume``, or else a folder in ``config.out`` that
+            tells what was run, and when.
+        quiet: whether to print nothing.
 
     Returns:
         The records of metrics.jsonl, one an evaluation. Of several processes the first alone
@@ -47,19 +49,33 @@ def run(config: RunConfig, *, folder: Path | None = None) -> list[dict[str, Any]
 
     Raises:
         UsageError: for an option that cannot work; nothing has been written then.
+        RunEnded: if a signal, divergence or a failing disk ends it early; what has been written is
+            kept.
     """
     _keep_compilations()
-    console = Console(quiet=jax.process_index() > 0)
+    console = Console(quiet=quiet or jax.process_index() > 0)
+    found = _checkpoints.find(config, console)
     with console.status("preparing"):
-        job = prepare(config)
+        job = prepare(_checkpoints.with_dropped(config, found))
+    job, progress = _checkpoints.resumed(job, found)
+    return run_job(console, job, progress, folder)
+
+
+def run_job(
+    console: Console, job: Job, progress: Progress, folder: Path | None = None
+) -> list[dict[str, Any]]:
+    """Runs what is prepared; see :func:`run`."""
     if jax.process_index():
-        return _train(console, job, Path(os.devnull))
-    folder = _make_folder(job, folder)
+        return _train(console, job, progress, None)
+    folder = job.config.resume or _make_folder(job, folder)
+    if not job.config.resume:
+        shutil.rmtree(_checkpoints.checkpoints_of(folder), ignore_errors=True)
     show_start(console, job, folder)
-    (folder / "config.json").write_text(json.dumps(config_record(job), indent=2) + "\n")
-    records = _train(console, job, folder / "metrics.jsonl")
-    title = f"{config.algorithm} on {job.dataset.name}, {job.topology.name}"
-    plots.curves(records, title).savefig(folder / "curves.png", dpi=120)
+    with _checkpoints.write_errors(folder):
+        _write(folder / "config.json", json.dumps(config_record(job), indent=2) + "\n")
+        records = _train(console, job, progress, folder)
+        title = f"{job.config.algorithm} on {job.dataset.name}, {job.topology.name}"
+        plots.curves(records, title).savefig(folder / "curves.png", dpi=120)
     show_end(console, records[-1], folder)
     return records
 
@@ -89,83 +105,125 @@ def _make_folder(job: Job, folder: Path | None) -> Path:
     raise AssertionError("a thousand runs in one second")
 
 
-def _train(console: Console, job: Job, path: Path) -> list[dict[str, Any]]:
-    """Trains to the last epoch; writes a record an evaluation."""
-    start, state, records = time.monotonic(), job.state, []
-    with progress_bar(console) as progress, path.open("w") as file:
-        bar = progress.add_task(
-            "compiling", total=job.epochs * job.steps_per_epoch, speed="", metrics=""
-        )
-        advance = _dispatcher(job, progress, bar)
-        epoch = 0
-        while epoch < job.epochs:
-            epochs = min(job.config.eval_every, job.epochs - epoch)
-            state, train_metrics = advance(state, epochs * job.steps_per_epoch)
-            epoch += epochs
-            progress.update(bar, description="evaluating")
-            record = {"dataset": job.dataset.name, "epoch": epoch}
-            record |= _evaluated(job, state, train_metrics)
-            record["seconds"] = time.monotonic() - start
-            file.write(json.dumps(record) + "\n")
-            file.flush()
-            console.print(evaluation_line(record), highlight=False, soft_wrap=True)
-            records.append(record)
-    return records
+def _write(path: Path, text: str) -> None:
+    """Writes a file that is the old one or the new one, whole, whenever the process dies."""
+    draft = path.with_name(f"{path.name}.tmp")
+    draft.write_text(text)
+    draft.replace(path)
 
 
-def _dispatcher(job: Job, progress: Progress, bar: TaskID) -> Callable[..., Any]:
-    """A function that runs a number of steps and keeps the progress bar moving meanwhile."""
-    num_agents = job.topology.num_agents
-    samples_per_step = num_agents * job.batch_size
-    distance = jax.jit(lambda state: job.view(state).consensus_distance)
-    log_every = job.config.log_every
-    most = log_every or _MAX_STEPS_A_DISPATCH
-    chunk = log_every or 1
+def _metrics_file(folder: Path | None, records: list[dict[str, Any]]) -> TextIO:
+    """metrics.jsonl with the records so far, to be continued."""
+    if folder is None:
+        return open(os.devnull, "w")
+    path = folder / "metrics.jsonl"
+    _write(path, "".join(json.dumps(record) + "\n" for record in records))
+    return path.open("a")
 
-    def advance(
-        state: training.TrainState, num_steps: int
-    ) -> tuple[training.TrainState, training.Metrics]:
-        nonlocal chunk
-        sums, done = {}, 0
-        while done < num_steps:
-            steps = min(chunk, num_steps - done)
-            indices = np.zeros((most, num_agents, job.batch_size), np.int32)
-            indices[:steps] = data.batch_indices(
-                job.sizes,
-                job.batch_size,
-                first_step=int(state.step),
-                num_steps=steps,
-                seed=job.config.seed,
-            )
-            start = time.monotonic()
-            state, means = job.loop(state, job.agent_data, indices, steps)
-            means = _fetched(job, means)
-            seconds = time.monotonic() - start
-            sums = {name: sums.get(name, 0.0) + steps * value for name, value in means.items()}
-            done += steps
-            progress.update(
-                bar,
-                advance=steps,
-                description="training",
-                speed=speed_text(steps, seconds, samples_per_step),
-                metrics=metrics_text(means["loss"], means["accuracy"], float(distance(state))),
-            )
-            if not log_every:
-                wanted = int(steps * _SECONDS_A_DISPATCH / seconds)
-                chunk = min(max(wanted, 1), 2 * chunk, most)
-        return state, {name: value / num_steps for name, value in sums.items()}
 
-    return advance
+def _train(
+    console: Console, job: Job, progress: Progress, folder: Path | None
+) -> list[dict[str, Any]]:
+    """Trains to the last epoch; writes a record an evaluation, and checkpoints."""
+    state, end, every = job.state, job.epochs * job.steps_per_epoch, job.config.checkpoint_every
+    with contextlib.ExitStack() as stack:
+        # Several processes end together, which is their watchers' work.
+        signals = stack.enter_context(caught_signals()) if jax.process_count() == 1 else []
+        file = stack.enter_context(_metrics_file(folder, progress.records))
+        where = _checkpoints.checkpoints_of(folder or Path(os.devnull))
+        keep = job.config.keep_checkpoints
+        checkpoints = stack.enter_context(checkpoint.writing(where, keep=keep))
+        bars = stack.enter_context(progress_bar(console))
+        saved = step = int(state.step)
+        bar = bars.add_task("compiling", total=end, completed=step, speed="", metrics="")
+        advance = dispatcher(job, bars, bar, signals)
+        while True:
+            last = progress.records[-1]["step"] if progress.records else 0
+            if step > last and _is_due(job, step, job.config.eval_every) and not signals:
+                bars.update(bar, description="evaluating")
+                record = _record(job, state, progress, step - last)
+                file.write(json.dumps(record) + "\n")
+                file.flush()
+                console.print(evaluation_line(record), highlight=False, soft_wrap=True)
+                progress = progress._replace(records=[*progress.records, record], sums={})
+            if step != saved and (signals or every and _is_due(job, step, every)):
+                _checkpoints.save(checkpoints, job, state, progress)
+                saved = step
+            if signals:
+                checkpoint.wait(checkpoints)
+                line = f"{signals[0].name} after {step} steps; go on with --resume {folder}"
+                raise RunEnded(line, code=128 + signals[0])
+            if step == end:
+                return progress.records
+            state, sums, divergence = advance(state, progress.sums, _next_stop(job, step) - step)
+            step, progress = int(state.step), progress._replace(sums=sums)
+            if divergence:
+                checkpoint.wait(checkpoints)
+                job, progress = _answered(console, job, state, progress, divergence, where)
+                state, advance = job.state, dispatcher(job, bars, bar, signals)
+
+
+def _answered(
+    console: Console,
+    job: Job,
+    state: training.TrainState,
+    progress: Progress,
+    divergence: Divergence,
+    checkpoints: Path,
+) -> tuple[Job, Progress]:
+    """What goes on after a divergence; raises if nothing does."""
+    described, reason = _described(job, divergence), ""
+    if job.config.on_nan == "drop":
+        try:
+            rest, progress = drop(job, state, progress, divergence)
+            line = f"{described}; the run goes on without"
+            console.print(line, style="bold yellow", highlight=False, soft_wrap=True)
+            return rest, progress
+        except UsageError as error:
+            reason = f"; {error}"
+    raise RunEnded(f"{described}{reason}; {_checkpoints.last_good(checkpoints)}")
+
+
+def _described(job: Job, divergence: Divergence) -> str:
+    """One line that names the agents and the step."""
+    agents = numbers(job)[divergence.agents]
+    who = f"agent {agents[0]}" if len(agents) == 1 else f"agents {', '.join(map(str, agents))}"
+    when = "the turn from step" if job.config.sequential else "step"
+    verb = "is" if divergence.what == "loss" else "are"
+    return f"{who} diverged in {when} {divergence.step}: the {divergence.what} {verb} not finite"
+
+
+def _is_due(job: Job, step: int, epochs: int) -> bool:
+    """Whether at this step something is done that is done every so many epochs, and at the end."""
+    steps = epochs * job.steps_per_epoch
+    return step % steps == 0 or step == job.epochs * job.steps_per_epoch
+
+
+def _next_stop(job: Job, step: int) -> int:
+    """The step of the next evaluation or checkpoint, or the last."""
+    end = job.epochs * job.steps_per_epoch
+    cadences = (job.config.eval_every, job.config.checkpoint_every or job.epochs)
+    steps = [epochs * job.steps_per_epoch for epochs in cadences]
+    return min(end, *(step + every - step % every for every in steps))
+
+
+def _record(job: Job, state: training.TrainState, progress: Progress, since: int) -> dict[str, Any]:
+    """The line of metrics.jsonl; training metrics are means over the steps since the last."""
+    means = {name: total / since for name, total in progress.sums.items()}
+    record = {"dataset": job.dataset.name, "epoch": int(state.step) // job.steps_per_epoch}
+    record |= _evaluated(job, state, means)
+    record["bytes_sent"] = round(bytes_sent(job, progress, record["step"]))
+    return record | {"seconds": time.monotonic() - progress.started}
 
 
 def _evaluated(
     job: Job, state: training.TrainState, train_metrics: training.Metrics
 ) -> dict[str, Any]:
-    """The record of one evaluation; training metrics are means over the steps since the last."""
+    """Test metrics of the agents and of the one model, beside the training metrics."""
     # One program at a time: several at once can wait for each other for ever between processes.
     view = jax.block_until_ready(job.view(state))
-    test = _fetched(job, job.evaluate(view.params, state.model_state, job.test_set))
-    model_test = _fetched(job, job.evaluate_one(view.model, view.model_state, job.test_set))
+    test = fetched(job, job.evaluate(view.params, state.model_state, job.test_set))
+    model_test = fetched(job, job.evaluate_one(view.model, view.model_state, job.test_set))
     accuracy = metrics.agent_statistics(test["accuracy"])
     step = int(state.step)
     record = {
@@ -180,10 +238,4 @@ def _evaluated(
         "mean_params_test_accuracy": model_test["accuracy"][0],
         "consensus_distance": view.consensus_distance,
     }
-    bytes_sent = round(step * job.bytes_a_step)
-    return {name: float(v) for name, v in record.items()} | {"step": step, "bytes_sent": bytes_sent}
-
-
-def _fetched(job: Job, tree: training.Metrics) -> training.Metrics:
-    """Metrics on the host, all agents' in every process."""
-    return jax.device_get(sharding.replicate_on_devices(tree, job.mesh))
+    return {name: float(v) for name, v in record.items()} | {"step": step}

@@ -15,6 +15,7 @@ ALGORITHMS = (
 STEP_SIZES = ("fixed", "diminishing", "cosine")
 TURNS = ("synchronous", "sequential")
 MODELS = ("cnn", "mlp", "softmax")
+ON_NAN = ("stop", "drop", "ignore")
 INITS = ("same", "independent")
 DTYPES = ("float32", "bfloat16")
 
@@ -97,6 +98,16 @@ class RunConfig:
     """How many processes take part."""
     process_id: int | None = None
     """Which of the processes this one is, from 0."""
+    checkpoint_every: int | None = None
+    """Epochs between checkpoints (default: none but at SIGTERM and SIGINT)."""
+    keep_checkpoints: int = 3
+    """How many of the last checkpoints are kept, beside the best by mean test accuracy."""
+    resume: Path | None = None
+    """Folder of a run to go on with, given the same options."""
+    on_nan: str = "stop"
+    """When an agent's loss or parameters are not finite: stop, drop the agent, or ignore it."""
+    without_agents: tuple[int, ...] = ()
+    """Agents to leave out, by their numbers from 0; the others keep the weights they gave them."""
     out: Path = Path("runs")
     """Folder in which the run's own folder is made."""
 
