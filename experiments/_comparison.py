@@ -54,11 +54,20 @@ def compare(config: Compare) -> list[Entry]:
     title = f"{first['dataset']}, {config.model}, {len(seeds)} seeds"
     (config.out / "table.md").write_text(_markdown(rows))
     plots.comparison(entries, title).savefig(config.out / "comparison.png", dpi=120)
-    table = Table(*rows[0], title=title, title_justify="left")
-    for row in rows:
-        table.add_row(*row.values())
-    Console().print(table)
+    Console().print(_screen_table(rows, title))
     return entries
+
+
+def _screen_table(rows: Sequence[dict[str, str]], title: str) -> Table:
+    """The table in 80 columns; table.md tells the spread over the seeds of all accuracies."""
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    for column in rows[0]:
+        side = "left" if column == "algorithm" else "right"
+        table.add_column(column.replace(" ", "\n"), justify=side, no_wrap=True)
+    for row in rows:
+        brief = {c: row[c].partition(" ±")[0] for c in ("model %", "train %")}
+        table.add_row(*(row | brief | {"test %": row["test %"].replace(" ", "")}).values())
+    return table
 
 
 def _tuned(config: Compare, algorithm: str) -> float:

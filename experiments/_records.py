@@ -22,12 +22,13 @@ class Entry(NamedTuple):
     runs: Sequence[Records]
 
 
-def run_once(config: RunConfig, folder: Path) -> Records:
+def run_once(config: RunConfig, folder: Path, *, quiet: bool = False) -> Records:
     """The records of a run, from its folder if it has ended there before.
 
     Args:
         config: the options.
         folder: the run's own; what another or an unfinished run left in it is written over.
+        quiet: whether to print nothing.
 
     Returns:
         The records of metrics.jsonl, one an evaluation.
@@ -36,6 +37,6 @@ def run_once(config: RunConfig, folder: Path) -> Records:
     done = folder / "done.json"
     if not done.exists() or json.loads(done.read_text()) != described:
         done.unlink(missing_ok=True)
-        run(config, folder=folder)
+        run(config, folder=folder, quiet=quiet)
         done.write_text(json.dumps(described, indent=2) + "\n")
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

@@ -24,7 +24,7 @@ class Compare(RunConfig):
     """Which to compare: all, or names of --algorithm."""
     seeds: int = 3
     """Runs of each, with the seeds from --seed on."""
-    learning_rates: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03, 0.1)
+    learning_rates: tuple[float, ...] = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
     """The grid of step sizes."""
     tune_epochs: int = 2
     """Epochs of the runs that choose the step size."""

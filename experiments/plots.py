@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 
 def curves(records: Sequence[dict[str, Any]], title: str) -> Figure:
@@ -91,3 +92,83 @@ def comparison(entries: Sequence[Any], title: str) -> Figure:
     for axes in (by_epoch, by_bytes):
         axes.grid(alpha=0.3)
     return figure
+
+
+# For each row: its label, and its lines as (style, column of the records, factor).
+ROWS = {
+    "accuracy": (
+        "accuracy (%)", [("-", "train_accuracy_mean", 100), ("--", "test_accuracy_mean", 100)],
+    ),
+    "loss": ("training loss (nats)", [("-", "train_loss_mean", 1)]),
+    "distance": ("consensus distance", [("-", "consensus_distance", 1)]),
+    "variance": ("variance over agents (%²)", [("-", "test_accuracy_variance", 1e4)]),
+    "gap": ("train − test accuracy (%)", []),
+}  # fmt: skip
+
+
+def columns(
+    entries: Mapping[str, Sequence[Any]], rows: Sequence[str], *, title: str, x: str = "epoch"
+) -> Figure:
+    """Several curves side by side; a column a setting, a row a quantity.
+
+    Lines are means over the seeds, shades their range. Training is solid, test dashed; the variance
+    is a moving average of three evaluations.
+
+    Args:
+        entries: for each column its curves, each with ``label`` and ``runs``, the records of every
+            seed.
+        rows: names of :data:`ROWS`.
+        title: the figure's title; it should name the data set.
+        x: against what: ``epoch`` or ``step``.
+
+    Returns:
+        The figure, for ``figure.savefig(path)``.
+    """
+    size = (1.5 + 5 * len(entries), 0.8 + 3 * len(rows))
+    figure = Figure(figsize=size, layout="constrained")
+    figure.suptitle(title)
+    grid = figure.subplots(len(rows), len(entries), squeeze=False, sharex="col", sharey="row")
+    for across, (heading, curves) in enumerate(entries.items()):
+        grid[0, across].set_title(heading)
+        grid[-1, across].set_xlabel(x)
+        grid[-1, across].xaxis.set_major_locator(MaxNLocator(integer=True))
+        for down, row in enumerate(rows):
+            axes = grid[down, across]
+            axes.grid(alpha=0.3)
+            for number, entry in enumerate(curves):
+                for style, y in _lines(entry, row):
+                    steps = np.nanmax(_stacked(entry, x), axis=0)
+                    label = entry.label if style == "-" else None
+                    axes.plot(steps, np.nanmean(y, axis=0), f"C{number}{style}", label=label)
+                    low, high = np.nanmin(y, axis=0), np.nanmax(y, axis=0)
+                    axes.fill_between(steps, low, high, color=f"C{number}", alpha=0.15, linewidth=0)
+            if row in ("loss", "distance", "variance"):
+                axes.set_yscale("log")
+            if not across:
+                axes.set_ylabel(ROWS[row][0])
+        grid[0, across].legend(fontsize="small")
+    return figure
+
+
+def _lines(entry: Any, row: str) -> list[tuple[str, np.ndarray]]:
+    """Styles and values, of shape (seeds, evaluations)."""
+    if row == "gap":
+        train, test = (_stacked(entry, f"{part}_accuracy_mean") for part in ("train", "test"))
+        return [("-", 100 * (train - test))]
+    lines = [(style, factor * _stacked(entry, name)) for style, name, factor in ROWS[row][1]]
+    return [(style, _moving_mean(y) if row == "variance" else y) for style, y in lines]
+
+
+def _stacked(entry: Any, column: str) -> np.ndarray:
+    """A column of the records of every seed; NaN where a run has ended early."""
+    longest = max(len(run) for run in entry.runs)
+    values = np.full((len(entry.runs), longest), np.nan)
+    for row, run in zip(values, entry.runs, strict=True):
+        row[: len(run)] = [record[column] for record in run]
+    return values
+
+
+def _moving_mean(values: np.ndarray, width: int = 3) -> np.ndarray:
+    """The mean of each value and those before it, three at most."""
+    starts = [max(0, i + 1 - width) for i in range(values.shape[1])]
+    return np.stack([values[:, s : i + 1].mean(axis=1) for i, s in enumerate(starts)], axis=1)
