@@ -72,8 +72,10 @@ def _parse(config_class: type[Config]) -> Config:
 
 def _unboxed(box: str) -> str:
     lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
-    # Below the rule stands help; below "Got errors" the parser's attempts type by type.
-    message = re.split(r"─{3}|Got errors:", " ".join(lines))[0].strip()
+    # Where the terminal has no UTF-8 there is no box: a title, and a rule below it.
+    text = " ".join(lines) or re.split(r"-{20,}", box, maxsplit=1)[-1]
+    # Below the next rule stands help; below "Got errors" the parser's attempts type by type.
+    message = re.split(r"─{3}|-{20,}|Got errors:", text)[0].strip()
     return message or " ".join(box.split())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,6 +49,7 @@ def check_options(config: RunConfig) -> None:
         "keep_checkpoints",
         "log_every",
         "period",
+        "shards_per_agent",
         "train_samples",
         "test_samples",
     ):
@@ -57,6 +59,12 @@ def check_options(config: RunConfig) -> None:
     for option in ("checkpoint_every", "resume"):
         if getattr(config, option) and jax.process_count() > 1:
             raise UsageError(f"{_flag(option)}: only a process alone has checkpoints; leave it out")
+    if not 0 < config.dirichlet_alpha < math.inf:
+        raise UsageError(
+            f"--dirichlet-alpha: {config.dirichlet_alpha} is no concentration; give more than 0"
+        )
+    if config.devices not in ("auto", "all") and not config.devices.isdecimal():
+        raise UsageError(f"--devices: {config.devices!r} is neither a number, all nor auto")
     if config.seed < 0:
         raise UsageError(f"--seed: {config.seed} is negative; give 0 or more")
     with blame("--learning-rate"):
@@ -135,10 +143,8 @@ def build_mesh(config: RunConfig, num_agents: int) -> Mesh:
             num_devices = next(d for d in range(most, 0, -1) if num_agents % d == 0)
         elif config.devices in ("all", "auto"):
             num_devices = jax.device_count()
-        elif config.devices.isdecimal():
-            num_devices = int(config.devices)
         else:
-            raise UsageError(f"--devices: {config.devices!r} is neither a number, all nor auto")
+            num_devices = int(config.devices)
         mesh = sharding.agent_mesh(num_devices)
         sharding.block_size(num_agents, mesh)
         return mesh

@@ -124,4 +124,4 @@ class RunConfig:
     @property
     def wanted_dataset(self) -> str:
         """The data set asked for, or else the program's own."""
-        return self.dataset or self.default_dataset
+        return self.default_dataset if self.dataset is None else self.dataset

@@ -43,21 +43,21 @@ BAD = {
     **dict.fromkeys(
         ["--topology", "--weights", "--algorithm", "--schedule", "--partition", "--model"], WORDS
     ),
-    **dict.fromkeys(["--dtype", "--init", "--dataset", "--agent-plan"], WORDS),
+    **dict.fromkeys(["--dtype", "--init", "--dataset", "--agent-plan", "--devices"], [*WORDS, ""]),
     **dict.fromkeys(
         ["--agents", "--batch-size", "--epochs", "--eval-every", "--log-every", "--period"],
         NOT_WHOLE + TOO_SMALL,
     ),
     **dict.fromkeys(["--train-samples", "--test-samples"], NOT_WHOLE + TOO_SMALL),
     "--seed": [*NOT_WHOLE, "-1", "-99999999999999999999"],
-    "--shards-per-agent": NOT_WHOLE,
+    "--shards-per-agent": NOT_WHOLE + TOO_SMALL,
     "--learning-rate": [*NOT_REAL, *NOT_FINITE, "-0.1"],
     "--momentum": [*NOT_REAL, *NOT_FINITE, "-0.1", "1", "2"],
     "--decay-power": [*NOT_REAL, *NOT_FINITE, "0.5", "1.1"],
     "--decay-offset": [*NOT_REAL, *NOT_FINITE, "0", "-3"],
     "--client-fraction": [*NOT_REAL, *NOT_FINITE, "-0.1", "1.1"],
     "--talk-probability": [*NOT_REAL, *NOT_FINITE, "-0.1", "1.1"],
-    "--dirichlet-alpha": NOT_REAL,
+    "--dirichlet-alpha": [*NOT_REAL, *NOT_FINITE, "0", "-1"],
     "--coordinator": ["x", "host:", ":1", "host:port", "host:99999", "host:-1"],
 }
 MISFITS = {

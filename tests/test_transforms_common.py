@@ -24,6 +24,10 @@ TABLE = {
     "cdmsgd": (lambda lr: cdjax.cdmsgd(lr, MIX), True),
     "cdmsgd-polyak": (lambda lr: cdjax.cdmsgd(lr, MIX, nesterov=False), True),
     "consensus after adam": (lambda lr: optax.chain(optax.adam(lr), cdjax.consensus(MIX)), True),
+    "delayed_consensus": (
+        lambda lr: optax.chain(optax.sgd(lr), cdjax.delayed_consensus(MIX, np.arange(8) % 3)),
+        True,
+    ),
     "adapt_then_combine": (lambda lr: cdjax.adapt_then_combine(optax.sgd(lr), MIX), True),
     "per_agent": (
         lambda lr: cdjax.per_agent(optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(lr))),
