@@ -48,6 +48,8 @@ def compare(config: Compare) -> list[Entry]:
         rate = _tuned(config, name)
         seeds = range(config.seed, config.seed + config.seeds)
         runs = [_run(config, algorithm=name, learning_rate=rate, seed=seed) for seed in seeds]
+        if not all(records for _, records in runs):
+            raise UsageError(f"--learning-rates: {rate:g} is tuned, but {name} diverges with it")
         entries.append(Entry(name, runs[0][0], [records for _, records in runs]))
     rows = [_row(entry, config.target) for entry in entries]
     first = entries[0].runs[0][0]
@@ -72,14 +74,13 @@ def _screen_table(rows: Sequence[dict[str, str]], title: str) -> Table:
 
 def _tuned(config: Compare, algorithm: str) -> float:
     """The step size of the grid with the lowest training loss."""
-    losses = {
-        rate: _run(
-            config, algorithm=algorithm, learning_rate=rate, epochs=config.tune_epochs,
-            eval_every=config.tune_epochs,
-        )[1][-1]["train_loss_mean"]
-        for rate in config.learning_rates
-    }  # fmt: skip
-    return min(losses, key=lambda rate: losses[rate] if np.isfinite(losses[rate]) else np.inf)
+    epochs = {"epochs": config.tune_epochs, "eval_every": config.tune_epochs}
+
+    def loss(rate: float) -> float:
+        _, records = _run(config, algorithm=algorithm, learning_rate=rate, **epochs)
+        return records[-1]["train_loss_mean"] if records else np.inf  # it has diverged
+
+    return min(config.learning_rates, key=loss)
 
 
 def _run(config: Compare, **options: Any) -> tuple[RunConfig, Records]:

@@ -17,6 +17,10 @@ class RunEnded(Exception):
         self.code = code
 
 
+class Diverged(RunEnded):
+    """A run in which an agent's loss or parameters are not finite."""
+
+
 @contextlib.contextmanager
 def caught_signals() -> Iterator[list[signal.Signals]]:
     """A list that the first SIGTERM or SIGINT enters; a second does what it does elsewhere."""

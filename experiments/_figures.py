@@ -89,7 +89,8 @@ def specifications(config: Figures) -> dict[str, Figure]:
             x="step",
         ),
         "fig1b": Figure(
-            "CDSGD and CDMSGD against FedAvg", _both([MOMENTUM_SGD, CDSGD, CDMSGD, FEDAVG])
+            "CDSGD and CDMSGD against FedAvg",
+            _both([SGD, MOMENTUM_SGD, CDSGD, CDMSGD, FEDAVG]),
         ),
         "fig2a": Figure("CDMSGD on complete graphs of N agents", _both(sizes)),
         "fig2b": Figure(
@@ -233,6 +234,8 @@ def _plain(value: Any) -> str:
 def _entry(config: Figures, curve: Curve) -> Entry:
     seeds = _seeds(config)
     runs = [_records(config, curve, seed) for seed in seeds]
+    if not all(runs):
+        raise UsageError(f"--learning-rate: {curve.label} diverges in its first epoch; give less")
     return Entry(curve.label, _run_config(config, curve, seeds[0]), runs)
 
 

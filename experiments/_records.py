@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from experiments._endings import Diverged
 from experiments._run import run
 from experiments.config import RunConfig
 
@@ -31,12 +32,19 @@ def run_once(config: RunConfig, folder: Path, *, quiet: bool = False) -> Records
         quiet: whether to print nothing.
 
     Returns:
-        The records of metrics.jsonl, one an evaluation.
+        The records of metrics.jsonl, one an evaluation; of a run that diverges, those before.
     """
-    described = json.loads(json.dumps(dataclasses.asdict(config), default=str))
-    done = folder / "done.json"
-    if not done.exists() or json.loads(done.read_text()) != described:
+    described, done = _described(config), folder / "done.json"
+    # Of options that did not exist when the run was made, it has the defaults.
+    if not done.exists() or _described(RunConfig()) | json.loads(done.read_text()) != described:
         done.unlink(missing_ok=True)
-        run(config, folder=folder, quiet=quiet)
+        try:
+            run(config, folder=folder, quiet=quiet)
+        except Diverged:
+            pass  # what it is worth is in its records
         done.write_text(json.dumps(described, indent=2) + "\n")
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def _described(config: RunConfig) -> dict[str, Any]:
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))

@@ -26,7 +26,7 @@ from experiments._display import (
     show_start,
 )
 from experiments._drop import bytes_sent, drop, numbers
-from experiments._endings import RunEnded, caught_signals
+from experiments._endings import Diverged, RunEnded, caught_signals
 from experiments._errors import UsageError, blame
 from experiments._setup import Job, prepare
 from experiments.config import RunConfig
@@ -181,7 +181,7 @@ def _answered(
             return rest, progress
         except UsageError as error:
             reason = f"; {error}"
-    raise RunEnded(f"{described}{reason}; {_checkpoints.last_good(checkpoints)}")
+    raise Diverged(f"{described}{reason}; {_checkpoints.last_good(checkpoints)}")
 
 
 def _described(job: Job, divergence: Divergence) -> str:
