@@ -55,7 +55,7 @@ def consensus_distance(params: Params) -> Float[Array, ""]:
     return jnp.sqrt(total / num_agents)
 
 
-def agent_statistics(values: Float[Array, " agents"]) -> AgentStatistics:
+def agent_statistics(values: Float[Array | np.ndarray, " agents"]) -> AgentStatistics:
     """The mean, extremes and variance of a metric over the agents.
 
     Args:

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from cdjax import Topology, metrics, mixing
 from experiments._algorithms import THROUGH_SERVER
+from experiments._bounds import step_limits
 from experiments._setup import Job
 from experiments.config import CONSENSUS
 
@@ -26,6 +27,10 @@ _MOST_AGENTS_OF_SPECTRUM = 2000
 
 def show_start(console: Console, job: Job, folder: Path) -> None:
     """Prints the notice of a stand-in, if any, and the table of all that the run is made of."""
+    if console.quiet:
+        return
+    with console.status("measuring the curvature"):
+        limits, warning = step_limits(job)
     if job.notice:
         notice = Text(job.notice)  # as it stands: Panel would take brackets in it for markup
         console.print(Panel(notice, title="stand-in data", style="bold yellow"))
@@ -48,6 +53,7 @@ def show_start(console: Console, job: Job, folder: Path) -> None:
             "model": f"{config.model}, {num_params:,} parameters an agent",
             "algorithm": f"{config.algorithm}, learning rate {config.learning_rate:g} "
             f"({config.step_sizes})" + _momentum(job),
+            **({"step limits": limits} if limits else {}),
             "steps": f"{job.epochs} epochs × {job.steps_per_epoch} steps, batch {job.batch_size} "
             "an agent" + (", one agent after another" if config.sequential else ""),
             "sent": f"{byte_count(job.bytes_a_step)} a step by all{_by_agent_and_edge(job)}",
@@ -55,6 +61,8 @@ def show_start(console: Console, job: Job, folder: Path) -> None:
             "folder": str(folder),
         },
     )
+    if warning:
+        console.print(f"warning: {warning}", style="bold yellow", soft_wrap=True)
 
 
 def show_end(console: Console, record: dict[str, Any], folder: Path) -> None:
@@ -68,7 +76,8 @@ def show_end(console: Console, record: dict[str, Any], folder: Path) -> None:
             "of the mean parameters": f"{record['mean_params_test_accuracy']:.2%}",
             "train accuracy": f"{record['train_accuracy_mean']:.2%}",
             "loss": f"{record['train_loss_mean']:.4f} train, {record['test_loss_mean']:.4f} test",
-            "consensus distance": f"{record['consensus_distance']:.3e}",
+            "consensus distance": f"{record['consensus_distance']:.3e}"
+            + _bound_text(record, ".3e"),
             "sent": byte_count(record["bytes_sent"]),
             "time": f"{record['seconds']:.1f} s",
         },
@@ -83,8 +92,13 @@ def evaluation_line(record: dict[str, Any]) -> str:
         f"epoch {record['epoch']:>3}  loss {record['train_loss_mean']:.4f}  "
         f"train {record['train_accuracy_mean']:.2%}  test {record['test_accuracy_mean']:.2%} "
         f"({record['test_accuracy_min']:.2%} to {record['test_accuracy_max']:.2%})  "
-        f"distance {record['consensus_distance']:.1e}"
+        f"distance {record['consensus_distance']:.1e}" + _bound_text(record, ".1e")
     )
+
+
+def _bound_text(record: dict[str, Any], form: str) -> str:
+    """What Proposition 1 allows, where it applies."""
+    return f" (bound {record['consensus_bound']:{form}})" if "consensus_bound" in record else ""
 
 
 def progress_bar(console: Console) -> Progress:

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from cdjax import checkpoint, metrics, training
 from experiments import _checkpoints, plots
+from experiments._bounds import consensus_bound
 from experiments._checkpoints import Progress
 from experiments._dispatch import Divergence, dispatcher, fetched
 from experiments._display import (
@@ -212,6 +213,8 @@ def _record(job: Job, state: training.TrainState, progress: Progress, since: int
     means = {name: total / since for name, total in progress.sums.items()}
     record = {"dataset": job.dataset.name, "epoch": int(state.step) // job.steps_per_epoch}
     record |= _evaluated(job, state, means)
+    bound = consensus_bound(job, state.opt_state, record["step"])
+    record |= {} if bound is None else {"consensus_bound": bound}
     record["bytes_sent"] = round(bytes_sent(job, progress, record["step"]))
     return record | {"seconds": time.monotonic() - progress.started}
 

@@ -10,11 +10,12 @@ from typing import NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
 import cdjax
 from cdjax import data, models, sequential, sharding, topology, training
-from experiments import _algorithms
+from experiments import _algorithms, _bounds
 from experiments._options import build_mesh, build_topology, check_options, deal, load_dataset
 from experiments.config import RunConfig
 
@@ -45,6 +46,7 @@ class Job(NamedTuple):
     agent_data: data.AgentData
     test_set: tuple[jax.Array, jax.Array]
     mesh: Mesh
+    loss: training.LossFn
     loop: Callable[..., tuple[training.TrainState, training.Metrics]]
     evaluate: Callable[..., training.Metrics]
     evaluate_one: Callable[..., training.Metrics]
@@ -79,12 +81,14 @@ def prepare(config: RunConfig) -> Job:
     def data_of(agents: range) -> data.AgentData:
         own = parts[agents.start : agents.stop]
         images, labels = dataset.train_images, dataset.train_labels
-        return data.stack_agents(images, labels, own, longest=sizes.max())
+        return data.stack_agents(images, labels, own, longest=int(sizes.max()))
 
     model = _model(config, dataset.num_classes)
     init_key, run_key, peer_key = jax.random.split(jax.random.key(config.seed), 3)
     run = _algorithms.Run(graph, mesh, sizes, steps_per_epoch, epochs * steps_per_epoch, peer_key)
     tx = _algorithms.transformation(config, run)
+    if _bounds.is_bounded(config, graph.num_agents):
+        tx = optax.chain(_bounds.largest_gradient(), tx)
     example = jnp.zeros((1, *dataset.train_images.shape[1:]))
 
     def make_state() -> training.TrainState:
@@ -135,6 +139,7 @@ def prepare(config: RunConfig) -> Job:
         agent_data=sharding.build_agents(data_of, graph.num_agents, mesh),
         test_set=sharding.replicate_on_devices(test_set, mesh),
         mesh=mesh,
+        loss=scaled_loss,
         loop=loop,
         evaluate=evaluation(mesh),
         evaluate_one=evaluation(None),

@@ -62,6 +62,7 @@ def consensus_bound(
     gradient_bound: float,
     *,
     initial_distance: float = 0.0,
+    momentum: float = 0.0,
 ) -> Float[np.ndarray, " steps"]:
     r"""A bound on the disagreement at every step, for any step sizes: Proposition 1, corrected.
 
@@ -73,11 +74,18 @@ def consensus_bound(
     run if L bounds the norm of every gradient taken, and for the root mean square over runs if L
     bounds theirs.
 
+    With momentum, of either kind, the powers of :math:`\sigma` in the sum give way to the largest
+    :math:`|h_k(\lambda)|` of all eigenvalues but :math:`\lambda_1`, and that before the first term
+    to the largest :math:`|h_k - \mu h_{k-1}|`, for x of CDMSGD moves along each eigenvector as
+
+    .. math:: h_{k+1} = (\lambda + \mu) h_k - \mu h_{k-1}, \qquad h_0 = 1, \; h_{-1} = 0.
+
     Args:
         topology: the graph with its symmetric mixing matrix.
         step_sizes: :math:`\alpha_0, ..., \alpha_{K-1}`, shape (K,).
         gradient_bound: L, of the norm of all agents' gradients together.
         initial_distance: :math:`\| x_0 - s_0 \|`, over all agents together.
+        momentum: :math:`\mu` in [0, 1), 0 for CDSGD; CDMSGD starts with no velocity.
 
     Returns:
         The bound at :math:`x_0, ..., x_{K-1}`, shape (K,), in the units of the parameters.
@@ -94,12 +102,17 @@ def consensus_bound(
     step_sizes = check_step_sizes(step_sizes)
     check_range("gradient_bound", gradient_bound, low=0)
     check_range("initial_distance", initial_distance, low=0)
-    contraction = 1 - topology.spectral_gap
-    bounds, bound = [], initial_distance
-    for step_size in step_sizes:
-        bounds.append(bound)
-        bound = contraction * bound + step_size * gradient_bound
-    return np.array(bounds, np.float64)
+    check_range("momentum", momentum, low=0, high=1, high_open=True)
+    eigenvalues = np.asarray(topology.eigenvalues[1:])
+    now, before = np.ones_like(eigenvalues), np.zeros_like(eigenvalues)
+    pushed, started = [], []
+    for _ in step_sizes:
+        pushed.append(np.max(np.abs(now), initial=0.0))
+        started.append(np.max(np.abs(now - momentum * before), initial=0.0))
+        now, before = (eigenvalues + momentum) * now - momentum * before, now
+    sums = np.convolve(step_sizes, pushed)[: len(step_sizes)]
+    bounds = gradient_bound * np.concatenate([[0.0], sums[:-1]])
+    return initial_distance * np.array(started) + bounds
 
 
 def disagreement_rate(topology: Topology, gradients: Params) -> float:

@@ -40,6 +40,37 @@ def test_the_consensus_bound_is_met_on_the_worst_eigenvector(graph, eigenvalue):
     np.testing.assert_allclose([distance(x) for x in points], bound, rtol=1e-12)
 
 
+def test_with_momentum_the_consensus_bound_is_met_by_gradients_of_the_worst_sign():
+    """On a complete graph all eigenvalues but one are 0, so that all have one response h."""
+    graph, mu, num_steps = topology.complete(4), 0.7, 25
+    direction = np.array([1, -1, 0, 0]) / 2**0.5
+    h = [0.0, 1.0]
+    for _ in range(num_steps):
+        h.append(mu * h[-1] - mu * h[-2])
+    step_sizes = 0.1 / np.sqrt(1 + np.arange(num_steps))
+    bound = theory.consensus_bound(graph, step_sizes, 5.0, momentum=mu)
+    for last in (1, 2, 3, 7, num_steps - 1):
+        x, v = np.zeros(4), np.zeros(4)
+        for k in range(last):
+            gradient = -5 * np.sign(h[1 + last - 1 - k]) * direction
+            v = graph.mixing_matrix @ x - x + mu * v - step_sizes[k] * gradient
+            x = x + v
+        np.testing.assert_allclose(distance(x), bound[last], rtol=1e-12)
+
+
+def test_with_momentum_no_random_run_passes_the_consensus_bound():
+    graph, mu, rng = topology.ring(8), 0.9, np.random.default_rng(0)
+    x, v = rng.normal(size=8), np.zeros(8)
+    bound = theory.consensus_bound(
+        graph, np.full(60, 0.1), 1.0, momentum=mu, initial_distance=distance(x)
+    )
+    for k in range(60):
+        assert distance(x) <= bound[k] * (1 + 1e-12)
+        gradient = rng.normal(size=8)
+        v = graph.mixing_matrix @ x - x + mu * v - 0.1 * gradient / np.linalg.norm(gradient)
+        x = x + v
+
+
 def test_the_consensus_bound_of_a_fixed_step_rises_to_its_limit():
     bound = theory.consensus_bound(topology.star(4), np.full(200, 0.1), 3.0)
     assert bound[0] == 0 and bound[1] == pytest.approx(0.3)
