@@ -35,7 +35,9 @@ def largest_gradient() -> optax.GradientTransformation:
 
     def init(params: cdjax.Params) -> LargestGradientState:
         num_agents = len(jax.tree.leaves(params)[0])
-        distance = jnp.sqrt(num_agents) * metrics.consensus_distance(params)
+        # Seen from agent 0, so that it is exactly 0 where all start alike.
+        apart = jax.tree.map(lambda x: x - x[:1], params)
+        distance = jnp.sqrt(num_agents) * metrics.consensus_distance(apart)
         return LargestGradientState(jnp.zeros([]), distance)
 
     def update(
@@ -71,6 +73,8 @@ def consensus_bound(job: Job, opt_state: optax.OptState, step: int) -> float | N
     is_state = lambda x: isinstance(x, LargestGradientState)  # noqa: E731
     leaves = jax.tree.leaves(opt_state, is_leaf=is_state)
     state = jax.device_get(next(filter(is_state, leaves)))
+    if not np.isfinite(state.gradient_bound):
+        return None
     alpha = _algorithms.learning_rate(config, job.epochs * job.steps_per_epoch)
     steps = np.arange(step + 1)
     step_sizes = np.asarray(jax.vmap(alpha)(steps)) if callable(alpha) else 0 * steps + alpha
