@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 import cdjax
 from cdjax import mixing
+from experiments import _faults
 from experiments.config import RunConfig
 
 # Of exchanges, in steps: Zhang et al. (2015), section 5; all others talk in every step.
@@ -51,8 +52,7 @@ def learning_rate(config: RunConfig, num_steps: int) -> cdjax.ScalarOrSchedule:
 def transformation(config: RunConfig, run: Run) -> optax.GradientTransformation:
     """The algorithm of ``--algorithm``."""
     alpha = learning_rate(config, run.num_steps)
-    alone = run.mesh.size == 1
-    mix = mixing.auto(run.topology) if alone else mixing.exchange(run.topology, run.mesh)
+    mix = _mixer(config, run)
     clocks = np.arange(run.topology.num_agents) if config.asynchronous else None
     period = config.period or DEFAULT_PERIODS.get(config.algorithm, 1)
     weights = run.sizes if config.size_weighted else None
@@ -60,6 +60,9 @@ def transformation(config: RunConfig, run: Run) -> optax.GradientTransformation:
         case "cdmsgd" | "cdmsgd-polyak":
             nesterov = config.algorithm == "cdmsgd"
             tx = cdjax.cdmsgd(alpha, mix, momentum=config.momentum, nesterov=nesterov)
+        case "cdsgd" if config.lag:
+            delays = np.full(run.topology.num_agents, config.lag)
+            tx = optax.chain(optax.sgd(alpha), cdjax.delayed_consensus(mix, delays))
         case "cdsgd":
             tx = cdjax.cdsgd(alpha, mix)
         case "atc":
@@ -96,6 +99,13 @@ def transformation(config: RunConfig, run: Run) -> optax.GradientTransformation:
     if config.size_weighted:
         tx = optax.chain(cdjax.scale_by_agent(jnp.asarray(run.sizes / run.sizes.mean())), tx)
     return tx
+
+
+def _mixer(config: RunConfig, run: Run) -> cdjax.Mixer:
+    if _faults.is_disturbed(config):
+        return _faults.mixer(config, run.topology, run.key)
+    alone = run.mesh.size == 1
+    return mixing.auto(run.topology) if alone else mixing.exchange(run.topology, run.mesh)
 
 
 def messages_a_step(config: RunConfig, run: Run) -> float:

@@ -11,7 +11,7 @@ import optax
 
 import cdjax
 from cdjax import data, metrics, theory
-from experiments import _algorithms
+from experiments import _algorithms, _faults
 from experiments.config import RunConfig
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def largest_gradient() -> optax.GradientTransformation:
 
 def is_bounded(config: RunConfig, num_agents: int) -> bool:
     """Whether the theory bounds how far apart the agents of such a run are."""
-    plain = not (config.sequential or config.size_weighted)
+    plain = not (config.sequential or config.size_weighted or _faults.is_disturbed(config))
     return plain and config.algorithm in _BOUNDED and num_agents <= _MOST_AGENTS
 
 

@@ -181,6 +181,12 @@ def _runs(setting: Setting, graph: topology.Topology) -> list[Curves]:
     curves = []
     for schedule, step_sizes in setting.step_sizes.items():
         points, norms = simulate(jnp.asarray(step_sizes), jnp.asarray(kept))
+        if not jnp.isfinite(norms).all():
+            limit = theory.tight_step_limit(graph, setting.constants.smoothness)
+            raise UsageError(
+                f"--step-size: {step_sizes[0]:g} diverges on {graph.name}; "
+                f"any below {limit:.4g} is stable there"
+            )
         gaps, minimum = [], jnp.broadcast_to(setting.optimum, setting.problem.shape)
         for alpha, point in zip(step_sizes[kept], points, strict=True):
             minimum = minimise(value_fn, minimum, alpha)

@@ -55,9 +55,11 @@ def page(curves: Sequence[Curves], title: str) -> Figure:
     for row, (measured, bound, _, label) in zip(grid, _ROWS, strict=True):
         values = _positive(np.concatenate([getattr(curve, measured) for curve in curves]))
         bounds = _positive(np.concatenate([getattr(curve, bound) for curve in curves]))
-        top, bottom = np.nanmax(values), max(np.nanmin(values), 1e-9 * np.nanmax(values))
-        top = min(np.nanmax(bounds), 100 * top)
-        row[0].set(ylabel=label, xscale="log", yscale="log", ylim=(bottom / 3, 3 * top))
+        row[0].set(ylabel=label, xscale="log", yscale="log")
+        if not np.isnan(values).all():  # one agent never disagrees
+            top, bottom = np.nanmax(values), np.nanmin(values)
+            bottom, top = max(bottom, 1e-9 * top), min(np.nanmax(bounds), 100 * top)
+            row[0].set_ylim(bottom / 3, 3 * top)
         for axes in row:
             axes.grid(alpha=0.3)
     for axes, name in zip(grid[0], graphs, strict=True):

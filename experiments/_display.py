@@ -18,6 +18,7 @@ from rich.text import Text
 from cdjax import Topology, metrics, mixing
 from experiments._algorithms import THROUGH_SERVER
 from experiments._bounds import step_limits
+from experiments._faults import mixing_line, trouble_line
 from experiments._setup import Job
 from experiments.config import CONSENSUS
 
@@ -48,7 +49,9 @@ def show_start(console: Console, job: Job, folder: Path) -> None:
             "partition": f"{config.partition}: {job.sizes.min():,} to {job.sizes.max():,} samples "
             "an agent",
             "topology": f"{topology.name}, {num_agents} agents, {config.weights} weights",
-            "mixing": mixing.plan(topology) if job.mesh.size == 1 else "exchange between devices",
+            "mixing": mixing_line(config)
+            or (mixing.plan(topology) if job.mesh.size == 1 else "exchange between devices"),
+            **({"trouble": line} if (line := trouble_line(config, num_agents)) else {}),
             "spectrum": _spectrum(topology),
             "model": f"{config.model}, {num_params:,} parameters an agent",
             "algorithm": f"{config.algorithm}, learning rate {config.learning_rate:g} "

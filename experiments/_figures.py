@@ -250,17 +250,18 @@ def _data(columns: Mapping[str, Sequence[Entry]]) -> str:
 
 def _csv_rows(drawn: Mapping[str, Mapping[str, Sequence[Entry]]]) -> Iterator[Iterable[Any]]:
     """A line a figure, column, curve, seed and evaluation."""
-    header: list[str] = []
-    for figure, columns in drawn.items():
-        for column, entries in columns.items():
-            for entry in entries:
-                for seed, records in enumerate(entry.runs, entry.config.seed):
-                    for record in records:
-                        if not header:
-                            header = [*record]
-                            yield ["figure", "column", "curve", "seed", *header]
-                        values = [record[name] for name in header]
-                        yield [figure, column, entry.label, seed, *values]
+    rows = [
+        ((figure, column, entry.label, seed), record)
+        for figure, columns in drawn.items()
+        for column, entries in columns.items()
+        for entry in entries
+        for seed, records in enumerate(entry.runs, entry.config.seed)
+        for record in records
+    ]
+    header = list(dict.fromkeys(name for _, record in rows for name in record))
+    yield ["figure", "column", "curve", "seed", *header]
+    for place, record in rows:
+        yield [*place, *(record.get(name, "") for name in header)]
 
 
 def _progress(console: Console) -> Progress:

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 import cdjax
 from cdjax import data, sharding, topology
 from experiments._errors import UsageError, blame
+from experiments._faults import check_disturbances, check_on_graph, is_disturbed
 from experiments._living import living, restricted
 from experiments.config import (
     ALGORITHMS,
@@ -79,6 +80,7 @@ def check_options(config: RunConfig) -> None:
         value = getattr(config, option)
         if not 0 <= value <= 1:
             raise UsageError(f"{_flag(option)}: {value} is no share; give 0 to 1")
+    check_disturbances(config)
     _check_writable(config.out)
 
 
@@ -113,7 +115,9 @@ def _check_writable(out: Path) -> None:
 
 def build_topology(config: RunConfig) -> topology.Topology:
     """The topology of ``--topology``, ``--agents`` and ``--weights``, less those left out."""
-    return restricted(_whole_topology(config), config.without_agents)
+    graph = restricted(_whole_topology(config), config.without_agents)
+    check_on_graph(config, graph)
+    return graph
 
 
 def _whole_topology(config: RunConfig) -> topology.Topology:
@@ -134,9 +138,10 @@ def _whole_topology(config: RunConfig) -> topology.Topology:
 def build_mesh(config: RunConfig, num_agents: int) -> Mesh:
     """The devices of ``--devices``."""
     with blame("--devices"):
-        if config.sequential:
+        if config.sequential or is_disturbed(config):
             if config.devices not in ("auto", "1") or jax.process_count() > 1:
-                raise UsageError("--devices: agents that train in turn share one; leave it out")
+                who = "agents that train in turn" if config.sequential else "faults and attacks"
+                raise UsageError(f"--devices: {who} share one; leave it out")
             num_devices = 1
         elif config.devices == "auto" and jax.process_count() == 1:
             most = min(jax.device_count(), num_agents)

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 import cdjax
 from cdjax import data, models, sequential, sharding, topology, training
-from experiments import _algorithms, _bounds
+from experiments import _algorithms, _bounds, _faults
 from experiments._options import build_mesh, build_topology, check_options, deal, load_dataset
 from experiments.config import RunConfig
 
@@ -124,6 +124,7 @@ def prepare(config: RunConfig) -> Job:
             lambda p, s, batch: metrics(p, s, scaled(batch)), plan=config.agent_plan, mesh=mesh
         )
 
+    honest = _faults.honest_agents(config, graph.num_agents)
     test_set = (dataset.test_images, dataset.test_labels)
     messages = _algorithms.messages_a_step(config, run)
     return Job(
@@ -143,7 +144,7 @@ def prepare(config: RunConfig) -> Job:
         loop=loop,
         evaluate=evaluation(mesh),
         evaluate_one=evaluation(None),
-        view=jax.jit(functools.partial(_view, config.algorithm in _algorithms.WITH_SERVER)),
+        view=jax.jit(functools.partial(_view, config.algorithm in _algorithms.WITH_SERVER, honest)),
         notice=notice,
     )
 
@@ -163,9 +164,12 @@ def _initial_params(
     return jax.vmap(lambda key: models.init_model(model, key, example))(keys)
 
 
-def _view(has_server: bool, state: training.TrainState) -> View:
-    params = cdjax.eval_params(state.opt_state, state.params)
-    model, model_state = cdjax.mean_params((params, state.model_state))
+def _view(has_server: bool, honest: np.ndarray | None, state: training.TrainState) -> View:
+    seen = (cdjax.eval_params(state.opt_state, state.params), state.model_state)
+    if honest is not None:
+        seen = jax.tree.map(lambda x: x[honest], seen)
+    params = seen[0]
+    model, model_state = cdjax.mean_params(seen)
     if has_server:
         model = cdjax.server_params(state.opt_state)
     one_agent = cdjax.replicate((model, model_state), 1)

@@ -18,6 +18,8 @@ MODELS = ("cnn", "mlp", "softmax")
 ON_NAN = ("stop", "drop", "ignore")
 INITS = ("same", "independent")
 DTYPES = ("float32", "bfloat16")
+MIXERS = ("auto", "trimmed-mean", "median", "clipped")
+ATTACKS = ("none", "sign-flip", "noise", "alie")
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,31 @@ class RunConfig:
     """Folder of a run to go on with, given the same options."""
     on_nan: str = "stop"
     """When an agent's loss or parameters are not finite: stop, drop the agent, or ignore it."""
+    link_failure: float = 0.0
+    """Probability that a link fails in a step, in both directions, in [0, 1]."""
+    message_loss: float = 0.0
+    """Probability that a message gets lost, in one direction, in [0, 1]."""
+    absence: float = 0.0
+    """Probability that an agent is away from the network, in [0, 1]; it trains alone then."""
+    absence_duration: int = 1
+    """Steps from one draw of who is away to the next."""
+    lag: int = 0
+    """Steps by which all that cdsgd's agents hear of each other is late."""
+    mixer: str = "auto"
+    """How agents combine what they hear: auto (the weighted mean), or by robust means:
+    trimmed-mean, median or clipped (gossip)."""
+    num_trimmed: int = 1
+    """Values that --mixer trimmed-mean cuts off at either end."""
+    clip_radius: float = 1.0
+    """Distance beyond which --mixer clipped cuts, in the units of the parameters."""
+    attack: str = "none"
+    """What malicious agents send: none (all are honest), sign-flip, noise or alie (a little is
+    enough). Test metrics are then those of the honest agents."""
+    malicious: int | None = None
+    """How many agents are malicious, those with the highest numbers (default: 1)."""
+    attack_strength: float | None = None
+    """Of sign-flip the factor, of noise the standard deviation, of alie the standard deviations off
+    the honest mean (default: 1, 1 and 1.5)."""
     without_agents: tuple[int, ...] = ()
     """Agents to leave out, by their numbers from 0; the others keep the weights they gave them."""
     out: Path = Path("runs")

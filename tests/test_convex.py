@@ -122,6 +122,19 @@ def test_a_run_leaves_figure_curves_and_constants(full_gradients):
     assert [row["graph"] for row in record["graphs"]] == ["ring:lazy", "star"]
 
 
+def test_a_step_size_that_diverges_is_named_with_one_that_does_not(tmp_path):
+    options = {"agents": 2, "graphs": ("ring",), "train_samples": 40, "steps": 200}
+    with pytest.raises(UsageError, match=r"--step-size: 1e\+06 diverges on ring; any below \d"):
+        _convex.convex(Convex(**options, step_size=1e6, out=tmp_path))
+
+
+def test_one_agent_has_a_page_too(tmp_path):
+    options = {"agents": 1, "graphs": ("ring",), "train_samples": 40, "steps": 10}
+    curves = _convex.convex(Convex(**options, out=tmp_path))
+    assert all(curve.disagreement.max() == 0 for curve in curves)
+    assert (tmp_path / "convex.png").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -58,6 +58,12 @@ BAD = {
     "--client-fraction": [*NOT_REAL, *NOT_FINITE, "-0.1", "1.1"],
     "--talk-probability": [*NOT_REAL, *NOT_FINITE, "-0.1", "1.1"],
     "--dirichlet-alpha": [*NOT_REAL, *NOT_FINITE, "0", "-1"],
+    **dict.fromkeys(["--mixer", "--attack"], WORDS),
+    **dict.fromkeys(["--malicious", "--absence-duration"], NOT_WHOLE + TOO_SMALL),
+    **dict.fromkeys(["--lag", "--num-trimmed"], [*NOT_WHOLE, "-1"]),
+    **dict.fromkeys(
+        ["--link-failure", "--message-loss", "--absence"], [*NOT_REAL, *NOT_FINITE, "-0.1", "1.1"]
+    ),
     "--coordinator": ["x", "host:", ":1", "host:port", "host:99999", "host:-1"],
 }
 MISFITS = {

@@ -1,0 +1,254 @@
+"""Hours of training with checkpoints and random kills: ``python -m benchmarks.soak --minutes 60``.
+
+Two runs with the same options train side by side. One is killed with SIGKILL at random moments and
+resumed, the other is left alone. Neither may need more and more memory or file handles, and both
+must come to the same state, bit by bit. The program exits with 1 if anything of that fails.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from benchmarks._timing import report
+from cdjax import checkpoint
+from experiments._checkpoints import checkpoints_of
+from experiments._setup import prepare
+from experiments.config import RunConfig
+
+ROOT = Path(__file__).parents[1]
+# Epochs of a quarter of a second, and a checkpoint of 26 MB every ten of them.
+CONFIG = RunConfig(
+    agents=4, topology="ring", model="mlp", batch_size=16, eval_every=10, checkpoint_every=10
+)
+NAMES = ("whole", "killed")
+# Seconds from which on a process has compiled, trained and saved.
+SETTLED = 20
+
+
+@dataclass(frozen=True)
+class Options:
+    """Trains under random kills; watches memory, file handles and the end."""
+
+    minutes: float = 60
+    """How long the two runs train side by side; to catch up takes up to as long again."""
+    mean_life: float = 60
+    """Seconds between kills, on average; lives are uniform between 0 and twice that."""
+    seed: int = 0
+    """Of the moments of the kills."""
+    tolerance: float = 0.05
+    """By which share memory may be above what it was early on."""
+    arenas: int | None = None
+    """Into how many arenas glibc may cut memory (default: its own choice, some a thread). What is
+    freed in one serves no other, so that with many of them a process grows without a leak."""
+    json: Path | None = None
+    """Where to write the results as JSON."""
+
+
+class Sample(NamedTuple):
+    """What a process held at a moment: its run, its life's number and its age then."""
+
+    seconds: float
+    run: str
+    life: int
+    age: float
+    megabytes: float
+    handles: int
+
+
+def main(options: Options) -> None:
+    """Prints the table; exits with 1 where something grows or the ends differ."""
+    with tempfile.TemporaryDirectory() as scratch:
+        outs = {name: Path(scratch) / name for name in NAMES}
+        samples, kills = _train_side_by_side(options, outs)
+        end = _folder(outs["whole"]), _last_step(outs["whole"])
+        _finish(outs["killed"], *end)
+        flaws = _differences(_folder(outs["killed"]), *end)
+    growth = {f"{name}_{what}": _growth(samples, name, what)
+              for name in NAMES for what in ("megabytes", "handles")}  # fmt: skip
+    flaws += [
+        f"{name} went from {early:g} to {late:g}"
+        for name, (early, late) in growth.items()
+        if late > early * (1 + options.tolerance if name.endswith("megabytes") else 1)
+    ]
+    report(
+        f"{options.minutes:g} minutes, {kills} kills",
+        _rows(samples, options.minutes * 60),
+        options.json,
+        early_and_late=growth,
+        steps=end[1],
+        flaws=flaws or "none: nothing grows, and the ends are the same bit by bit",
+    )
+    if flaws:
+        sys.exit(1)
+
+
+def _train_side_by_side(options: Options, outs: dict[str, Path]) -> tuple[list[Sample], int]:
+    """Samples of both runs, a second apart, and the number of kills; nothing runs on."""
+    draw, samples, life = random.Random(options.seed), [], 0
+    start = time.monotonic()
+    env = dict(os.environ)
+    if options.arenas:
+        env |= {"MALLOC_ARENA_MAX": str(options.arenas)}
+    children = {name: _start(out, env) for name, out in outs.items()}
+    born: dict[str, float] = {name: start for name in NAMES}
+    death = start + draw.uniform(0, 2 * options.mean_life)
+    try:
+        while (now := time.monotonic()) < start + 60 * options.minutes:
+            for name, child in children.items():
+                _check_alive(child, outs[name])
+                number = life if name == "killed" else 0
+                held = _held(child.pid)
+                samples.append(Sample(now - start, name, number, now - born[name], *held))
+            if now > death:
+                _kill(children["killed"])
+                children["killed"], born["killed"] = _start(outs["killed"], env), time.monotonic()
+                death = born["killed"] + draw.uniform(0, 2 * options.mean_life)
+                life += 1
+            time.sleep(1)
+        _kill(children["killed"])
+        while _last_step(outs["whole"]) < _last_step(outs["killed"]):
+            _check_alive(children["whole"], outs["whole"])
+            time.sleep(1)
+    finally:
+        for child in children.values():
+            _kill(child)
+    return samples, life + 1
+
+
+def _start(
+    out: Path, env: Mapping[str, str] | None = None, epochs: int = 10**6
+) -> subprocess.Popen[bytes]:
+    """Starts the run in a folder, or goes on with it."""
+    begun = [path.parent for path in out.glob("*/config.json")]
+    options = {"resume": begun[0]} if begun else {"out": out}
+    options |= {"epochs": epochs} | {
+        field.name: getattr(CONFIG, field.name)
+        for field in dataclasses.fields(RunConfig)
+        if getattr(CONFIG, field.name) != field.default
+    }
+    words = [word for name, value in options.items()
+             for word in (f"--{name.replace('_', '-')}", str(value))]  # fmt: skip
+    command = [sys.executable, "-m", "experiments.digits", *words]
+    with out.with_suffix(".log").open("wb") as log:
+        return subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log)
+
+
+def _finish(out: Path, whole: Path, step: int) -> None:
+    """Trains the killed run up to a step of the whole one."""
+    found = checkpoint.find(checkpoints_of(whole))
+    assert found
+    child = _start(out, epochs=step // found.notes["steps_per_epoch"])
+    if child.wait():
+        sys.exit(f"the last life ended with {child.returncode}:\n{_log(out)}")
+
+
+def _check_alive(child: subprocess.Popen[bytes], out: Path) -> None:
+    if child.poll() is not None:
+        sys.exit(f"the {out.name} run ended by itself with {child.returncode}:\n{_log(out)}")
+
+
+def _log(out: Path) -> str:
+    return out.with_suffix(".log").read_text()[-2000:]
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    child.kill()
+    child.wait()
+
+
+def _held(process: int) -> tuple[float, int]:
+    """Resident memory in MB and the number of open file handles, by Linux's /proc."""
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    handles = len(os.listdir(f"/proc/{process}/fd"))
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6, handles
+
+
+def _folder(out: Path) -> Path:
+    (config,) = out.glob("*/config.json")
+    return config.parent
+
+
+def _last_step(out: Path) -> int:
+    """Of the last whole checkpoint."""
+    found = [checkpoint.find(checkpoints_of(path.parent)) for path in out.glob("*/config.json")]
+    return max((one.step for one in found if one), default=0)
+
+
+def _differences(killed: Path, whole: Path, step: int) -> list[str]:
+    """What of the state and the records at a step isn't the same bit by bit."""
+    like = prepare(CONFIG).state
+    states = [checkpoint.restore(checkpoints_of(path), step, like) for path in (killed, whole)]
+    flaws = [
+        f"{jax.tree_util.keystr(path)} differs at step {step}"
+        for (path, a), b in zip(
+            jax.tree.leaves_with_path(states[0]), jax.tree.leaves(states[1]), strict=True
+        )
+        if _bytes(a) != _bytes(b)
+    ]
+    return flaws + ["records differ"] * (_records(killed, step) != _records(whole, step))
+
+
+def _bytes(leaf: jax.Array) -> bytes:
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(leaf) if is_key else leaf).tobytes()
+
+
+def _records(folder: Path, step: int) -> list[dict[str, Any]]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) | {"seconds": 0} for line in lines]
+    return [record for record in records if record["step"] <= step]
+
+
+def _growth(samples: Sequence[Sample], run: str, what: str) -> tuple[float, float]:
+    """What was held early and late, by the settled samples.
+
+    Of the whole run the second and the last fifth; of the killed one the halves, and their largest
+    memory, since that of a life depends on how old it gets. Handles are the fewest: a save that is
+    under way has more.
+    """
+    held = [getattr(s, what) for s in samples if s.run == run and s.age > SETTLED]
+    if len(held) < 10:
+        sys.exit(f"the {run} run has but {len(held)} settled samples; give more --minutes")
+    whole, part = run == "whole", len(held) // (5 if run == "whole" else 2)
+    early = held[part : 2 * part] if whole else held[:part]
+    if what == "handles":
+        return min(early), min(held[-part:])
+    typical = statistics.median if whole else max
+    return typical(early), typical(held[-part:])
+
+
+def _rows(samples: Sequence[Sample], seconds: float, num_rows: int = 10) -> list[dict[str, Any]]:
+    """What the settled processes held, by tenths of the time."""
+    rows = []
+    for i in range(num_rows):
+        low, high = i * seconds / num_rows, (i + 1) * seconds / num_rows
+        here = [s for s in samples if low <= s.seconds < high]
+        row = {"to_minute": high / 60, "kills": max((s.life for s in here), default=0)}
+        for name in NAMES:
+            held = [s for s in here if s.run == name and s.age > SETTLED]
+            row[f"{name}_MB"] = statistics.median(s.megabytes for s in held) if held else ""
+            handles = [s.handles for s in held]
+            row[f"{name}_handles"] = f"{min(handles)} to {max(handles)}" if held else ""
+        rows.append(row)
+    return rows
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))
