@@ -17,7 +17,7 @@ from experiments._endings import RunEnded
 from experiments._errors import UsageError
 from experiments.config import RunConfig
 
-Config = TypeVar("Config", bound=RunConfig)
+Config = TypeVar("Config")
 
 
 def main(config_class: type[Config], run: Callable[[Config], Any] | None = None) -> None:
