@@ -17,7 +17,7 @@ from rich.console import Console
 from cdjax import checkpoint, training
 from experiments._display import config_record
 from experiments._endings import RunEnded
-from experiments._errors import UsageError, blame
+from experiments._errors import UsageError, blame, flag
 from experiments._setup import Job
 from experiments.config import RunConfig
 
@@ -166,7 +166,7 @@ def _check_config(job: Job, before: dict[str, Any]) -> None:
     # A schedule that ends at zero depends on where the end is.
     free = _FREE - {"epochs"} if job.config.step_sizes == "cosine" else _FREE
     differing = [
-        f"--{name.replace('_', '-')} {before.get(name)} (here {value})"
+        f"{flag(name)} {before.get(name)} (here {value})"
         for name, value in config.items()
         if name not in free and before.get(name) != value
     ]

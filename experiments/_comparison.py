@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +12,8 @@ from rich.table import Table
 from experiments import plots
 from experiments._display import byte_count
 from experiments._errors import UsageError
-from experiments._records import Entry, Records, run_once
-from experiments.config import ALGORITHMS, RunConfig
+from experiments._records import Entry, Records, markdown_table, over_seeds, run_once
+from experiments.config import ALGORITHMS, RunConfig, run_config
 
 if TYPE_CHECKING:
     from experiments.compare import Compare
@@ -54,7 +53,9 @@ def compare(config: Compare) -> list[Entry]:
     rows = [_row(entry, config.target) for entry in entries]
     first = entries[0].runs[0][0]
     title = f"{first['dataset']}, {config.model}, {len(seeds)} seeds"
-    (config.out / "table.md").write_text(_markdown(rows))
+    (config.out / "table.md").write_text(
+        markdown_table([*rows[0]], [[*row.values()] for row in rows])
+    )
     plots.comparison(entries, title).savefig(config.out / "comparison.png", dpi=120)
     Console().print(_screen_table(rows, title))
     return entries
@@ -85,17 +86,13 @@ def _tuned(config: Compare, algorithm: str) -> float:
 
 def _run(config: Compare, **options: Any) -> tuple[RunConfig, Records]:
     """One of the runs and its records."""
-    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(RunConfig)}
-    wanted = RunConfig(**fields | {"dataset": config.wanted_dataset} | options)
+    wanted = run_config(config, **{"dataset": config.wanted_dataset} | options)
     name = f"{wanted.algorithm}-{wanted.learning_rate:g}-epochs-{wanted.epochs}-seed-{wanted.seed}"
     return wanted, run_once(wanted, config.out / name)
 
 
 def _row(entry: Entry, target: float) -> dict[str, str]:
     last = [records[-1] for records in entry.runs]
-
-    def over_seeds(values: Sequence[float], form: str) -> str:
-        return f"{np.mean(values):{form}} ± {np.std(values):{form}}"
 
     test = [100 * record["test_accuracy_mean"] for record in last]
     train = [100 * record["train_accuracy_mean"] for record in last]
@@ -120,8 +117,3 @@ def _row(entry: Entry, target: float) -> dict[str, str]:
         f"steps to {target:.0%}": steps,
         f"sent to {target:.0%}": sent,
     }
-
-
-def _markdown(rows: Sequence[dict[str, str]]) -> str:
-    lines = [[*rows[0]], ["---"] * len(rows[0]), *([*row.values()] for row in rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -28,9 +28,9 @@ from experiments._convex_problem import (
     smoothness_bound,
 )
 from experiments._convex_report import Curves
-from experiments._errors import UsageError, blame
+from experiments._errors import UsageError, blame, flag
 from experiments._options import check_options, deal, load_dataset
-from experiments.config import RunConfig
+from experiments.config import run_config
 
 if TYPE_CHECKING:
     from experiments.convex import Convex
@@ -61,7 +61,7 @@ def convex(config: Convex) -> list[Curves]:
     Raises:
         UsageError: for an option that cannot work.
     """
-    shared = _shared_options(config)
+    shared = run_config(config)
     check_options(shared)
     _check_own_options(config)
     graphs = [_graph(name, config.agents) for name in config.graphs]
@@ -90,19 +90,13 @@ def convex(config: Convex) -> list[Curves]:
     return curves
 
 
-def _shared_options(config: Convex) -> RunConfig:
-    """The options that all experiments have, for what reads and checks them."""
-    names = {field.name for field in dataclasses.fields(RunConfig)}
-    return RunConfig(**{name: value for name, value in vars(config).items() if name in names})
-
-
 def _check_own_options(config: Convex) -> None:
     if config.steps < 2:
         raise UsageError(f"--steps: {config.steps} is too few; give at least 2")
     for option in ("step_size", "l2"):
         value = getattr(config, option)
         if value is not None and not 0 < value < np.inf:
-            raise UsageError(f"--{option.replace('_', '-')}: {value} is not positive and finite")
+            raise UsageError(f"{flag(option)}: {value} is not positive and finite")
     if not config.graphs or len({*config.graphs}) < len(config.graphs):
         raise UsageError("--graphs: give one or more, each once")
 

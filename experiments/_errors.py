@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 
 class UsageError(ValueError):
     """A bad option, in one line that names it and the remedy."""
+
+
+def flag(option: str) -> str:
+    """An option as it is typed."""
+    return f"--{option.replace('_', '-')}"
+
+
+def check_choice(option: str, value: str, choices: Sequence[str]) -> None:
+    """Raises unless the value is one of the choices."""
+    if value not in choices:
+        raise UsageError(f"{option}: unknown choice {value!r}; expected {', '.join(choices)}")
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from cdjax import Mixer, Topology, mixing
-from experiments._errors import UsageError, blame
+from experiments._errors import UsageError, blame, check_choice, flag
 from experiments._living import living
 from experiments.config import ATTACKS, CONSENSUS, MIXERS, RunConfig
 
@@ -21,22 +21,18 @@ def is_disturbed(config: RunConfig) -> bool:
 
 def check_disturbances(config: RunConfig) -> None:
     """Raises for options that are out of their range or do not go together."""
-    for option, value, choices in (
-        ("--mixer", config.mixer, MIXERS),
-        ("--attack", config.attack, ATTACKS),
-    ):
-        if value not in choices:
-            raise UsageError(f"{option}: unknown choice {value!r}; expected {', '.join(choices)}")
+    check_choice("--mixer", config.mixer, MIXERS)
+    check_choice("--attack", config.attack, ATTACKS)
     for name in _FAULTS:
         if not 0 <= (value := getattr(config, name)) <= 1:
-            raise UsageError(f"{_flag(name)}: {value} is no probability; give 0 to 1")
+            raise UsageError(f"{flag(name)}: {value} is no probability; give 0 to 1")
     for name, least in (("absence_duration", 1), ("lag", 0), ("num_trimmed", 0)):
         if (value := getattr(config, name)) < least:
-            raise UsageError(f"{_flag(name)}: {value} is too few; give at least {least}")
+            raise UsageError(f"{flag(name)}: {value} is too few; give at least {least}")
     if config.attack == "none":
         for name in ("malicious", "attack_strength"):
             if getattr(config, name) is not None:
-                raise UsageError(f"{_flag(name)}: nobody attacks; give --attack too")
+                raise UsageError(f"{flag(name)}: nobody attacks; give --attack too")
     elif config.malicious is not None and config.malicious < 1:
         raise UsageError(f"--malicious: {config.malicious} is too few; give at least 1")
     with blame("--attack-strength"):
@@ -155,17 +151,17 @@ def _check_together(config: RunConfig) -> None:
     chosen = _chosen(config)
     if chosen and config.algorithm not in CONSENSUS:
         raise UsageError(
-            f"{_flag(chosen[0])}: only for {', '.join(CONSENSUS)}, not for {config.algorithm}"
+            f"{flag(chosen[0])}: only for {', '.join(CONSENSUS)}, not for {config.algorithm}"
         )
     if chosen and config.sequential:
-        raise UsageError(f"{_flag(chosen[0])}: not for agents that train in turn; leave it out")
+        raise UsageError(f"{flag(chosen[0])}: not for agents that train in turn; leave it out")
     if config.lag and config.algorithm != "cdsgd":
         raise UsageError(f"--lag: only for cdsgd, not for {config.algorithm}")
     if config.lag and config.attack != "none":
         raise UsageError("--lag: not together with --attack; leave one out")
     if config.mixer != "auto" and chosen[0] != "mixer":
         raise UsageError(
-            f"{_flag(chosen[0])}: only with --mixer auto, not with {config.mixer}; leave one out"
+            f"{flag(chosen[0])}: only with --mixer auto, not with {config.mixer}; leave one out"
         )
 
 
@@ -197,7 +193,3 @@ def _forge(config: RunConfig, key: jax.Array) -> mixing.Forge | None:
             return mixing.alie(_strength(config))
         case _:
             return None
-
-
-def _flag(option: str) -> str:
-    return f"--{option.replace('_', '-')}"

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cdjax import data, topology
+from cdjax import topology
 from experiments import _claims, plots
-from experiments._errors import UsageError
+from experiments._errors import UsageError, check_choice
 from experiments._records import Entry, run_once
-from experiments.config import CONSENSUS, RunConfig
+from experiments.config import CONSENSUS, RunConfig, run_config
 
 if TYPE_CHECKING:
     from experiments.figures import Figures
@@ -195,10 +195,7 @@ def draw(config: Figures) -> dict[str, dict[str, list[Entry]]]:
 
 def _with_preset(config: Figures) -> Figures:
     """The options, the preset's where none is given."""
-    if config.preset not in PRESETS:
-        raise UsageError(
-            f"--preset: unknown choice {config.preset!r}; expected {', '.join(PRESETS)}"
-        )
+    check_choice("--preset", config.preset, [*PRESETS])
     preset = dict(PRESETS[config.preset])
     preset.pop("others")
     chosen = {name: value for name, value in preset.items() if getattr(config, name) is None}
@@ -213,12 +210,11 @@ def _seeds(config: Figures) -> range:
 
 
 def _run_config(config: Figures, curve: Curve, seed: int) -> RunConfig:
-    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(RunConfig)}
-    options = fields | curve.options | {"seed": seed}
-    if options["dataset"] != config.dataset and options["dataset"] in data.DATASETS:
+    options = curve.options | {"seed": seed}
+    if options.get("dataset", config.dataset) != config.dataset:
         options["data_dir"] = None if options["dataset"] == "digits" else config.data_dir
         options["batch_size"] = options["train_samples"] = options["test_samples"] = None
-    return RunConfig(**options)
+    return run_config(config, **options)
 
 
 def _records(config: Figures, curve: Curve, seed: int) -> list[dict[str, Any]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -14,7 +13,7 @@ from jax.sharding import Mesh
 
 import cdjax
 from cdjax import data, sharding, topology
-from experiments._errors import UsageError, blame
+from experiments._errors import UsageError, blame, check_choice, flag
 from experiments._faults import check_disturbances, check_on_graph, is_disturbed
 from experiments._living import living, restricted
 from experiments.config import (
@@ -32,15 +31,15 @@ from experiments.config import (
 
 def check_options(config: RunConfig) -> None:
     """Raises for what can be known to be wrong without data, naming the option."""
-    _check_choice("--algorithm", config.algorithm, ALGORITHMS)
+    check_choice("--algorithm", config.algorithm, ALGORITHMS)
     _check_schedule(config)
-    _check_choice("--partition", config.partition, data.PARTITIONS)
-    _check_choice("--model", config.model, MODELS)
-    _check_choice("--dtype", config.dtype, DTYPES)
-    _check_choice("--init", config.init, INITS)
-    _check_choice("--on-nan", config.on_nan, ON_NAN)
-    _check_choice("--agent-plan", config.agent_plan, cdjax.agents.PLANS)
-    _check_choice("--dataset", config.wanted_dataset, data.DATASETS)
+    check_choice("--partition", config.partition, data.PARTITIONS)
+    check_choice("--model", config.model, MODELS)
+    check_choice("--dtype", config.dtype, DTYPES)
+    check_choice("--init", config.init, INITS)
+    check_choice("--on-nan", config.on_nan, ON_NAN)
+    check_choice("--agent-plan", config.agent_plan, cdjax.agents.PLANS)
+    check_choice("--dataset", config.wanted_dataset, data.DATASETS)
     for option in (
         "agents",
         "batch_size",
@@ -56,10 +55,10 @@ def check_options(config: RunConfig) -> None:
     ):
         value = getattr(config, option)
         if value is not None and value < 1:
-            raise UsageError(f"{_flag(option)}: {value} is too few; give at least 1")
+            raise UsageError(f"{flag(option)}: {value} is too few; give at least 1")
     for option in ("checkpoint_every", "resume"):
         if getattr(config, option) and jax.process_count() > 1:
-            raise UsageError(f"{_flag(option)}: only a process alone has checkpoints; leave it out")
+            raise UsageError(f"{flag(option)}: only a process alone has checkpoints; leave it out")
     if not 0 < config.dirichlet_alpha < math.inf:
         raise UsageError(
             f"--dirichlet-alpha: {config.dirichlet_alpha} is no concentration; give more than 0"
@@ -79,23 +78,14 @@ def check_options(config: RunConfig) -> None:
     for option in ("client_fraction", "talk_probability"):
         value = getattr(config, option)
         if not 0 <= value <= 1:
-            raise UsageError(f"{_flag(option)}: {value} is no share; give 0 to 1")
+            raise UsageError(f"{flag(option)}: {value} is no share; give 0 to 1")
     check_disturbances(config)
     _check_writable(config.out)
 
 
-def _flag(option: str) -> str:
-    return f"--{option.replace('_', '-')}"
-
-
-def _check_choice(option: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise UsageError(f"{option}: unknown choice {value!r}; expected {', '.join(choices)}")
-
-
 def _check_schedule(config: RunConfig) -> None:
     for name in config.schedule:
-        _check_choice("--schedule", name, STEP_SIZES + TURNS)
+        check_choice("--schedule", name, STEP_SIZES + TURNS)
     for choices in (STEP_SIZES, TURNS):
         if len(given := [name for name in config.schedule if name in choices]) > 1:
             raise UsageError(f"--schedule: {' and '.join(given)} exclude each other; give one")

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from experiments._endings import Diverged
 from experiments._run import run
 from experiments.config import RunConfig
@@ -44,6 +46,17 @@ def run_once(config: RunConfig, folder: Path, *, quiet: bool = False) -> Records
             pass  # what it is worth is in its records
         done.write_text(json.dumps(described, indent=2) + "\n")
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def over_seeds(values: Sequence[float], form: str) -> str:
+    """Mean and standard deviation of a number a seed."""
+    return f"{np.mean(values):{form}} ± {np.std(values):{form}}"
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _described(config: RunConfig) -> dict[str, Any]:

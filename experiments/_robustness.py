@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,8 +13,8 @@ from rich.console import Console
 
 from experiments._errors import UsageError
 from experiments._options import build_topology, check_options
-from experiments._records import Records, run_once
-from experiments.config import ATTACKS, MIXERS, RunConfig
+from experiments._records import Records, markdown_table, over_seeds, run_once
+from experiments.config import ATTACKS, MIXERS, RunConfig, run_config
 
 if TYPE_CHECKING:
     from experiments.robustness import Robustness
@@ -115,11 +114,9 @@ def _faults(config: Robustness) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _seeds(config: Robustness, options: Mapping[str, Any]) -> list[RunConfig]:
-    names = [field.name for field in dataclasses.fields(RunConfig)]
-    fields: dict[str, Any] = {name: getattr(config, name) for name in names}
-    fields |= {"dataset": config.wanted_dataset, **_CALM, **options}
-    one, seeds = RunConfig(**fields), range(config.seed, config.seed + config.seeds)
-    return [dataclasses.replace(one, seed=seed) for seed in seeds]
+    calm = {"dataset": config.wanted_dataset, **_CALM}
+    seeds = range(config.seed, config.seed + config.seeds)
+    return [run_config(config, **calm | {**options, "seed": seed}) for seed in seeds]
 
 
 def _accuracies(runs: Sequence[Records]) -> list[float]:
@@ -130,11 +127,7 @@ def _accuracies(runs: Sequence[Records]) -> list[float]:
 def _cell(config: Robustness, runs: Sequence[Records]) -> str:
     if not all(run and run[-1]["epoch"] == config.epochs for run in runs):
         return "diverges"
-    return _over_seeds(_accuracies(runs), ".2f")
-
-
-def _over_seeds(values: Sequence[float], form: str) -> str:
-    return f"{np.mean(values):{form}} ± {np.std(values):{form}}"
+    return over_seeds(_accuracies(runs), ".2f")
 
 
 def _markdown(config: Robustness, by_attack: Cells, by_fault: Cells) -> str:
@@ -145,7 +138,7 @@ def _markdown(config: Robustness, by_attack: Cells, by_fault: Cells) -> str:
         f"standard deviation over {config.seeds} seeds.\n",
         f"Test accuracy in % over the honest agents, {config.malicious} of {config.agents} on "
         f"{config.topology} malicious:\n",
-        _table(
+        markdown_table(
             ["mixer", *config.attacks],
             [
                 [row, *(_cell(config, runs) for runs in of.values())]
@@ -157,7 +150,7 @@ def _markdown(config: Robustness, by_attack: Cells, by_fault: Cells) -> str:
         parts += [
             f"The weighted mean on {config.fault_topology}; absences are drawn every "
             f"{config.absence_duration} steps:\n",
-            _table(
+            markdown_table(
                 ["fault", "test %", "of the worst agent", "of the mean parameters", "distance"],
                 [[row, *_fault_row(config, runs)]
                  for row, of in by_fault.items() for runs in of.values()],
@@ -172,13 +165,8 @@ def _fault_row(config: Robustness, runs: Sequence[Records]) -> list[str]:
         return [cell, "", "", ""]
     last = [run[-1] for run in runs]
     columns = ("test_accuracy_min", "mean_params_test_accuracy")
-    shares = [_over_seeds([100 * record[name] for record in last], ".2f") for name in columns]
+    shares = [over_seeds([100 * record[name] for record in last], ".2f") for name in columns]
     return [cell, *shares, f"{np.mean([r['consensus_distance'] for r in last]):.2g}"]
-
-
-def _table(head: list[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def figure(config: Robustness, by_attack: Cells, by_fault: Cells, *, title: str) -> Figure:

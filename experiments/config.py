@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 # Those that mix over the whole topology in every step.
 CONSENSUS = ("cdmsgd", "cdmsgd-polyak", "cdsgd", "atc")
@@ -152,3 +152,9 @@ class RunConfig:
     def wanted_dataset(self) -> str:
         """The data set asked for, or else the program's own."""
         return self.default_dataset if self.dataset is None else self.dataset
+
+
+def run_config(config: Any, **options: Any) -> RunConfig:
+    """One run of a program that makes many: those of its options that a run has, but for some."""
+    names = [field.name for field in fields(RunConfig) if hasattr(config, field.name)]
+    return RunConfig(**{name: getattr(config, name) for name in names} | options)

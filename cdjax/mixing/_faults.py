@@ -124,17 +124,11 @@ def failing_links(topology: Topology, probability: ArrayLike, key: PRNGKeyArray)
         mix = faulty(topology, failing_links(topology, 0.2, jax.random.key(0)))
     """
     check_topology(topology)
-    check_probability("probability", probability)
-    check_key(key)
     links = links_of(topology.mixing_matrix)
     ends = np.sort(np.stack([links.receivers, links.senders]), axis=0)
     edges, edge_of_link = np.unique(ends, axis=1, return_inverse=True)
-
-    def fault(step: int | Int[Array, ""]) -> Bool[Array, " links"]:
-        step_key = jax.random.fold_in(key, step)
-        return jax.random.bernoulli(step_key, probability, edges.shape[1:])[edge_of_link.ravel()]
-
-    return fault
+    draw = _draw(edges.shape[1], probability, key)
+    return lambda step: draw(step)[edge_of_link.ravel()]
 
 
 def lost_messages(topology: Topology, probability: ArrayLike, key: PRNGKeyArray) -> Fault:
@@ -158,14 +152,7 @@ def lost_messages(topology: Topology, probability: ArrayLike, key: PRNGKeyArray)
         mix = faulty(topology, lost_messages(topology, 0.2, jax.random.key(0)))
     """
     check_topology(topology)
-    check_probability("probability", probability)
-    check_key(key)
-    shape = links_of(topology.mixing_matrix).receivers.shape
-
-    def fault(step: int | Int[Array, ""]) -> Bool[Array, " links"]:
-        return jax.random.bernoulli(jax.random.fold_in(key, step), probability, shape)
-
-    return fault
+    return _draw(len(links_of(topology.mixing_matrix).receivers), probability, key)
 
 
 def absent_agents(topology: Topology, absence: Absence) -> Fault:
@@ -220,15 +207,9 @@ def random_absence(
         ValueError: if an argument is out of its range.
     """
     check_num_agents(num_agents)
-    check_probability("probability", probability)
     check_count("duration", duration, low=1)
-    check_key(key)
-
-    def absence(step: int | Int[Array, ""]) -> Bool[Array, " agents"]:
-        draw_key = jax.random.fold_in(key, step // duration)
-        return jax.random.bernoulli(draw_key, probability, (num_agents,))
-
-    return absence
+    draw = _draw(num_agents, probability, key)
+    return lambda step: draw(step // duration)
 
 
 def scheduled_absence(
@@ -276,6 +257,17 @@ def scheduled_absence(
         return jnp.zeros(num_agents, bool).at[agents].max(is_away)
 
     return absence
+
+
+def _draw(size: int, probability: ArrayLike, key: PRNGKeyArray) -> Fault:
+    """Draws of so many truth values, anew at every step."""
+    check_probability("probability", probability)
+    check_key(key)
+
+    def draw(step: int | Int[Array, ""]) -> Bool[Array, " size"]:
+        return jax.random.bernoulli(jax.random.fold_in(key, step), probability, (size,))
+
+    return draw
 
 
 def _by_slots(links: Links, failed: Bool[Array, " links"], x: Array) -> Array:

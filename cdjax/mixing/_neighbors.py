@@ -10,6 +10,7 @@ import numpy as np
 from cdjax._checks import check_topology
 from cdjax._types import Mixer
 from cdjax.mixing._dense import leafwise
+from cdjax.mixing._links import listed
 from cdjax.mixing._shifts import weighted
 from cdjax.topology import Topology
 
@@ -91,11 +92,9 @@ def neighbor_table(matrix: Float[np.ndarray, "agents agents"]) -> NeighborTable:
     full_rows, row_of_agent = _full_rows(matrix, linked.sum(axis=1))
     linked[row_of_agent >= 0] = False
 
-    agents, num_slots = np.arange(len(matrix)), int(linked.sum(axis=1).max())
-    senders, weights = np.tile(agents[:, None], num_slots), np.zeros((len(matrix), num_slots))
-    j, k = np.nonzero(linked)
-    slots = np.arange(len(j)) - np.searchsorted(j, j)  # j rises: how often it came before
-    senders[j, slots], weights[j, slots] = k, matrix[j, k]
+    table, agents = listed(linked), np.arange(len(matrix))[:, None]
+    senders = np.where(table >= 0, table, agents)
+    weights = np.where(table >= 0, matrix[agents, table], 0.0)
     return NeighborTable(matrix.diagonal().copy(), senders, weights, full_rows, row_of_agent)
 
 
