@@ -13,7 +13,6 @@ import contextlib
 import json
 import os
 import shutil
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,11 +20,11 @@ from typing import Any, NamedTuple
 import jax
 import orbax.checkpoint as ocp
 
-_SUMS = "checksums.json"
+from cdjax._sums import flaw_of, write_sums
+
 _NOTES = "notes.json"
 _ABANDONED = ".orbax-checkpoint-tmp"
 _DELETED = ".deleted"
-_BLOCK = 1 << 20
 
 
 class Checkpoints(NamedTuple):
@@ -74,9 +73,10 @@ def writing(folder: str | os.PathLike[str], *, keep: int = 3) -> Iterator[Checkp
     for ending in (_ABANDONED, _DELETED):
         for path in folder.glob(f"*{ending}"):
             shutil.rmtree(path, ignore_errors=True)
-    handler = _SummingHandler(
-        state=ocp.StandardCheckpointHandler(), notes=ocp.JsonCheckpointHandler(_NOTES)
-    )
+    # Trained numbers hardly compress, and to try takes half of a save's time, and memory in every
+    # thread that does.
+    arrays = ocp.PyTreeCheckpointHandler(use_compression=False)
+    handler = _SummingHandler(state=arrays, notes=ocp.JsonCheckpointHandler(_NOTES))
     writer = ocp.AsyncCheckpointer(handler)
     checkpoints = Checkpoints(folder, keep, writer)
     try:
@@ -123,7 +123,7 @@ def save(
         checkpoints.folder.mkdir(parents=True, exist_ok=True)
         checkpoints.writer.save(
             checkpoints.folder / str(step),
-            _Items(state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(described)),
+            _Items(state=ocp.args.PyTreeSave(state), notes=ocp.args.JsonSave(described)),
             force=True,
         )
 
@@ -160,7 +160,7 @@ def find(folder: str | os.PathLike[str]) -> Found | None:
     """
     damaged = {}
     for step in reversed(steps(folder)):
-        flaw = _flaw(Path(folder, str(step)))
+        flaw = flaw_of(Path(folder, str(step)))
         if not flaw:
             return Found(step, _read_notes(Path(folder, str(step)))["notes"], damaged)
         damaged[step] = flaw
@@ -188,18 +188,19 @@ def restore(folder: str | os.PathLike[str], step: int, like: Any) -> Any:
     Example: ``state = checkpoint.restore("run/checkpoints", 100, jax.eval_shape(make_state))``
     """
     path = Path(folder, str(step)).absolute()
-    if flaw := _flaw(path):
+    if flaw := flaw_of(path):
         raise ValueError(f"checkpoint {path} is damaged: {flaw}; take another step of {folder}")
-    saved, wanted = _read_notes(path)["leaves"], _leaves(like)
-    for name in [*saved, *wanted]:
-        if saved.get(name) != wanted.get(name):
+    saved, sought = _read_notes(path)["leaves"], _leaves(like)
+    for name in [*saved, *sought]:
+        if saved.get(name) != sought.get(name):
             raise ValueError(
                 f"leaf '{name}' is {saved.get(name, 'not there')} in checkpoint {path}, but "
-                f"{wanted.get(name, 'not there')} in the state to fill; build that as it was"
+                f"{sought.get(name, 'not there')} in the state to fill; build that as it was"
             )
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-    with contextlib.closing(ocp.Checkpointer(ocp.StandardCheckpointHandler())) as reader:
-        return reader.restore(path / "state", ocp.args.StandardRestore(abstract))
+    wanted = ocp.args.PyTreeRestore(abstract, ocp.checkpoint_utils.construct_restore_args(abstract))
+    with contextlib.closing(ocp.Checkpointer(ocp.PyTreeCheckpointHandler())) as reader:
+        return reader.restore(path / "state", wanted)
 
 
 def steps(folder: str | os.PathLike[str]) -> list[int]:
@@ -230,40 +231,12 @@ class _SummingHandler(ocp.CompositeCheckpointHandler):
         super().finalize(directory)
         folder = Path(directory)
         # The files of the two items: Orbax writes once more into its own of the whole.
-        paths = [path for path in folder.glob("*/**/*") if path.is_file()]
-        sums = {str(path.relative_to(folder)): _sum(path) for path in paths}
-        (folder / _SUMS).write_text(json.dumps(sums))
+        write_sums(folder, folder.glob("*/**/*"))
 
 
 @ocp.args.register_with_handler(_SummingHandler, for_save=True, for_restore=True)
 class _Items(ocp.args.Composite):
     """Orbax finds the handler by the type of its arguments."""
-
-
-def _sum(path: Path) -> list[int]:
-    """The size and the CRC-32 of a file."""
-    size = total = 0
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            size, total = size + len(block), zlib.crc32(block, total)
-    return [size, total]
-
-
-def _flaw(checkpoint: Path) -> str:
-    """What is wrong with a checkpoint, '' if nothing is."""
-    try:
-        sums = json.loads((checkpoint / _SUMS).read_text())
-        for name, (size, total) in sums.items():
-            found_size, found_total = _sum(checkpoint / name)
-            if found_size != size:
-                return f"{name} has {found_size} bytes, not {size}"
-            if found_total != total:
-                return f"{name} does not match its checksum"
-    except FileNotFoundError as error:
-        return f"{Path(error.filename).relative_to(checkpoint)} is missing"
-    except (OSError, ValueError, AttributeError, TypeError):
-        return f"{_SUMS} cannot be read"
-    return ""
 
 
 def _read_notes(checkpoint: Path) -> dict[str, Any]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,11 @@ _FREE = {
     "epochs", "log_every", "agent_plan", "devices", "coordinator", "num_processes", "process_id",
     "out", "data_dir", "checkpoint_every", "keep_checkpoints", "resume", "on_nan",
 }  # fmt: skip
+
+
+# The share of its time that training waits for its saves, at most, and how many it has anyway.
+_WAITING = 0.04
+_ALWAYS_SAVED = 10
 
 
 class Progress(NamedTuple):
@@ -55,27 +61,47 @@ def beginning() -> Progress:
     return Progress([], {}, time.monotonic(), [], (0, 0.0))
 
 
-def save(
-    checkpoints: checkpoint.Checkpoints,
-    job: Job,
-    state: training.TrainState,
-    progress: Progress,
-) -> None:
-    """Saves all that the run goes on with; the test accuracy is the score, where it is known."""
-    step, records = int(state.step), progress.records
-    notes = {
-        "config": config_record(job),
-        "checksums": _checksums(job),
-        "steps_per_epoch": job.steps_per_epoch,
-        "records": records,
-        "sums": {name: values.tolist() for name, values in progress.sums.items()},
-        "seconds": time.monotonic() - progress.started,
-        "dropped": progress.dropped,
-        "sent": progress.sent,
-    }
-    known = records and records[-1]["step"] == step
-    score = records[-1]["test_accuracy_mean"] if known else None
-    checkpoint.save(checkpoints, step, state, notes, score=score)
+def saver(
+    checkpoints: checkpoint.Checkpoints, job: Job
+) -> Callable[[training.TrainState, Progress, bool], bool]:
+    """A function that saves all that the run goes on with.
+
+    Args:
+        checkpoints: the folder, open for saving.
+        job: what is run.
+
+    Returns:
+        ``save(state, progress, needed) -> bool``, whether it has saved: it doesn't if there is no
+        need and the saves before have made training wait too long. The test accuracy is the score,
+        where it is known.
+    """
+    checksums = functools.cache(lambda: _checksums(job))
+    started, waited, num_saves = time.monotonic(), 0.0, 0
+
+    def save(state: training.TrainState, progress: Progress, needed: bool) -> bool:
+        nonlocal waited, num_saves
+        start = time.monotonic()
+        is_slow = waited > _WAITING * (start - started)
+        if is_slow and num_saves >= _ALWAYS_SAVED and not needed:
+            return False
+        step, records = int(state.step), progress.records
+        notes = {
+            "config": config_record(job),
+            "checksums": checksums(),
+            "steps_per_epoch": job.steps_per_epoch,
+            "records": records,
+            "sums": {name: values.tolist() for name, values in progress.sums.items()},
+            "seconds": start - progress.started,
+            "dropped": progress.dropped,
+            "sent": progress.sent,
+        }
+        known = records and records[-1]["step"] == step
+        score = records[-1]["test_accuracy_mean"] if known else None
+        checkpoint.save(checkpoints, step, state, notes, score=score)
+        waited, num_saves = waited + time.monotonic() - start, num_saves + 1
+        return True
+
+    return save
 
 
 def find(config: RunConfig, console: Console) -> checkpoint.Found | None:
@@ -163,6 +189,8 @@ def last_good(checkpoints: Path) -> str:
 
 def _check_config(job: Job, before: dict[str, Any]) -> None:
     config = json.loads(json.dumps(config_record(job)))
+    # Of options that did not exist when the run was made, it has the defaults.
+    before = json.loads(json.dumps(dataclasses.asdict(RunConfig()), default=str)) | before
     # A schedule that ends at zero depends on where the end is.
     free = _FREE - {"epochs"} if job.config.step_sizes == "cosine" else _FREE
     differing = [

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import dataclasses
 import io
+import json
 import re
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import tyro
@@ -15,9 +19,12 @@ import tyro
 from experiments import _processes
 from experiments._endings import RunEnded
 from experiments._errors import UsageError
-from experiments.config import RunConfig
+from experiments.config import RunConfig, recorded_config
 
 Config = TypeVar("Config")
+
+# What a resumed run doesn't take over from its beginning.
+_OF_A_PROCESS = {"coordinator": None, "num_processes": None, "process_id": None}
 
 
 def main(config_class: type[Config], run: Callable[[Config], Any] | None = None) -> None:
@@ -63,11 +70,25 @@ def _parse(config_class: type[Config]) -> Config:
     captured = io.StringIO()
     try:
         with contextlib.redirect_stderr(captured):
-            return tyro.cli(config_class)
+            return tyro.cli(config_class, default=_defaults(config_class))
     except SystemExit as stop:
         if not stop.code:
             raise
         _fail(_unboxed(captured.getvalue()))
+
+
+def _defaults(config_class: type[Config]) -> Config | None:
+    """The options of the run that ``--resume`` names; None for the program's own."""
+    if not issubclass(config_class, RunConfig):
+        return None
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--resume", type=Path)
+    with contextlib.suppress(argparse.ArgumentError, OSError, ValueError, AttributeError):
+        folder = parser.parse_known_args()[0].resume
+        if folder:
+            record = json.loads((folder / "config.json").read_text())
+            return dataclasses.replace(recorded_config(config_class, record), **_OF_A_PROCESS)
+    return None  # the run tells what is wrong with the folder
 
 
 def _unboxed(box: str) -> str:

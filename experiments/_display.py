@@ -135,7 +135,7 @@ def metrics_text(losses: np.ndarray, accuracies: np.ndarray, distance: float) ->
 def config_record(job: Job) -> dict[str, Any]:
     """All options as they took effect, for config.json."""
     record = dataclasses.asdict(job.config) | {
-        "agents": job.topology.num_agents,
+        "agents": job.topology.num_agents + len(job.config.without_agents),
         "dataset": job.dataset.name,
         "batch_size": job.batch_size,
         "epochs": job.epochs,

@@ -138,6 +138,7 @@ def _train(
         saved = step = int(state.step)
         bar = bars.add_task("compiling", total=end, completed=step, speed="", metrics="")
         advance = dispatcher(job, bars, bar, signals)
+        save = _checkpoints.saver(checkpoints, job)
         while True:
             last = progress.records[-1]["step"] if progress.records else 0
             if step > last and _is_due(job, step, job.config.eval_every) and not signals:
@@ -148,8 +149,8 @@ def _train(
                 console.print(evaluation_line(record), highlight=False, soft_wrap=True)
                 progress = progress._replace(records=[*progress.records, record], sums={})
             if step != saved and (signals or every and _is_due(job, step, every)):
-                _checkpoints.save(checkpoints, job, state, progress)
-                saved = step
+                if save(state, progress, bool(signals) or step == end):
+                    saved = step
             if signals:
                 checkpoint.wait(checkpoints)
                 line = f"{signals[0].name} after {step} steps; go on with --resume {folder}"
@@ -162,6 +163,7 @@ def _train(
                 checkpoint.wait(checkpoints)
                 job, progress = _answered(console, job, state, progress, divergence, where)
                 state, advance = job.state, dispatcher(job, bars, bar, signals)
+                save = _checkpoints.saver(checkpoints, job)
 
 
 def _answered(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar, get_args, get_type_hints
 
 # Those that mix over the whole topology in every step.
 CONSENSUS = ("cdmsgd", "cdmsgd-polyak", "cdsgd", "atc")
@@ -20,6 +21,8 @@ INITS = ("same", "independent")
 DTYPES = ("float32", "bfloat16")
 MIXERS = ("auto", "trimmed-mean", "median", "clipped")
 ATTACKS = ("none", "sign-flip", "noise", "alie")
+
+Config = TypeVar("Config", bound="RunConfig")
 
 
 @dataclass(frozen=True)
@@ -101,11 +104,12 @@ class RunConfig:
     process_id: int | None = None
     """Which of the processes this one is, from 0."""
     checkpoint_every: int | None = None
-    """Epochs between checkpoints (default: none but at SIGTERM and SIGINT)."""
+    """Epochs between checkpoints (default: none but at SIGTERM and SIGINT). Some are left out where
+    training would wait more than 4 % of its time for them."""
     keep_checkpoints: int = 3
     """How many of the last checkpoints are kept, beside the best by mean test accuracy."""
     resume: Path | None = None
-    """Folder of a run to go on with, given the same options."""
+    """Folder of a run to go on with; its options need not be given again."""
     on_nan: str = "stop"
     """When an agent's loss or parameters are not finite: stop, drop the agent, or ignore it."""
     link_failure: float = 0.0
@@ -158,3 +162,17 @@ def run_config(config: Any, **options: Any) -> RunConfig:
     """One run of a program that makes many: those of its options that a run has, but for some."""
     names = [field.name for field in fields(RunConfig) if hasattr(config, field.name)]
     return RunConfig(**{name: getattr(config, name) for name in names} | options)
+
+
+def recorded_config(config_class: type[Config], record: Mapping[str, Any]) -> Config:
+    """The options of a run's config.json; those that JSON doesn't know, as they were."""
+    types = get_type_hints(config_class)
+    options = {}
+    for field in fields(config_class):
+        value = record.get(field.name, field.default)
+        if isinstance(value, list):
+            value = tuple(value)
+        elif value is not None and Path in (types[field.name], *get_args(types[field.name])):
+            value = Path(value)
+        options[field.name] = value
+    return config_class(**options)

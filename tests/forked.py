@@ -38,12 +38,12 @@ class Server:
     def __init__(self, process, folder):
         self.process, self.folder = process, folder
 
-    def start(self, *options, devices=1, file_bytes=None, sick=None):
+    def start(self, *options, usual=OPTIONS, devices=1, file_bytes=None, sick=None):
         """The process id of a run; ``sick`` is an agent and a step, see :func:`_run_sick`."""
         flags = f"--xla_force_host_platform_device_count={devices}"
         env = {"XLA_FLAGS": flags, "COLUMNS": "200", "XDG_CACHE_HOME": str(self.folder / "cache")}
         names = {name: str(self.folder / name) for name in ("out", "err")}
-        words = [*OPTIONS, *map(str, options)]
+        words = [*usual, *map(str, options)]
         request = {"options": words, "env": env, "file_bytes": file_bytes, "sick": sick, **names}
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()

@@ -1,5 +1,6 @@
 """Runs that are interrupted in every way and resumed, through the command line."""
 
+import json
 import os
 import random
 import re
@@ -7,8 +8,14 @@ import shutil
 import signal
 import time
 
+import jax.numpy as jnp
 import pytest
 
+from cdjax import checkpoint
+from cdjax._sums import write_sums
+from experiments import _checkpoints
+from experiments._setup import prepare
+from experiments.config import RunConfig
 from tests.forked import STEPS_PER_EPOCH, arrays_of, only_folder, records_of, start_server
 
 server = pytest.fixture(scope="module")(start_server)
@@ -118,6 +125,54 @@ def test_a_damaged_checkpoint_is_named_and_the_run_goes_on_from_the_one_before(
     assert f"resuming {half} at step 20" in output
     assert records_of(half) == records_of(uninterrupted)
     assert arrays_of(half, 60) == arrays_of(uninterrupted, 60)
+
+
+def test_a_run_goes_on_with_its_own_options(server, tmp_path):
+    own = "--algorithm cdsgd --schedule diminishing --without-agents 2 --checkpoint-every 1".split()
+    own += ["--seed", 3, "--data-dir", tmp_path, "--dataset", "digits"]
+    server.run(*own, "--epochs", 1, "--out", tmp_path / "half")
+    server.run(*own, "--epochs", 2, "--out", tmp_path / "whole")
+    half, whole = (only_folder(tmp_path / name) for name in ("half", "whole"))
+    server.run("--resume", half, "--epochs", 2, usual=())
+    assert records_of(half) == records_of(whole)
+    assert arrays_of(half, 20) == arrays_of(whole, 20)
+    configs = [json.loads((folder / "config.json").read_text()) for folder in (half, whole)]
+    assert {name for name, value in configs[0].items() if configs[1][name] != value} == {
+        "out", "resume"
+    }  # fmt: skip
+
+
+def test_a_run_from_before_an_option_existed_has_its_default(half, server, uninterrupted):
+    last = half / "checkpoints" / "30"
+    for path in (half / "config.json", last / "notes" / "notes.json"):
+        text = path.read_text()
+        assert text.count('"lag": 0') == 1
+        path.write_text(re.sub(r'"lag": 0,\s*', "", text))
+    write_sums(last, last.glob("*/**/*"))
+    server.run("--resume", half, usual=())
+    assert records_of(half) == records_of(uninterrupted)
+
+
+def test_saves_that_would_make_training_wait_are_left_out_but_for_those_needed(
+    tmp_path, monkeypatch
+):
+    config = RunConfig(model="softmax", agents=2, train_samples=64, test_samples=10, batch_size=8)
+    job = prepare(config)
+
+    def saved_steps(waiting, always_saved):
+        monkeypatch.setattr(_checkpoints, "_WAITING", waiting)
+        monkeypatch.setattr(_checkpoints, "_ALWAYS_SAVED", always_saved)
+        folder = tmp_path / f"{waiting}-{always_saved}"
+        with checkpoint.writing(folder, keep=10) as checkpoints:
+            save = _checkpoints.saver(checkpoints, job)
+            states = [job.state._replace(step=jnp.int32(step)) for step in range(5)]
+            saved = [save(state, _checkpoints.beginning(), state.step == 3) for state in states]
+        assert checkpoint.steps(folder) == [step for step in range(5) if saved[step]]
+        return checkpoint.steps(folder)
+
+    assert saved_steps(0, 0) == [0, 3]  # before the first nothing has waited
+    assert saved_steps(0, 2) == [0, 1, 3]
+    assert saved_steps(1, 0) == [0, 1, 2, 3, 4]
 
 
 def test_without_a_checkpoint_it_starts_at_the_beginning(half, server, uninterrupted):
