@@ -10,8 +10,11 @@ It needs ``orbax-checkpoint``, so ``import cdjax`` leaves it out: ``from cdjax i
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,6 +28,8 @@ from cdjax._sums import flaw_of, write_sums
 _NOTES = "notes.json"
 _ABANDONED = ".orbax-checkpoint-tmp"
 _DELETED = ".deleted"
+# Bytes on the disk beside the arrays' own: the notes, and what Orbax writes about the arrays.
+_MARGIN = 1 << 20
 
 
 class Checkpoints(NamedTuple):
@@ -79,6 +84,8 @@ def writing(folder: str | os.PathLike[str], *, keep: int = 3) -> Iterator[Checkp
     handler = _SummingHandler(state=arrays, notes=ocp.JsonCheckpointHandler(_NOTES))
     writer = ocp.AsyncCheckpointer(handler)
     checkpoints = Checkpoints(folder, keep, writer)
+    log = logging.getLogger("absl")
+    log.addFilter(_is_news)
     try:
         yield checkpoints
         wait(checkpoints)
@@ -86,6 +93,7 @@ def writing(folder: str | os.PathLike[str], *, keep: int = 3) -> Iterator[Checkp
     finally:
         with contextlib.suppress(Exception):  # told by wait, or hidden by the error that leads here
             writer.close()
+        log.removeFilter(_is_news)
 
 
 def save(
@@ -121,6 +129,7 @@ def save(
     described = {"score": score, "notes": notes, "leaves": _leaves(state)}
     with _write_errors(checkpoints.folder):
         checkpoints.folder.mkdir(parents=True, exist_ok=True)
+        _check_space(checkpoints.folder, state)
         checkpoints.writer.save(
             checkpoints.folder / str(step),
             _Items(state=ocp.args.PyTreeSave(state), notes=ocp.args.JsonSave(described)),
@@ -217,6 +226,13 @@ def steps(folder: str | os.PathLike[str]) -> list[int]:
     return sorted(int(path.name) for path in Path(folder).iterdir() if path.name.isdecimal())
 
 
+def _check_space(folder: Path, state: Any) -> None:
+    """Raises before a disk is filled up with what would have to be thrown away."""
+    wanted = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _MARGIN
+    if shutil.disk_usage(folder).free < wanted:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def _leaves(state: Any) -> dict[str, str]:
     """The dtype and the shape of every leaf."""
     return {
@@ -263,11 +279,18 @@ def _score(checkpoint: Path) -> float:
     return float("-inf") if score is None else score
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of a log isn't Orbax's about an error that it raises too."""
+    return not (record.exc_info and "orbax" in record.pathname)
+
+
 @contextlib.contextmanager
 def _write_errors(folder: Path) -> Iterator[None]:
     """One voice for whatever Orbax and TensorStore raise when a disk fails."""
     try:
         yield
     except Exception as error:
+        code = re.search(r"os_error_code='(\d+)'|^\[Errno (\d+)\]", str(error))
         reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = os.strerror(int(code[1] or code[2])) if code else reason
         raise OSError(f"a checkpoint cannot be written into {folder}: {reason}") from error

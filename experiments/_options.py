@@ -80,7 +80,7 @@ def check_options(config: RunConfig) -> None:
         if not 0 <= value <= 1:
             raise UsageError(f"{flag(option)}: {value} is no share; give 0 to 1")
     check_disturbances(config)
-    _check_writable(config.out)
+    _check_writable("--resume" if config.resume else "--out", config.resume or config.out)
 
 
 def _check_schedule(config: RunConfig) -> None:
@@ -95,12 +95,12 @@ def _check_schedule(config: RunConfig) -> None:
         )
 
 
-def _check_writable(out: Path) -> None:
+def _check_writable(option: str, out: Path) -> None:
     folder = next(path for path in [out.absolute(), *out.absolute().parents] if path.exists())
     if not folder.is_dir():
-        raise UsageError(f"--out: {folder} is a file; give a folder")
+        raise UsageError(f"{option}: {folder} is a file; give a folder")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError(f"--out: {folder} is not writable; give a folder that is")
+        raise UsageError(f"{option}: {folder} is not writable; give a folder that is")
 
 
 def build_topology(config: RunConfig) -> topology.Topology:

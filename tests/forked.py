@@ -20,10 +20,10 @@ STEPS_PER_EPOCH = 10
 OPTIONS = "--model softmax --agents 4 --topology ring --train-samples 320 --batch-size 8".split()
 
 
-def start_server(tmp_path_factory):
+def start_server(tmp_path_factory, *launcher):
     """A fixture: the process that forks, as a :class:`Server`."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.forked"],
+        [*launcher, sys.executable, "-m", "tests.forked"],
         cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
     yield Server(process, tmp_path_factory.mktemp("server"))

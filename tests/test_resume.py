@@ -6,7 +6,9 @@ import random
 import re
 import shutil
 import signal
+import subprocess
 import time
+from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
@@ -255,6 +257,67 @@ def test_a_full_disk_ends_the_run_with_the_last_good_checkpoint_intact(half, ser
     server.run(*options)
     assert records_of(half) == records_of(uninterrupted)
     assert arrays_of(half, 60) == arrays_of(uninterrupted, 60)
+
+
+@pytest.fixture
+def small_disk(tmp_path, tmp_path_factory):
+    """A server that sees a disk of 3 MB, its folder, the folder as we see it, and a remount."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    apart = ["unshare", "--map-root-user", "--mount"]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
+    if not shutil.which("unshare") or subprocess.run([*apart, *mount], capture_output=True).stderr:
+        pytest.skip("this system lets no user mount a disk")
+    then = ["sh", "-c", 'dir=$1; shift; mount -t tmpfs -o size=3m tmpfs "$dir"; exec "$@"', "sh"]
+    for server in start_server(tmp_path_factory, *apart, *then, str(folder)):
+        process = server.process.pid
+        inside = [
+            "nsenter",
+            "--target",
+            str(process),
+            "--user",
+            "--mount",
+            "--preserve-credentials",
+        ]
+
+        def remount(options):
+            command = [*inside, "mount", "-o", f"remount,{options}", str(folder)]  # noqa: B023
+            subprocess.run(command, check=True, capture_output=True)
+
+        yield server, folder, Path(f"/proc/{process}/root{folder}"), remount
+
+
+def test_a_small_disk_fills_up_turns_read_only_and_grows(small_disk, server, tmp_path):
+    small, disk, seen, remount = small_disk
+    options = "--epochs 12 --checkpoint-every 1 --keep-checkpoints 12".split()
+    small.start(*options, "--out", disk)
+    code, _, errors = small.finish()
+    folder = disk / only_folder(seen).name
+    line = f"error: a checkpoint cannot be written into {folder}/checkpoints: "
+    line += f"No space left on device; the last good checkpoint is {folder}/checkpoints/"
+    assert code == 1 and errors.count("\n") == 1 and errors.startswith(line), errors
+    reached = errors.removeprefix(line).strip()
+    assert 10 <= int(reached) < 120
+
+    remount("ro,size=3m")
+    small.start("--resume", folder, usual=())
+    code, _, errors = small.finish()
+    assert (code, errors) == (
+        2,
+        f"error: --resume: {folder} is not writable; give a folder that is\n",
+    )
+    small.start("--out", disk / "new")
+    assert small.finish()[::2] == (
+        2,
+        f"error: --out: {disk} is not writable; give a folder that is\n",
+    )
+
+    remount("rw,size=30m")
+    assert f"at step {reached}\n" in small.run("--resume", folder, usual=())
+    server.run(*options, "--out", tmp_path / "whole")
+    whole = only_folder(tmp_path / "whole")
+    assert records_of(only_folder(seen)) == records_of(whole)
+    assert arrays_of(only_folder(seen), 120) == arrays_of(whole, 120)
 
 
 def test_a_run_whose_checkpoints_cannot_be_written_ends_in_one_line(server, half):
