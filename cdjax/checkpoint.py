@@ -4,17 +4,16 @@ A checkpoint is a folder named after its step. It gets that name when all of it 
 process that dies in the middle of a save leaves nothing that could be taken for a checkpoint. Its
 files are summed (CRC-32); one that was cut, garbled or lost afterwards is found out and passed by.
 
+In a run of several processes all call these functions alike, with a folder that all of them see.
+
 It needs ``orbax-checkpoint``, so ``import cdjax`` leaves it out: ``from cdjax import checkpoint``.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
-import logging
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any, NamedTuple
 import jax
 import orbax.checkpoint as ocp
 
+from cdjax._disk import check_room, errors_told_once, write_errors
 from cdjax._sums import flaw_of, write_sums
 
 _NOTES = "notes.json"
@@ -75,25 +75,26 @@ def writing(folder: str | os.PathLike[str], *, keep: int = 3) -> Iterator[Checkp
     if keep < 1:
         raise ValueError(f"keep is {keep}; there must be at least 1")
     folder = Path(folder).absolute()
-    for ending in (_ABANDONED, _DELETED):
-        for path in folder.glob(f"*{ending}"):
-            shutil.rmtree(path, ignore_errors=True)
+    if not jax.process_index():
+        for ending in (_ABANDONED, _DELETED):
+            for path in folder.glob(f"*{ending}"):
+                shutil.rmtree(path, ignore_errors=True)
     # Trained numbers hardly compress, and to try takes half of a save's time, and memory in every
     # thread that does.
-    arrays = ocp.PyTreeCheckpointHandler(use_compression=False)
-    handler = _SummingHandler(state=arrays, notes=ocp.JsonCheckpointHandler(_NOTES))
-    writer = ocp.AsyncCheckpointer(handler)
+    arrays = ocp.PyTreeCheckpointHandler(use_compression=False, **_together())
+    notes = ocp.JsonCheckpointHandler(_NOTES, **_together())
+    options = ocp.CompositeOptions(**_together())
+    handler = _SummingHandler(state=arrays, notes=notes, composite_options=options)
+    writer = ocp.AsyncCheckpointer(handler, **_together())
     checkpoints = Checkpoints(folder, keep, writer)
-    log = logging.getLogger("absl")
-    log.addFilter(_is_news)
     try:
-        yield checkpoints
-        wait(checkpoints)
-        _prune(checkpoints)
+        with errors_told_once("orbax"):
+            yield checkpoints
+            wait(checkpoints)
+            _prune(checkpoints)
     finally:
         with contextlib.suppress(Exception):  # told by wait, or hidden by the error that leads here
             writer.close()
-        log.removeFilter(_is_news)
 
 
 def save(
@@ -127,9 +128,9 @@ def save(
     wait(checkpoints)
     _prune(checkpoints)
     described = {"score": score, "notes": notes, "leaves": _leaves(state)}
-    with _write_errors(checkpoints.folder):
+    with write_errors(checkpoints.folder):
         checkpoints.folder.mkdir(parents=True, exist_ok=True)
-        _check_space(checkpoints.folder, state)
+        check_room(checkpoints.folder, sum(x.nbytes for x in jax.tree.leaves(state)) + _MARGIN)
         checkpoints.writer.save(
             checkpoints.folder / str(step),
             _Items(state=ocp.args.PyTreeSave(state), notes=ocp.args.JsonSave(described)),
@@ -146,7 +147,7 @@ def wait(checkpoints: Checkpoints) -> None:
     Raises:
         OSError: if it could not be written, with the reason.
     """
-    with _write_errors(checkpoints.folder):
+    with write_errors(checkpoints.folder):
         checkpoints.writer.wait_until_finished()
 
 
@@ -208,7 +209,8 @@ def restore(folder: str | os.PathLike[str], step: int, like: Any) -> Any:
             )
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     wanted = ocp.args.PyTreeRestore(abstract, ocp.checkpoint_utils.construct_restore_args(abstract))
-    with contextlib.closing(ocp.Checkpointer(ocp.PyTreeCheckpointHandler())) as reader:
+    handler = ocp.PyTreeCheckpointHandler(**_together())
+    with contextlib.closing(ocp.Checkpointer(handler, **_together())) as reader:
         return reader.restore(path / "state", wanted)
 
 
@@ -226,11 +228,15 @@ def steps(folder: str | os.PathLike[str]) -> list[int]:
     return sorted(int(path.name) for path in Path(folder).iterdir() if path.name.isdecimal())
 
 
-def _check_space(folder: Path, state: Any) -> None:
-    """Raises before a disk is filled up with what would have to be thrown away."""
-    wanted = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _MARGIN
-    if shutil.disk_usage(folder).free < wanted:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+def _together() -> dict[str, Any]:
+    """Orbax's options by which processes wait for each other on the host.
+
+    By default they do on their devices, where another thread trains meanwhile.
+    """
+    processes = set(range(jax.process_count()))
+    return {
+        "multiprocessing_options": ocp.options.MultiprocessingOptions(active_processes=processes)
+    }
 
 
 def _leaves(state: Any) -> dict[str, str]:
@@ -261,6 +267,8 @@ def _read_notes(checkpoint: Path) -> dict[str, Any]:
 
 def _prune(checkpoints: Checkpoints) -> None:
     """Deletes all but the last and the best; each loses its name first, whatever happens then."""
+    if jax.process_index():
+        return
     folder, all_steps = checkpoints.folder, steps(checkpoints.folder)
     best = max(all_steps, key=lambda step: _score(folder / str(step)), default=None)
     for step in all_steps[: -checkpoints.keep]:
@@ -277,20 +285,3 @@ def _score(checkpoint: Path) -> float:
     except (OSError, ValueError, KeyError, TypeError):
         score = None
     return float("-inf") if score is None else score
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a line of a log isn't Orbax's about an error that it raises too."""
-    return not (record.exc_info and "orbax" in record.pathname)
-
-
-@contextlib.contextmanager
-def _write_errors(folder: Path) -> Iterator[None]:
-    """One voice for whatever Orbax and TensorStore raise when a disk fails."""
-    try:
-        yield
-    except Exception as error:
-        code = re.search(r"os_error_code='(\d+)'|^\[Errno (\d+)\]", str(error))
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        reason = os.strerror(int(code[1] or code[2])) if code else reason
-        raise OSError(f"a checkpoint cannot be written into {folder}: {reason}") from error

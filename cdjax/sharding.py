@@ -8,6 +8,7 @@ by all of them alike.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -234,11 +235,17 @@ def sharded(fn: Callable[..., Any], mesh: Mesh, *, num_shared: int = 0) -> Calla
     return on_all
 
 
+@functools.cache
+def _identity(sharding: NamedSharding) -> Callable[[jax.Array], jax.Array]:
+    return jax.jit(lambda x: x, out_shardings=sharding)
+
+
 def _place(x: Any, sharding: NamedSharding) -> jax.Array:
     if sharding.is_fully_addressable:
         return jax.device_put(x, sharding)
     if isinstance(x, jax.Array) and not x.is_fully_addressable:
-        return jax.jit(lambda x: x, out_shardings=sharding)(x)
+        # One program at a time: of several, each process may start another one first, and wait.
+        return jax.block_until_ready(_identity(sharding)(jax.block_until_ready(x)))
     if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         data = _place(jax.random.key_data(x), sharding)
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))

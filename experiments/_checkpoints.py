@@ -16,6 +16,7 @@ import numpy as np
 from rich.console import Console
 
 from cdjax import checkpoint, training
+from experiments._agreement import of_first_process
 from experiments._display import config_record
 from experiments._endings import RunEnded
 from experiments._errors import UsageError, blame, flag
@@ -81,9 +82,9 @@ def saver(
     def save(state: training.TrainState, progress: Progress, needed: bool) -> bool:
         nonlocal waited, num_saves
         start = time.monotonic()
-        is_slow = waited > _WAITING * (start - started)
-        if is_slow and num_saves >= _ALWAYS_SAVED and not needed:
-            return False
+        if not needed and num_saves >= _ALWAYS_SAVED:
+            if of_first_process(waited > _WAITING * (start - started)):
+                return False
         step, records = int(state.step), progress.records
         notes = {
             "config": config_record(job),

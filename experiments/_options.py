@@ -56,9 +56,6 @@ def check_options(config: RunConfig) -> None:
         value = getattr(config, option)
         if value is not None and value < 1:
             raise UsageError(f"{flag(option)}: {value} is too few; give at least 1")
-    for option in ("checkpoint_every", "resume"):
-        if getattr(config, option) and jax.process_count() > 1:
-            raise UsageError(f"{flag(option)}: only a process alone has checkpoints; leave it out")
     if not 0 < config.dirichlet_alpha < math.inf:
         raise UsageError(
             f"--dirichlet-alpha: {config.dirichlet_alpha} is no concentration; give more than 0"

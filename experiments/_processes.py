@@ -61,7 +61,10 @@ def watch(config: RunConfig) -> int | None:
         stdin=subprocess.PIPE,
     )
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child's to answer
-    return _watch(child, peers, own)
+    kept = "the metrics so far are kept"
+    if config.checkpoint_every:
+        kept += "; start all processes again with --resume"
+    return _watch(child, peers, own, kept)
 
 
 def join(config: RunConfig) -> None:
@@ -187,7 +190,9 @@ def _greet(
     return peer, answer
 
 
-def _watch(child: subprocess.Popen[bytes], peers: dict[int, socket.socket], own: int) -> int:
+def _watch(
+    child: subprocess.Popen[bytes], peers: dict[int, socket.socket], own: int, kept: str
+) -> int:
     """Waits for the child's end, or the death of a peer."""
     heard = dict.fromkeys(peers, time.monotonic())
     beat = ended = 0.0
@@ -219,10 +224,10 @@ def _watch(child: subprocess.Popen[bytes], peers: dict[int, socket.socket], own:
                 message = {"dead": process}
             dead = message.get("dead", dead)
     _say(peers.values(), {"dead": dead})
-    return _end(child, dead, own)
+    return _end(child, dead, own, kept)
 
 
-def _end(child: subprocess.Popen[bytes], dead: int, own: int) -> int:
+def _end(child: subprocess.Popen[bytes], dead: int, own: int, kept: str) -> int:
     """Ends the child, unless it ends by itself of an error that all processes meet alike."""
     try:
         code = child.wait(_GRACE_SECONDS)
@@ -234,8 +239,7 @@ def _end(child: subprocess.Popen[bytes], dead: int, own: int) -> int:
     show_cursor = "\033[?25h" if sys.stderr.isatty() else ""
     cause = f" (signal {-code})" if dead == own else ""
     print(
-        f"{show_cursor}\nerror: process {dead} has died{cause}, so the run cannot go on; the "
-        "metrics so far are kept",
+        f"{show_cursor}\nerror: process {dead} has died{cause}, so the run cannot go on; {kept}",
         file=sys.stderr,
     )
     return 1

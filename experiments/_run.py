@@ -16,6 +16,7 @@ from rich.console import Console
 
 from cdjax import checkpoint, metrics, training
 from experiments import _checkpoints, plots
+from experiments._agreement import common_folder
 from experiments._bounds import consensus_bound
 from experiments._checkpoints import Progress
 from experiments._dispatch import Divergence, dispatcher, fetched
@@ -66,13 +67,18 @@ def run_job(
     console: Console, job: Job, progress: Progress, folder: Path | None = None
 ) -> list[dict[str, Any]]:
     """Runs what is prepared; see :func:`run`."""
-    if jax.process_index():
-        return _train(console, job, progress, None)
-    folder = job.config.resume or _make_folder(job, folder)
-    if not job.config.resume:
-        shutil.rmtree(_checkpoints.checkpoints_of(folder), ignore_errors=True)
-    show_start(console, job, folder)
+    is_first = not jax.process_index()
+    if is_first:
+        folder = job.config.resume or _make_folder(job, folder)
+        if not job.config.resume:
+            shutil.rmtree(_checkpoints.checkpoints_of(folder), ignore_errors=True)
+        show_start(console, job, folder)
+    if job.config.checkpoint_every:
+        folder = common_folder(folder)
+    folder = folder or Path(os.devnull)
     with _checkpoints.write_errors(folder):
+        if not is_first:
+            return _train(console, job, progress, folder)
         _write(folder / "config.json", json.dumps(config_record(job), indent=2) + "\n")
         records = _train(console, job, progress, folder)
         title = f"{job.config.algorithm} on {job.dataset.name}, {job.topology.name}"
@@ -113,25 +119,23 @@ def _write(path: Path, text: str) -> None:
     draft.replace(path)
 
 
-def _metrics_file(folder: Path | None, records: list[dict[str, Any]]) -> TextIO:
-    """metrics.jsonl with the records so far, to be continued."""
-    if folder is None:
+def _metrics_file(folder: Path, records: list[dict[str, Any]]) -> TextIO:
+    """metrics.jsonl with the records so far, to be continued; of several processes by the first."""
+    if jax.process_index():
         return open(os.devnull, "w")
     path = folder / "metrics.jsonl"
     _write(path, "".join(json.dumps(record) + "\n" for record in records))
     return path.open("a")
 
 
-def _train(
-    console: Console, job: Job, progress: Progress, folder: Path | None
-) -> list[dict[str, Any]]:
+def _train(console: Console, job: Job, progress: Progress, folder: Path) -> list[dict[str, Any]]:
     """Trains to the last epoch; writes a record an evaluation, and checkpoints."""
     state, end, every = job.state, job.epochs * job.steps_per_epoch, job.config.checkpoint_every
     with contextlib.ExitStack() as stack:
         # Several processes end together, which is their watchers' work.
         signals = stack.enter_context(caught_signals()) if jax.process_count() == 1 else []
         file = stack.enter_context(_metrics_file(folder, progress.records))
-        where = _checkpoints.checkpoints_of(folder or Path(os.devnull))
+        where = _checkpoints.checkpoints_of(folder)
         keep = job.config.keep_checkpoints
         checkpoints = stack.enter_context(checkpoint.writing(where, keep=keep))
         bars = stack.enter_context(progress_bar(console))

@@ -20,7 +20,7 @@ RANKS = {
     "agents": 3,
     "transforms": 4, "metrics": 4, "theory": 4,
     "_conv": 4, "_pool": 4, "models": 5, "data": 5,
-    "training": 6, "sequential": 7, "_sums": 6, "checkpoint": 7,
+    "training": 6, "sequential": 7, "_sums": 6, "_disk": 6, "checkpoint": 7,
 }  # fmt: skip
 # Third-party packages that live in one place each.
 HOMES = {

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,6 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
+
+from cdjax import checkpoint
+from experiments._agreement import common_folder
+from experiments._errors import UsageError
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = "--agents 8 --topology ring --model softmax --batch-size 8".split()
@@ -73,9 +78,45 @@ def test_two_processes_of_two_devices_record_what_one_process_does(tmp_path):
         assert record == pytest.approx(expected, rel=1e-4)
 
 
+def test_processes_go_on_together_from_a_checkpoint_and_alone(tmp_path):
+    options = ("--checkpoint-every", 1, "--keep-checkpoints", 9, "--algorithm", "cdmsgd")
+    for name, devices in (("half", 1), ("whole", 2)):
+        epochs = 3 if name == "half" else 6
+        together = start_all(2, *options, "--epochs", epochs, "--out", tmp_path / name,
+                             devices=devices)  # fmt: skip
+        for code, _, errors in finish(together):
+            assert code == 0, errors
+    (half,), (whole,) = ((tmp_path / name).iterdir() for name in ("half", "whole"))
+    shutil.copytree(half, tmp_path / "alone")
+    assert checkpoint.steps(half / "checkpoints") == [22, 44, 66]
+
+    for code, _, errors in finish(start_all(2, "--resume", half, "--epochs", 6)):
+        assert code == 0, errors
+    resumed = [start("--resume", tmp_path / "alone", "--epochs", 6, "--devices", 1)]
+    ((code, output, errors),) = finish(resumed)
+    assert code == 0 and "at step 66\n" in output, errors
+    (tmp_path / "other").mkdir()
+    (tmp_path / "alone").rename(tmp_path / "other" / "alone")
+    for record, expected, by_one in zip(
+        only_run(tmp_path / "half"), only_run(tmp_path / "whole"), only_run(tmp_path / "other"),
+        strict=True,
+    ):  # fmt: skip
+        for each in (record, expected, by_one):
+            assert each.pop("dataset") == "digits"
+        assert record == pytest.approx(expected, rel=1e-4)
+        assert by_one == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_folder_that_a_process_does_not_see_is_named(tmp_path):
+    assert common_folder(tmp_path) == tmp_path
+    with pytest.raises(UsageError, match="--out: process 0 does not see .*/nowhere; give a folder"):
+        common_folder(tmp_path / "nowhere")
+
+
 @pytest.mark.parametrize("victim", [0, 1])
 def test_the_death_of_a_process_ends_the_others_with_its_name(victim, tmp_path):
-    processes = start_all(2, "--epochs", 100_000, "--out", tmp_path)
+    keep = ("--checkpoint-every", 1) if victim else ()
+    processes = start_all(2, "--epochs", 100_000, "--out", tmp_path, *keep)
     metrics = Path("metrics.jsonl")
     deadline = time.monotonic() + 100
     while not any(path.stat().st_size for path in tmp_path.rglob(metrics.name)):
@@ -87,9 +128,9 @@ def test_the_death_of_a_process_ends_the_others_with_its_name(victim, tmp_path):
     assert time.monotonic() - killed < 60
     code, _, errors = results[1 - victim]
     assert code == 1
-    assert errors.rstrip().endswith(
-        f"error: process {victim} has died, so the run cannot go on; the metrics so far are kept"
-    )
+    line = f"error: process {victim} has died, so the run cannot go on; the metrics so far are kept"
+    line += "; start all processes again with --resume" if victim else ""
+    assert errors.rstrip().endswith(line)
 
 
 def test_an_option_wrong_in_every_process_is_each_ones_one_line(tmp_path):
