@@ -13,7 +13,7 @@ from cdjax.topology import Topology as Topology
 from cdjax.transforms import AdaptThenCombineState as AdaptThenCombineState
 from cdjax.transforms import CDMSGDState as CDMSGDState
 from cdjax.transforms import ConsensusState as ConsensusState
-from cdjax.transforms import DelayedConsensusState as DelayedConsensusState
+from cdjax.transforms import DelayedState as DelayedState
 from cdjax.transforms import DownpourState as DownpourState
 from cdjax.transforms import EASGDState as EASGDState
 from cdjax.transforms import GoSGDState as GoSGDState
@@ -22,7 +22,7 @@ from cdjax.transforms import average_updates as average_updates
 from cdjax.transforms import cdmsgd as cdmsgd
 from cdjax.transforms import cdsgd as cdsgd
 from cdjax.transforms import consensus as consensus
-from cdjax.transforms import delayed_consensus as delayed_consensus
+from cdjax.transforms import delayed as delayed
 from cdjax.transforms import diminishing_schedule as diminishing_schedule
 from cdjax.transforms import downpour as downpour
 from cdjax.transforms import eamsgd as eamsgd

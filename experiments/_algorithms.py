@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -13,7 +14,7 @@ from jax.sharding import Mesh
 import cdjax
 from cdjax import mixing
 from experiments import _faults
-from experiments.config import RunConfig
+from experiments.config import CONSENSUS, RunConfig
 
 # Of exchanges, in steps: Zhang et al. (2015), section 5; all others talk in every step.
 DEFAULT_PERIODS = {"easgd": 10, "eamsgd": 10}
@@ -57,16 +58,10 @@ def transformation(config: RunConfig, run: Run) -> optax.GradientTransformation:
     period = config.period or DEFAULT_PERIODS.get(config.algorithm, 1)
     weights = run.sizes if config.size_weighted else None
     match config.algorithm:
-        case "cdmsgd" | "cdmsgd-polyak":
-            nesterov = config.algorithm == "cdmsgd"
-            tx = cdjax.cdmsgd(alpha, mix, momentum=config.momentum, nesterov=nesterov)
-        case "cdsgd" if config.lag:
+        case name if name in CONSENSUS:
+            make = partial(_consensus, config, alpha)
             delays = np.full(run.topology.num_agents, config.lag)
-            tx = optax.chain(optax.sgd(alpha), cdjax.delayed_consensus(mix, delays))
-        case "cdsgd":
-            tx = cdjax.cdsgd(alpha, mix)
-        case "atc":
-            tx = cdjax.adapt_then_combine(optax.sgd(alpha), mix)
+            tx = cdjax.delayed(make, mix, delays) if config.lag else make(mix)
         case "centralized":
             return optax.chain(cdjax.average_updates(weights), optax.sgd(alpha))
         case "fedavg":
@@ -99,6 +94,19 @@ def transformation(config: RunConfig, run: Run) -> optax.GradientTransformation:
     if config.size_weighted:
         tx = optax.chain(cdjax.scale_by_agent(jnp.asarray(run.sizes / run.sizes.mean())), tx)
     return tx
+
+
+def _consensus(
+    config: RunConfig, alpha: cdjax.ScalarOrSchedule, mix: cdjax.Mixer
+) -> optax.GradientTransformation:
+    match config.algorithm:
+        case "cdsgd":
+            return cdjax.cdsgd(alpha, mix)
+        case "atc":
+            return cdjax.adapt_then_combine(optax.sgd(alpha), mix)
+        case _:
+            nesterov = config.algorithm == "cdmsgd"
+            return cdjax.cdmsgd(alpha, mix, momentum=config.momentum, nesterov=nesterov)
 
 
 def _mixer(config: RunConfig, run: Run) -> cdjax.Mixer:

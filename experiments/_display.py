@@ -18,7 +18,7 @@ from rich.text import Text
 from cdjax import Topology, metrics, mixing
 from experiments._algorithms import THROUGH_SERVER
 from experiments._bounds import step_limits
-from experiments._faults import mixing_line, trouble_line
+from experiments._faults import mixing_line, trouble_line, trouble_warning
 from experiments._setup import Job
 from experiments.config import CONSENSUS
 
@@ -64,8 +64,8 @@ def show_start(console: Console, job: Job, folder: Path) -> None:
             "folder": str(folder),
         },
     )
-    if warning:
-        console.print(f"warning: {warning}", style="bold yellow", soft_wrap=True)
+    for line in filter(None, [warning, trouble_warning(config)]):
+        console.print(f"warning: {line}", style="bold yellow", soft_wrap=True)
 
 
 def show_end(console: Console, record: dict[str, Any], folder: Path) -> None:

@@ -140,6 +140,16 @@ def trouble_line(config: RunConfig, num_agents: int) -> str:
     return "; ".join(parts)
 
 
+def trouble_warning(config: RunConfig) -> str:
+    """What of a run's troubles its algorithm cannot bear; '' if nothing is known of."""
+    if config.lag and config.momentum and config.algorithm.startswith("cdmsgd"):
+        return (
+            f"late messages make {config.algorithm} diverge, unless its momentum is small: it adds "
+            "to what is late; cdsgd and atc stay stable"
+        )
+    return ""
+
+
 def _chosen(config: RunConfig) -> list[str]:
     """The options that disturb."""
     names = [name for name in (*_FAULTS, "lag") if getattr(config, name)]
@@ -155,8 +165,6 @@ def _check_together(config: RunConfig) -> None:
         )
     if chosen and config.sequential:
         raise UsageError(f"{flag(chosen[0])}: not for agents that train in turn; leave it out")
-    if config.lag and config.algorithm != "cdsgd":
-        raise UsageError(f"--lag: only for cdsgd, not for {config.algorithm}")
     if config.lag and config.attack != "none":
         raise UsageError("--lag: not together with --attack; leave one out")
     if config.mixer != "auto" and chosen[0] != "mixer":

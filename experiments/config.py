@@ -121,7 +121,7 @@ class RunConfig:
     absence_duration: int = 1
     """Steps from one draw of who is away to the next."""
     lag: int = 0
-    """Steps by which all that cdsgd's agents hear of each other is late."""
+    """Steps by which all that agents hear of each other is late."""
     mixer: str = "auto"
     """How agents combine what they hear: auto (the weighted mean), or by robust means:
     trimmed-mean, median or clipped (gossip)."""

@@ -35,7 +35,7 @@ class Robustness(RunConfig):
     agents: int | None = 10
     """Number of agents N."""
     algorithm: str = "cdsgd"
-    """cdsgd; or cdmsgd, cdmsgd-polyak or atc, without --faults lag."""
+    """cdsgd, cdmsgd, cdmsgd-polyak or atc."""
     learning_rate: float = 0.1
     """Step size alpha at the first step."""
     model: str = "mlp"

@@ -17,7 +17,6 @@ import json, sys
 import jax, jax.numpy as jnp, networkx as nx, numpy as np, optax
 import cdjax
 from cdjax import data, metrics, mixing, sharding, topology
-from cdjax.transforms import delayed_consensus
 
 KEY, RING = jax.random.key(0), topology.ring(3)
 MIX, SGD, PEERS = mixing.dense(RING), optax.sgd(0.1), mixing.random_peers(RING, KEY)
@@ -145,8 +144,10 @@ TABLE = {
     "cdjax.gosgd(SGD, None)": "peers is None; give a function of the step, as of",
     "cdjax.gosgd(0.1, PEERS)": NO_OPTIMIZER,
     "cdjax.gosgd(SGD, PEERS, delay=1.5)": "delay must be a whole number, not 1.5",
-    "delayed_consensus(RING, [0, 0, 1])": NO_MIXER,
-    "delayed_consensus(MIX, [0, 0.5, 1])": "delays is .*; expected a whole number >= 0 an agent",
+    "cdjax.delayed(cdjax.consensus, RING, [0, 0, 1])": NO_MIXER,
+    "cdjax.delayed(SGD, MIX, [0, 0, 1])": "make is .*; give the algorithm of a mixer",
+    "cdjax.delayed(lambda mix: 0, MIX, [0, 0, 1])": "make is of type int; give an optax optimizer",
+    "cdjax.delayed(cdjax.consensus, MIX, [0, 0.5, 1])": "delays is .*; expected a whole number",
     "cdjax.diminishing_schedule('x')": "init_value must be a number, not 'x'",
     "cdjax.server_params(None)": "the optimizer has no server; average its agents",
     "step(cdjax.cdsgd(0.1, MIX), FOUR, FOUR)": FOUR_OF_THREE,

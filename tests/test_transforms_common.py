@@ -1,5 +1,7 @@
 """One table that every transformation joins with a row: what optax users expect of any of them."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,8 +26,8 @@ TABLE = {
     "cdmsgd": (lambda lr: cdjax.cdmsgd(lr, MIX), True),
     "cdmsgd-polyak": (lambda lr: cdjax.cdmsgd(lr, MIX, nesterov=False), True),
     "consensus after adam": (lambda lr: optax.chain(optax.adam(lr), cdjax.consensus(MIX)), True),
-    "delayed_consensus": (
-        lambda lr: optax.chain(optax.sgd(lr), cdjax.delayed_consensus(MIX, np.arange(8) % 3)),
+    "delayed cdmsgd": (
+        lambda lr: cdjax.delayed(partial(cdjax.cdmsgd, lr), MIX, np.arange(8) % 3),
         True,
     ),
     "adapt_then_combine": (lambda lr: cdjax.adapt_then_combine(optax.sgd(lr), MIX), True),

@@ -12,8 +12,8 @@ from cdjax.transforms._consensus import AdaptThenCombineState as AdaptThenCombin
 from cdjax.transforms._consensus import ConsensusState as ConsensusState
 from cdjax.transforms._consensus import adapt_then_combine as adapt_then_combine
 from cdjax.transforms._consensus import consensus as consensus
-from cdjax.transforms._delayed import DelayedConsensusState as DelayedConsensusState
-from cdjax.transforms._delayed import delayed_consensus as delayed_consensus
+from cdjax.transforms._delayed import DelayedState as DelayedState
+from cdjax.transforms._delayed import delayed as delayed
 from cdjax.transforms._downpour import DownpourState as DownpourState
 from cdjax.transforms._downpour import downpour as downpour
 from cdjax.transforms._easgd import EASGDState as EASGDState
