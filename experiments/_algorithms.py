@@ -110,10 +110,11 @@ def _consensus(
 
 
 def _mixer(config: RunConfig, run: Run) -> cdjax.Mixer:
-    if _faults.is_disturbed(config):
-        return _faults.mixer(config, run.topology, run.key)
-    alone = run.mesh.size == 1
-    return mixing.auto(run.topology) if alone else mixing.exchange(run.topology, run.mesh)
+    def plain() -> cdjax.Mixer:
+        alone = run.mesh.size == 1
+        return mixing.auto(run.topology) if alone else mixing.exchange(run.topology, run.mesh)
+
+    return _faults.disturbed(config, run.topology, run.key, plain)
 
 
 def messages_a_step(config: RunConfig, run: Run) -> float:

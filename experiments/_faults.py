@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import numpy as np
 
@@ -73,16 +75,16 @@ def malicious_agents(config: RunConfig, num_agents: int) -> list[int]:
     return malicious
 
 
-def mixer(config: RunConfig, graph: Topology, key: jax.Array) -> Mixer:
-    """The mixer of a run that is disturbed.
+def disturbed(
+    config: RunConfig, graph: Topology, key: jax.Array, plain: Callable[[], Mixer]
+) -> Mixer:
+    """The mixer of a run, with its faults and its attack.
 
     Args:
         config: the options.
         graph: who talks to whom.
         key: of all draws; each fault and the attack draw on their own.
-
-    Returns:
-        A mixer for one device.
+        plain: makes the weighted mean over the whole graph.
     """
     link_key, message_key, absence_key, attack_key = jax.random.split(key, 4)
     faults = []
@@ -95,15 +97,14 @@ def mixer(config: RunConfig, graph: Topology, key: jax.Array) -> Mixer:
             graph.num_agents, config.absence, absence_key, duration=config.absence_duration
         )
         faults.append(mixing.absent_agents(graph, away))
-    mix = mixing.faulty(graph, *faults) if faults else _robust(config, graph)
+    mix = mixing.faulty(graph, *faults) if faults else _robust(config, graph) or plain()
     forge = _forge(config, attack_key)
     return mixing.attacked(mix, forge, malicious_agents(config, graph.num_agents)) if forge else mix
 
 
-def honest_agents(config: RunConfig, num_agents: int) -> np.ndarray | None:
-    """Whose parameters are looked at; None for everybody's."""
-    malicious = malicious_agents(config, num_agents)
-    return np.delete(np.arange(num_agents), malicious) if malicious else None
+def honest_agents(config: RunConfig, num_agents: int) -> np.ndarray:
+    """The numbers of those who are looked at."""
+    return np.delete(np.arange(num_agents), malicious_agents(config, num_agents))
 
 
 def mixing_line(config: RunConfig) -> str:
@@ -173,7 +174,7 @@ def _check_together(config: RunConfig) -> None:
         )
 
 
-def _robust(config: RunConfig, graph: Topology) -> Mixer:
+def _robust(config: RunConfig, graph: Topology) -> Mixer | None:
     match config.mixer:
         case "trimmed-mean":
             with blame("--num-trimmed"):
@@ -184,7 +185,7 @@ def _robust(config: RunConfig, graph: Topology) -> Mixer:
             with blame("--clip-radius"):
                 return mixing.clipped_gossip(graph, config.clip_radius)
         case _:
-            return mixing.auto(graph)
+            return None
 
 
 def _strength(config: RunConfig) -> float:

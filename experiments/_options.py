@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 import cdjax
 from cdjax import data, sharding, topology
 from experiments._errors import UsageError, blame, check_choice, flag
-from experiments._faults import check_disturbances, check_on_graph, is_disturbed
+from experiments._faults import check_disturbances, check_on_graph
 from experiments._living import living, restricted
 from experiments.config import (
     ALGORITHMS,
@@ -125,10 +125,9 @@ def _whole_topology(config: RunConfig) -> topology.Topology:
 def build_mesh(config: RunConfig, num_agents: int) -> Mesh:
     """The devices of ``--devices``."""
     with blame("--devices"):
-        if config.sequential or is_disturbed(config):
+        if config.sequential:
             if config.devices not in ("auto", "1") or jax.process_count() > 1:
-                who = "agents that train in turn" if config.sequential else "faults and attacks"
-                raise UsageError(f"--devices: {who} share one; leave it out")
+                raise UsageError("--devices: agents that train in turn share one; leave it out")
             num_devices = 1
         elif config.devices == "auto" and jax.process_count() == 1:
             most = min(jax.device_count(), num_agents)

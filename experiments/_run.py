@@ -228,18 +228,18 @@ def _record(job: Job, state: training.TrainState, progress: Progress, since: int
 def _evaluated(
     job: Job, state: training.TrainState, train_metrics: training.Metrics
 ) -> dict[str, Any]:
-    """Test metrics of the agents and of the one model, beside the training metrics."""
+    """Metrics of the honest agents and of the one model."""
     # One program at a time: several at once can wait for each other for ever between processes.
     view = jax.block_until_ready(job.view(state))
     test = fetched(job, job.evaluate(view.params, state.model_state, job.test_set))
     model_test = fetched(job, job.evaluate_one(view.model, view.model_state, job.test_set))
-    accuracy = metrics.agent_statistics(test["accuracy"])
+    accuracy = metrics.agent_statistics(test["accuracy"][job.honest])
     step = int(state.step)
     record = {
         "step": step,
-        "train_loss_mean": np.mean(train_metrics["loss"]),
-        "train_accuracy_mean": np.mean(train_metrics["accuracy"]),
-        "test_loss_mean": np.mean(test["loss"]),
+        "train_loss_mean": np.mean(train_metrics["loss"][job.honest]),
+        "train_accuracy_mean": np.mean(train_metrics["accuracy"][job.honest]),
+        "test_loss_mean": np.mean(test["loss"][job.honest]),
         "test_accuracy_mean": accuracy.mean,
         "test_accuracy_min": accuracy.min,
         "test_accuracy_max": accuracy.max,

@@ -23,7 +23,7 @@ Batch: TypeAlias = tuple[jax.Array, jax.Array]
 
 
 class View(NamedTuple):
-    """What is looked at: the agents' iterates, the one model that they train, their distance."""
+    """What is looked at: all iterates; of the honest agents their one model and their distance."""
 
     params: cdjax.Params
     model: cdjax.Params
@@ -51,6 +51,7 @@ class Job(NamedTuple):
     evaluate: Callable[..., training.Metrics]
     evaluate_one: Callable[..., training.Metrics]
     view: Callable[[training.TrainState], View]
+    honest: np.ndarray
     notice: str
 
 
@@ -125,6 +126,7 @@ def prepare(config: RunConfig) -> Job:
         )
 
     honest = _faults.honest_agents(config, graph.num_agents)
+    view = functools.partial(_view, config.algorithm in _algorithms.WITH_SERVER, honest)
     test_set = (dataset.test_images, dataset.test_labels)
     messages = _algorithms.messages_a_step(config, run)
     return Job(
@@ -144,7 +146,8 @@ def prepare(config: RunConfig) -> Job:
         loop=loop,
         evaluate=evaluation(mesh),
         evaluate_one=evaluation(None),
-        view=jax.jit(functools.partial(_view, config.algorithm in _algorithms.WITH_SERVER, honest)),
+        view=jax.jit(view),
+        honest=honest,
         notice=notice,
     )
 
@@ -164,13 +167,13 @@ def _initial_params(
     return jax.vmap(lambda key: models.init_model(model, key, example))(keys)
 
 
-def _view(has_server: bool, honest: np.ndarray | None, state: training.TrainState) -> View:
-    seen = (cdjax.eval_params(state.opt_state, state.params), state.model_state)
-    if honest is not None:
+def _view(has_server: bool, honest: np.ndarray, state: training.TrainState) -> View:
+    params = cdjax.eval_params(state.opt_state, state.params)
+    seen = (params, state.model_state)
+    if len(honest) < len(jax.tree.leaves(params)[0]):
         seen = jax.tree.map(lambda x: x[honest], seen)
-    params = seen[0]
     model, model_state = cdjax.mean_params(seen)
     if has_server:
         model = cdjax.server_params(state.opt_state)
     one_agent = cdjax.replicate((model, model_state), 1)
-    return View(params, *one_agent, cdjax.metrics.consensus_distance(params))
+    return View(params, *one_agent, cdjax.metrics.consensus_distance(seen[0]))

@@ -131,7 +131,7 @@ class RunConfig:
     """Distance beyond which --mixer clipped cuts, in the units of the parameters."""
     attack: str = "none"
     """What malicious agents send: none (all are honest), sign-flip, noise or alie (a little is
-    enough). Test metrics are then those of the honest agents."""
+    enough). Metrics are then those of the honest agents."""
     malicious: int | None = None
     """How many agents are malicious, those with the highest numbers (default: 1)."""
     attack_strength: float | None = None
