@@ -97,7 +97,9 @@ def disturbed(
             graph.num_agents, config.absence, absence_key, duration=config.absence_duration
         )
         faults.append(mixing.absent_agents(graph, away))
-    mix = mixing.faulty(graph, *faults) if faults else _robust(config, graph) or plain()
+    mix = _robust(config, graph, *faults)
+    if mix is None:
+        mix = mixing.faulty(graph, *faults) if faults else plain()
     forge = _forge(config, attack_key)
     return mixing.attacked(mix, forge, malicious_agents(config, graph.num_agents)) if forge else mix
 
@@ -168,22 +170,20 @@ def _check_together(config: RunConfig) -> None:
         raise UsageError(f"{flag(chosen[0])}: not for agents that train in turn; leave it out")
     if config.lag and config.attack != "none":
         raise UsageError("--lag: not together with --attack; leave one out")
-    if config.mixer != "auto" and chosen[0] != "mixer":
-        raise UsageError(
-            f"{flag(chosen[0])}: only with --mixer auto, not with {config.mixer}; leave one out"
-        )
+    if config.lag and config.mixer != "auto":
+        raise UsageError(f"--lag: only with --mixer auto, not with {config.mixer}; leave one out")
 
 
-def _robust(config: RunConfig, graph: Topology) -> Mixer | None:
+def _robust(config: RunConfig, graph: Topology, *faults: mixing.Fault) -> Mixer | None:
     match config.mixer:
         case "trimmed-mean":
             with blame("--num-trimmed"):
-                return mixing.trimmed_mean(graph, config.num_trimmed)
+                return mixing.trimmed_mean(graph, config.num_trimmed, *faults)
         case "median":
-            return mixing.median(graph)
+            return mixing.median(graph, *faults)
         case "clipped":
             with blame("--clip-radius"):
-                return mixing.clipped_gossip(graph, config.clip_radius)
+                return mixing.clipped_gossip(graph, config.clip_radius, *faults)
         case _:
             return None
 

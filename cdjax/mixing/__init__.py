@@ -10,13 +10,13 @@ from cdjax.mixing._auto import plan as plan
 from cdjax.mixing._dense import dense as dense
 from cdjax.mixing._exchange import exchange as exchange
 from cdjax.mixing._faults import Absence as Absence
-from cdjax.mixing._faults import Fault as Fault
 from cdjax.mixing._faults import absent_agents as absent_agents
 from cdjax.mixing._faults import failing_links as failing_links
 from cdjax.mixing._faults import faulty as faulty
 from cdjax.mixing._faults import lost_messages as lost_messages
 from cdjax.mixing._faults import random_absence as random_absence
 from cdjax.mixing._faults import scheduled_absence as scheduled_absence
+from cdjax.mixing._links import Fault as Fault
 from cdjax.mixing._neighbors import neighbors as neighbors
 from cdjax.mixing._ppermute import ppermute as ppermute
 from cdjax.mixing._robust import clipped_gossip as clipped_gossip

@@ -25,24 +25,12 @@ from cdjax._checks import (
 )
 from cdjax._types import Mixer, Params
 from cdjax.mixing._dense import leafwise
-from cdjax.mixing._links import Links, links_of
+from cdjax.mixing._links import Fault, Links, check_faults, failed_links, links_of
 from cdjax.mixing._shifts import weighted
 from cdjax.topology import Topology
 
 if TYPE_CHECKING:
     from jaxtyping import Array, ArrayLike, Bool, Int, PRNGKeyArray
-
-
-@runtime_checkable
-class Fault(Protocol):
-    """Names the links that fail at a step."""
-
-    def __call__(self, step: int | Int[Array, ""]) -> Bool[Array, " links"]:
-        """Returns whether each link fails; links are the weights of Π off its diagonal.
-
-        They come in the order of ``numpy.nonzero``: receiver by receiver, and by sender.
-        """
-        ...
 
 
 @runtime_checkable
@@ -83,23 +71,14 @@ def faulty(topology: Topology, *faults: Fault) -> Mixer:
     Average Consensus*, IPSN, of averaging over the links that a step has.
     """
     check_topology(topology)
-    for fault in faults:
-        check_callable("fault", fault, "a function of the step, as of cdjax.mixing.failing_links")
+    check_faults(faults)
     links = links_of(topology.mixing_matrix)
     # Where `mixing.plan` changes over to the product as well.
     is_dense = links.in_slots.shape[1] > 2 * math.sqrt(topology.num_agents)
     mix_leaf = _product if is_dense else _by_slots
 
     def mix(tree: Params, step: int | Int[Array, ""] = 0) -> Params:
-        failed = jnp.zeros(links.receivers.shape, bool)
-        for fault in faults:
-            fails = fault(step)
-            if fails.shape != failed.shape:
-                raise ValueError(
-                    f"fault gave shape {fails.shape}, but the topology has {len(failed)} links; "
-                    "make it for this topology"
-                )
-            failed |= fails
+        failed = failed_links(links, faults, step)
         return leafwise(topology.num_agents, lambda x: mix_leaf(links, failed, x))(tree)
 
     return mix

@@ -1,13 +1,29 @@
-"""The directed links of a topology: in a list, and in a table with a slot a link."""
+"""The directed links of a topology: in a list, in a table with a slot a link; and which fail."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
+import jax.numpy as jnp
 import numpy as np
 
+from cdjax._checks import check_callable
+
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int
+    from jaxtyping import Array, Bool, Float, Int
+
+
+@runtime_checkable
+class Fault(Protocol):
+    """Names the links that fail at a step."""
+
+    def __call__(self, step: int | Int[Array, ""]) -> Bool[Array, " links"]:
+        """Returns whether each link fails; links are the weights of Π off its diagonal.
+
+        They come in the order of ``numpy.nonzero``: receiver by receiver, and by sender.
+        """
+        ...
 
 
 class Links(NamedTuple):
@@ -44,3 +60,25 @@ def listed(entries: Bool[np.ndarray, "rows columns"]) -> Int[np.ndarray, "rows s
     table = np.full((len(entries), np.max(entries.sum(axis=1), initial=0)), -1)
     table[rows, np.arange(len(rows)) - np.searchsorted(rows, rows)] = columns
     return table
+
+
+def check_faults(faults: Sequence[Fault]) -> None:
+    """Raises unless all are functions."""
+    for fault in faults:
+        check_callable("fault", fault, "a function of the step, as of cdjax.mixing.failing_links")
+
+
+def failed_links(
+    links: Links, faults: Sequence[Fault], step: int | Int[Array, ""]
+) -> Bool[Array, " links"]:
+    """Whether each link fails at a step by any of the faults."""
+    failed = jnp.zeros(links.receivers.shape, bool)
+    for fault in faults:
+        fails = fault(step)
+        if fails.shape != failed.shape:
+            raise ValueError(
+                f"fault gave shape {fails.shape}, but the topology has {len(failed)} links; "
+                "make it for this topology"
+            )
+        failed |= fails
+    return failed

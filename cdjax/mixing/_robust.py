@@ -6,12 +6,15 @@ over every agent's closed neighbourhood: the agent and its neighbours.
 
 He, Karimireddy, Jaggi, *Byzantine-Robust Decentralized Learning via ClippedGossip*, 2022,
 arXiv:2202.01545.
+
+Links may fail besides, by the same faults as those of :func:`cdjax.mixing.faulty`: an agent that
+does not hear a neighbour takes its own value in that neighbour's place.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import jax
@@ -21,14 +24,14 @@ import numpy as np
 from cdjax._checks import check_count, check_range, check_stacked, check_topology
 from cdjax._types import Mixer, Params, ScalarOrSchedule
 from cdjax.mixing._dense import leafwise
-from cdjax.mixing._links import links_of, listed
+from cdjax.mixing._links import Fault, Links, check_faults, failed_links, links_of, listed
 from cdjax.topology import Topology
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int
+    from jaxtyping import Array, Bool, Float, Int
 
 
-def trimmed_mean(topology: Topology, num_trimmed: int) -> Mixer:
+def trimmed_mean(topology: Topology, num_trimmed: int, *faults: Fault) -> Mixer:
     r"""A mixer that averages what is left when the extremes are cut off, number by number.
 
     .. math:: \text{mixed}^j = \frac{1}{m_j - 2b} \sum_{i = b + 1}^{m_j - b} x^{(i)}
@@ -41,6 +44,7 @@ def trimmed_mean(topology: Topology, num_trimmed: int) -> Mixer:
     Args:
         topology: its links say who hears whom.
         num_trimmed: b, how many values are cut off at either end, at least 0.
+        *faults: a link fails if any of them says so.
 
     Returns:
         A mixer for stacked trees with N agents. A value that is not a number counts as the largest;
@@ -57,18 +61,17 @@ def trimmed_mean(topology: Topology, num_trimmed: int) -> Mixer:
     """
     check_topology(topology)
     check_count("num_trimmed", num_trimmed, low=0)
-    neighborhoods = _closed_neighborhoods(topology)
-    sizes = (neighborhoods >= 0).sum(axis=1)
+    sizes = (_closed_neighborhoods(topology) >= 0).sum(axis=1)
     smallest = int(np.argmin(sizes))
     if sizes[smallest] <= 2 * num_trimmed:
         raise ValueError(
             f"num_trimmed is {num_trimmed}, but agent {smallest} hears {sizes[smallest]} agents, "
             f"itself included; give at most {(sizes[smallest] - 1) // 2}"
         )
-    return _mean_of_middle(neighborhoods, np.full(len(sizes), num_trimmed))
+    return _mean_of_middle(topology, np.full(len(sizes), num_trimmed), faults)
 
 
-def median(topology: Topology) -> Mixer:
+def median(topology: Topology, *faults: Fault) -> Mixer:
     r"""A mixer that takes the median over an agent and its neighbours, number by number.
 
     Of an even number of values it is the mean of the middle two. While the honest ones are more
@@ -77,6 +80,7 @@ def median(topology: Topology) -> Mixer:
 
     Args:
         topology: its links say who hears whom.
+        *faults: a link fails if any of them says so.
 
     Returns:
         A mixer for stacked trees with N agents. A value that is not a number counts as the largest;
@@ -89,11 +93,11 @@ def median(topology: Topology) -> Mixer:
     Reference: Yin et al. (2018), Definition 1.
     """
     check_topology(topology)
-    neighborhoods = _closed_neighborhoods(topology)
-    return _mean_of_middle(neighborhoods, ((neighborhoods >= 0).sum(axis=1) - 1) // 2)
+    sizes = (_closed_neighborhoods(topology) >= 0).sum(axis=1)
+    return _mean_of_middle(topology, (sizes - 1) // 2, faults)
 
 
-def clipped_gossip(topology: Topology, radius: ScalarOrSchedule) -> Mixer:
+def clipped_gossip(topology: Topology, radius: ScalarOrSchedule, *faults: Fault) -> Mixer:
     r"""A mixer in which no neighbour moves an agent by more than a radius times its weight.
 
     .. math:: \text{mixed}^j = x^j + \sum_{l \ne j} \Pi_{jl} \, \text{clip}(x^l - x^j, \tau), \qquad
@@ -106,6 +110,7 @@ def clipped_gossip(topology: Topology, radius: ScalarOrSchedule) -> Mixer:
         topology: the graph and its mixing matrix of shape (N, N).
         radius: :math:`\tau`, at least 0, in the units of the parameters: a number, also infinite
             (nothing is clipped), or a schedule of the step.
+        *faults: a link fails if any of them says so.
 
     Returns:
         A mixer for stacked trees with N agents. What is not at a finite distance is not heard.
@@ -122,14 +127,8 @@ def clipped_gossip(topology: Topology, radius: ScalarOrSchedule) -> Mixer:
     check_topology(topology)
     if not (isinstance(radius, float) and radius == math.inf):
         check_range("radius", radius, low=0)
+    check_faults(faults)
     links = links_of(topology.mixing_matrix)
-    slots = [
-        (
-            np.where(numbers >= 0, links.senders[numbers], np.arange(topology.num_agents)),
-            np.where(numbers >= 0, links.weights[numbers], 0.0),
-        )
-        for numbers in links.in_slots.T
-    ]
 
     def mix(tree: Params, step: int | Int[Array, ""] = 0) -> Params:
         check_stacked(tree, topology.num_agents)
@@ -137,8 +136,12 @@ def clipped_gossip(topology: Topology, radius: ScalarOrSchedule) -> Mixer:
         floating = [i for i, x in enumerate(leaves) if jnp.issubdtype(x.dtype, jnp.inexact)]
         own = [_widened(leaves[i]) for i in floating]
         tau = radius(step) if callable(radius) else radius
+        failed = failed_links(links, faults, step)
         mixed = own
-        for senders, weights in slots:
+        for numbers in links.in_slots.T:
+            arrives = (numbers >= 0) & ~failed[numbers]
+            senders = jnp.where(arrives, links.senders[numbers], np.arange(topology.num_agents))
+            weights = np.where(numbers >= 0, links.weights[numbers], 0.0)
             differences = [x[senders] - x for x in own]
             norms = _norms(differences, topology.num_agents)
             scale = jnp.where(norms > tau, tau / jnp.maximum(norms, 1e-30), 1)
@@ -160,35 +163,61 @@ def _closed_neighborhoods(topology: Topology) -> Int[np.ndarray, "agents slots"]
 
 
 def _mean_of_middle(
-    neighborhoods: Int[np.ndarray, "agents slots"], num_trimmed: Int[np.ndarray, " agents"]
+    topology: Topology, num_trimmed: Int[np.ndarray, " agents"], faults: Sequence[Fault]
 ) -> Mixer:
     """The mean of each neighbourhood's values but the ``num_trimmed`` smallest and largest."""
-    # Agents that hear the same, all of a complete graph, share the work.
-    distinct = np.column_stack([neighborhoods, num_trimmed])
-    distinct, row_of_agent = np.unique(distinct, axis=0, return_inverse=True)
-    members, trimmed = distinct[:, :-1], distinct[:, -1]
+    check_faults(faults)
+    links, num_agents = links_of(topology.mixing_matrix), topology.num_agents
+    neighborhoods = _closed_neighborhoods(topology)
+    kinds = np.column_stack([neighborhoods, num_trimmed])
+    if faults:
+        kind_of_agent = np.arange(num_agents)
+    else:
+        # Agents that hear the same, all of a complete graph, share the work.
+        kinds, kind_of_agent = np.unique(kinds, axis=0, return_inverse=True)
+    members, trimmed = kinds[:, :-1], kinds[:, -1]
     sizes = (members >= 0).sum(axis=1)
 
-    def real_leaf(x: Float[Array, "agents ..."]) -> Float[Array, "agents ..."]:
+    def real_leaf(
+        senders: Int[Array | np.ndarray, "kinds slots"], x: Float[Array, "agents ..."]
+    ) -> Float[Array, "agents ..."]:
         x = jnp.where(jnp.isnan(x), jnp.inf, x)
         # Empty slots come last in the order, where no agent looks.
         values = [
-            jnp.where(_lifted(column >= 0, x), x[np.maximum(column, 0)], jnp.inf)
-            for column in members.T
+            jnp.where(_lifted(column >= 0, x), x[jnp.maximum(column, 0)], jnp.inf)
+            for column in senders.T
         ]
         total = jnp.zeros([], x.dtype)
         for rank, ranked in enumerate(_in_order(values)):
             is_kept = (trimmed <= rank) & (rank < sizes - trimmed)
             if is_kept.any():
                 total += jnp.where(_lifted(is_kept, x), ranked, 0)
-        return (total / _lifted(sizes - 2 * trimmed, x))[row_of_agent.ravel()]
+        return (total / _lifted(sizes - 2 * trimmed, x))[kind_of_agent.ravel()]
 
-    def mix_leaf(x: Array) -> Array:
-        if jnp.iscomplexobj(x):
-            return jax.lax.complex(real_leaf(x.real), real_leaf(x.imag))
-        return real_leaf(x)
+    def mix(tree: Params, step: int | Int[Array, ""] = 0) -> Params:
+        senders = members
+        if faults:
+            fails = _in_slots(links, neighborhoods, failed_links(links, faults, step))
+            senders = jnp.where(fails, np.arange(num_agents)[:, None], members)
 
-    return leafwise(len(neighborhoods), mix_leaf)
+        def mix_leaf(x: Array) -> Array:
+            if jnp.iscomplexobj(x):
+                return jax.lax.complex(real_leaf(senders, x.real), real_leaf(senders, x.imag))
+            return real_leaf(senders, x)
+
+        return leafwise(num_agents, mix_leaf)(tree)
+
+    return mix
+
+
+def _in_slots(
+    links: Links, neighborhoods: Int[np.ndarray, "agents slots"], failed: Bool[Array, " links"]
+) -> Bool[Array, "agents slots"]:
+    """Whether the link fails on which each slot's agent is heard; none leads to an agent itself."""
+    agents = np.arange(len(neighborhoods))[:, None]
+    is_link = (neighborhoods >= 0) & (neighborhoods != agents)
+    # Links come in this order too: by receiver, and by sender.
+    return jnp.zeros(neighborhoods.shape, bool).at[np.nonzero(is_link)].set(failed)
 
 
 def _in_order(values: list[Array]) -> list[Array]:

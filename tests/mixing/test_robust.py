@@ -161,6 +161,38 @@ def test_one_liar_moves_nobody_by_more_than_weight_times_radius(sent):
     assert (moved[honest] <= graph.mixing_matrix[honest, liar] * radius + 1e-5).all()
 
 
+@pytest.mark.parametrize(
+    ("name", "num_trimmed"),
+    [("irregular", None), ("irregular", 0), ("full", None), ("full", 2), ("directed", 1)],
+)
+def test_an_agent_takes_its_own_value_for_one_that_does_not_arrive(name, num_trimmed, x64):
+    graph, key = GRAPHS[name], jax.random.key(3)
+    faults = [mixing.lost_messages(graph, 0.4, key), mixing.failing_links(graph, 0.2, key)]
+    make = median if num_trimmed is None else lambda *a: trimmed_mean(a[0], num_trimmed, *a[1:])
+    mix, x = (
+        jax.jit(make(graph, *faults)),
+        np.asarray(random_stacked_tree(graph.num_agents)["bias"]),
+    )
+    links = np.argwhere((graph.mixing_matrix != 0) & ~np.eye(graph.num_agents, dtype=bool))
+    for step in range(3):
+        failed = {tuple(link) for link in links[np.any([fault(step) for fault in faults], axis=0)]}
+        assert 0 < len(failed) < len(links)
+        for j, mixed in enumerate(mix(x, step)):
+            heard = np.sort([x[j if (j, k) in failed else k] for k in heard_by(graph, j)], axis=0)
+            cut = (len(heard) - 1) // 2 if num_trimmed is None else num_trimmed
+            np.testing.assert_allclose(mixed, heard[cut : len(heard) - cut].mean(axis=0))
+
+
+def test_clipped_gossip_over_failing_links_is_that_with_their_weights_given_back(x64):
+    fault = mixing.failing_links(IRREGULAR, 0.4, jax.random.key(0))
+    mix, tree = jax.jit(clipped_gossip(IRREGULAR, 0.5, fault)), random_stacked_tree(11)
+    for step in range(3):
+        matrix = np.asarray(mixing.faulty(IRREGULAR, fault)(jnp.eye(11), step))
+        expected = clipped_sums(matrix, flat(tree), 0.5)
+        np.testing.assert_allclose(flat(mix(tree, step)), expected, rtol=1e-12, atol=1e-12)
+    assert_trees_close(cdjax.mean_params(mix(tree, 5)), cdjax.mean_params(tree), rtol=1e-12)
+
+
 @pytest.mark.parametrize("make", [median, lambda graph: clipped_gossip(graph, np.inf)])
 def test_counters_pass_and_dtypes_stay(make):
     tree = {"count": jnp.arange(6), "x": jnp.ones((6, 2), jnp.bfloat16), "z": jnp.ones(6) * 1j}
@@ -186,6 +218,10 @@ def test_complex_values_are_ordered_by_their_parts():
         ),
         (lambda: clipped_gossip(topology.ring(5), -1.0), r"radius is -1.0; .* \[0, inf\)"),
         (lambda: clipped_gossip(topology.ring(5), np.nan), "radius is nan"),
+        (
+            lambda: median(topology.ring(5), lambda step: jnp.zeros(3, bool))(jnp.ones(5)),
+            r"fault gave shape \(3,\), but the topology has 10 links",
+        ),
         (lambda: median(topology.ring(5))({"w": jnp.ones(4)}), "leaf 'w' has leading axis 4"),
         (
             lambda: clipped_gossip(topology.ring(5), 1.0)({"w": jnp.ones(4)}),
