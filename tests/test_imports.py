@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 # Data flows graph → Topology → mixer → transformation → train step → run; a file imports only from
 # lower ranks, or from its own package.
 RANKS = {
-    "_types": 0, "_checks": 0,
+    "_types": 0, "_checks": 0, "_axes": 0,
     "_graphs": 1, "_weights": 1, "_topology": 1, "topology": 1, "sharding": 1,
     "mixing": 2,
     "agents": 3,

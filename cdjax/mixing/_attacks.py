@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
+from cdjax._axes import lifted
 from cdjax._checks import check_callable, check_key, check_mixer, check_range, stacked_size
 from cdjax._types import Mixer, Params
 
@@ -194,7 +195,7 @@ def _choose(is_malicious: Bool[np.ndarray, " agents"], these: Params, those: Par
     """The malicious agents' rows of one tree, the other rows of another."""
 
     def leaf(a: Array, b: Array) -> Array:
-        return jnp.where(is_malicious.reshape(-1, *[1] * (jnp.ndim(b) - 1)), a, b).astype(b.dtype)
+        return jnp.where(lifted(is_malicious, b), a, b).astype(b.dtype)
 
     return jax.tree.map(leaf, these, those)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from cdjax._axes import lifted
 from cdjax._checks import check_topology
 from cdjax._types import Mixer
 from cdjax.mixing._dense import leafwise
@@ -80,7 +81,7 @@ def neighbors(topology: Topology) -> Mixer:
             return mixed
         full_rows = jnp.asarray(table.full_rows, x.dtype)
         full = jnp.einsum("rl,l...->r...", full_rows, x, precision="highest")[table.row_of_agent]
-        return jnp.where(reads_table.reshape(-1, *[1] * (x.ndim - 1)), mixed, full)
+        return jnp.where(lifted(reads_table, x), mixed, full)
 
     return leafwise(topology.num_agents, mix_leaf)
 

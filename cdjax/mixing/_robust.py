@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cdjax._axes import lifted
 from cdjax._checks import check_count, check_range, check_stacked, check_topology
 from cdjax._types import Mixer, Params, ScalarOrSchedule
 from cdjax.mixing._dense import leafwise
@@ -147,7 +148,7 @@ def clipped_gossip(topology: Topology, radius: ScalarOrSchedule, *faults: Fault)
             scale = jnp.where(norms > tau, tau / jnp.maximum(norms, 1e-30), 1)
             heard = jnp.isfinite(norms)
             mixed = [
-                m + jnp.where(_lifted(heard, d), _lifted(scale * weights, d) * d, 0)
+                m + jnp.where(lifted(heard, d), lifted(scale * weights, d) * d, 0)
                 for m, d in zip(mixed, differences, strict=True)
             ]
         for i, x in zip(floating, mixed, strict=True):
@@ -184,15 +185,15 @@ def _mean_of_middle(
         x = jnp.where(jnp.isnan(x), jnp.inf, x)
         # Empty slots come last in the order, where no agent looks.
         values = [
-            jnp.where(_lifted(column >= 0, x), x[jnp.maximum(column, 0)], jnp.inf)
+            jnp.where(lifted(column >= 0, x), x[jnp.maximum(column, 0)], jnp.inf)
             for column in senders.T
         ]
         total = jnp.zeros([], x.dtype)
         for rank, ranked in enumerate(_in_order(values)):
             is_kept = (trimmed <= rank) & (rank < sizes - trimmed)
             if is_kept.any():
-                total += jnp.where(_lifted(is_kept, x), ranked, 0)
-        return (total / _lifted(sizes - 2 * trimmed, x))[kind_of_agent.ravel()]
+                total += jnp.where(lifted(is_kept, x), ranked, 0)
+        return (total / lifted(sizes - 2 * trimmed, x))[kind_of_agent.ravel()]
 
     def mix(tree: Params, step: int | Int[Array, ""] = 0) -> Params:
         senders = members
@@ -256,9 +257,3 @@ def _widened(x: Array) -> Array:
 def _norms(leaves: list[Array], num_agents: int) -> Float[Array, " agents"]:
     squares = [jnp.sum(jnp.square(jnp.abs(x)), axis=tuple(range(1, x.ndim))) for x in leaves]
     return jnp.sqrt(sum(squares, start=jnp.zeros(num_agents)))
-
-
-def _lifted(numbers: Array | np.ndarray, x: Array) -> Array:
-    """One number an agent, in as many axes as x, and in its dtype unless they are truth values."""
-    numbers = jnp.asarray(numbers).reshape(-1, *[1] * (x.ndim - 1))
-    return numbers if numbers.dtype == bool else numbers.astype(x.dtype)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import jax.numpy as jnp
 import numpy as np
 
+from cdjax._axes import lifted
 from cdjax._checks import check_topology
 from cdjax._types import Mixer
 from cdjax.mixing._dense import leafwise
@@ -68,4 +69,4 @@ def weighted(weights: Float[np.ndarray, " agents"], x: Array) -> Array:
     """``weights[j] * x[j]``; a number in place of the array where all weights are equal."""
     if np.ptp(weights) < _ROUNDING:
         return float(weights[0]) * x
-    return jnp.asarray(weights, x.dtype).reshape(-1, *[1] * (x.ndim - 1)) * x
+    return lifted(weights, x) * x

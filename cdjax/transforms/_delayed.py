@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import optax
 
+from cdjax._axes import lifted
 from cdjax._checks import check_callable, check_mixer, check_optimizer, check_stacked
 from cdjax._types import Mixer, Params
 
@@ -106,7 +107,7 @@ def delayed(
                 return mix(tree, step)
             places = (state.step - lags) % num_steps
             heard = jax.tree.map(
-                lambda past, x: jnp.where(_lifted(is_late, x), past[agents, places], x),
+                lambda past, x: jnp.where(lifted(is_late, x), past[agents, places], x),
                 state.history,
                 tree,
             )
@@ -114,7 +115,7 @@ def delayed(
             # exchange what it heard of itself: mix(I) is Π.
             own_weights = jnp.diagonal(mix(jnp.eye(num_agents), step))
             return jax.tree.map(
-                lambda m, x, old: m + (_lifted(own_weights, x) * (x - old)).astype(m.dtype),
+                lambda m, x, old: m + jax.vmap(jnp.multiply)(own_weights, x - old).astype(m.dtype),
                 mix(heard, step),
                 tree,
                 heard,
@@ -132,8 +133,3 @@ def delayed(
         return updates, DelayedState(state.step + 1, history, inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
-
-
-def _lifted(numbers: Array | np.ndarray, x: Array) -> Array:
-    """One number an agent, in as many axes as x."""
-    return jnp.asarray(numbers).reshape(-1, *[1] * (x.ndim - 1))

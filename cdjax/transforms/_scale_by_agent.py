@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from cdjax._axes import lifted
 from cdjax._checks import check_range, check_stacked
 from cdjax._types import Params
 
@@ -41,7 +42,7 @@ def scale_by_agent(weights: ArrayLike) -> optax.GradientTransformation:
     check_range("weights", weights)
 
     def scale(g: Array) -> Array:
-        return g * jnp.asarray(weights, g.dtype).reshape(-1, *[1] * (g.ndim - 1))
+        return g * lifted(weights, g)
 
     def update(updates: optax.Updates, params: Params | None = None) -> optax.Updates:
         del params
