@@ -146,4 +146,5 @@ def messages_a_step(config: RunConfig, run: Run) -> float:
             return num_agents * config.talk_probability
         case _:
             weights = run.topology.mixing_matrix
-            return float(np.count_nonzero(weights[~np.eye(num_agents, dtype=bool)]))
+            num_links = float(np.count_nonzero(weights[~np.eye(num_agents, dtype=bool)]))
+            return num_links * _faults.share_sent(config)

@@ -91,10 +91,10 @@ def consensus_bound(job: Job, opt_state: optax.OptState, step: int) -> float | N
 def step_limits(job: Job) -> tuple[str, str]:
     """What the theory says of the step size: a line for the start table, and a warning or ''.
 
-    The curvature γ is that of agent 0's loss on its first batch, at the start.
+    The curvature γ is that of agent 0's loss on its first batch, at the run's state.
 
     Args:
-        job: the run, before its first step.
+        job: the run, before its first step or where it is resumed.
     """
     config, graph = job.config, job.topology
     if not is_bounded(config, graph.num_agents) or jax.process_count() > 1:
@@ -105,12 +105,14 @@ def step_limits(job: Job) -> tuple[str, str]:
     tight = theory.tight_step_limit(graph, smoothness, momentum=momentum, nesterov=nesterov)
     sufficient = theory.sufficient_step_limit(graph, theory.Constants(smoothness))
     stated = f"{sufficient:.3g}" if sufficient > 0 else "none"
-    line = f"{tight:.3g} tight, {stated} by eq. 15, with γ = {smoothness:.3g} at the start"
+    step = int(job.state.step)
+    where = f"at step {step}" if step else "at the start"
+    line = f"{tight:.3g} tight, {stated} by eq. 15, with γ = {smoothness:.3g} {where}"
     if config.learning_rate < tight:
         return line, ""
     return line, (
         f"step size {config.learning_rate:g} is not below the tight limit {tight:.3g}: on a "
-        "quadratic with the curvature at the start it would diverge"
+        f"quadratic with the curvature {where} it would diverge"
     )
 
 

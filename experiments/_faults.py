@@ -104,6 +104,11 @@ def disturbed(
     return mixing.attacked(mix, forge, malicious_agents(config, graph.num_agents)) if forge else mix
 
 
+def share_sent(config: RunConfig) -> float:
+    """How many of the messages are sent, on average; those that get lost have been."""
+    return (1 - config.link_failure) * (1 - config.absence) ** 2
+
+
 def honest_agents(config: RunConfig, num_agents: int) -> np.ndarray:
     """The numbers of those who are looked at."""
     return np.delete(np.arange(num_agents), malicious_agents(config, num_agents))

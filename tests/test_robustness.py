@@ -73,6 +73,17 @@ def test_every_algorithm_over_the_topology_may_lag(algorithm, x64):
         assert jnp.allclose(found, expected) == (step == 0)
 
 
+def test_over_a_link_that_fails_nothing_is_sent_and_a_lost_message_was():
+    options = {"link_failure": 0.3, "absence": 0.2}
+    weights = jax.vmap(mixer_of(**options), (None, 0))({"w": jnp.eye(5)}, jnp.arange(2000))["w"]
+    off_diagonal = np.asarray(weights)[:, ~np.eye(5, dtype=bool)]
+    found = _faults.share_sent(RunConfig(**options, message_loss=0.5))
+    np.testing.assert_allclose(found, np.mean(off_diagonal != 0), atol=0.01)
+    job = prepare(RunConfig(**SMALL, agents=5, **options))
+    message = 4 * sum(x.size for x in jax.tree.leaves(job.state.params)) / 5
+    assert job.bytes_a_step == pytest.approx(20 * message * found)
+
+
 def test_lag_is_cdsgd_that_hears_the_past(x64):
     graph, lag, alpha = topology.ring(4), 2, 0.1
     run = _algorithms.Run(graph, sharding.agent_mesh(1), np.ones(4), 1, 9, jax.random.key(0))
