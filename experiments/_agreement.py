@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import signal
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import jax
 import numpy as np
@@ -12,18 +12,20 @@ from jax.experimental import multihost_utils
 
 from experiments._errors import UsageError
 
-Value = TypeVar("Value", bool, str)
-
-_LONGEST = 1 << 13
+_LONGEST_PATH = 1 << 13
 
 
-def of_first_process(value: Value) -> Value:
-    """What process 0 has, in every process."""
+def of_all(number: int) -> np.ndarray:
+    """Every process's number, by process, in every process."""
     if jax.process_count() == 1:
-        return value
-    text = json.dumps(value).encode()
-    padded = np.frombuffer(text.ljust(_LONGEST), np.uint8)
-    return json.loads(multihost_utils.broadcast_one_to_all(padded).tobytes())
+        return np.array([number])
+    return np.asarray(multihost_utils.process_allgather(np.int32(number))).reshape(-1)
+
+
+def agreed(signals: Sequence[signal.Signals]) -> signal.Signals | None:
+    """A signal that some process has caught, the same in all; None if there is none."""
+    number = int(of_all(signals[0] if signals else 0).max())
+    return signal.Signals(number) if number else None
 
 
 def common_folder(folder: Path | None) -> Path:
@@ -32,7 +34,11 @@ def common_folder(folder: Path | None) -> Path:
     Raises:
         UsageError: in a process that doesn't see it.
     """
-    found = Path(of_first_process(str(folder and folder.absolute())))
+    name = str(folder and folder.absolute()).encode()
+    if jax.process_count() > 1:
+        padded = np.frombuffer(name.ljust(_LONGEST_PATH, b"\0"), np.uint8)
+        name = multihost_utils.broadcast_one_to_all(padded).tobytes().rstrip(b"\0")
+    found = Path(name.decode())
     if not found.is_dir():
         raise UsageError(
             f"--out: process {jax.process_index()} does not see the run's folder {found}; give a "

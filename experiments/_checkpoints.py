@@ -16,7 +16,7 @@ import numpy as np
 from rich.console import Console
 
 from cdjax import checkpoint, training
-from experiments._agreement import of_first_process
+from experiments._agreement import of_all
 from experiments._display import config_record
 from experiments._endings import RunEnded
 from experiments._errors import UsageError, blame, flag
@@ -83,7 +83,8 @@ def saver(
         nonlocal waited, num_saves
         start = time.monotonic()
         if not needed and num_saves >= _ALWAYS_SAVED:
-            if of_first_process(waited > _WAITING * (start - started)):
+            is_late = waited > _WAITING * (start - started)
+            if of_all(is_late)[0]:
                 return False
         step, records = int(state.step), progress.records
         notes = {

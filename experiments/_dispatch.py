@@ -14,6 +14,7 @@ from rich.progress import Progress as Bars
 from rich.progress import TaskID
 
 from cdjax import data, sharding, training
+from experiments._agreement import agreed, of_all
 from experiments._display import metrics_text, speed_text
 from experiments._setup import Job
 
@@ -121,7 +122,7 @@ def dispatcher(
         job: what to run.
         bars: the progress bars.
         bar: the run's own.
-        signals: once it holds one, the dispatch that is running is the last.
+        signals: once any process holds one, the dispatch that is running is the last.
 
     Returns:
         ``advance(state, sums, num_steps) -> Advance``, with the sums so far. It donates the state.
@@ -141,7 +142,8 @@ def dispatcher(
     def advance(state: training.TrainState, sums: Sums, num_steps: int) -> Advance:
         nonlocal chunk
         done = 0
-        while done < num_steps and not signals:
+        while done < num_steps and not agreed(signals):
+            chunk = int(of_all(chunk).min())  # which each process finds by its own clock
             steps, first = min(chunk, num_steps - done), int(state.step)
             indices = np.zeros((most, num_agents, job.batch_size), np.int32)
             indices[:steps] = data.batch_indices(

@@ -60,7 +60,8 @@ def watch(config: RunConfig) -> int | None:
         env=os.environ | {_VARIABLE: f"{own}@{host}:{jax_port}"},
         stdin=subprocess.PIPE,
     )
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child's to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the child as well
+    signal.signal(signal.SIGTERM, lambda number, frame: child.send_signal(number))
     kept = "the metrics so far are kept"
     if config.checkpoint_every:
         kept += "; start all processes again with --resume"
@@ -234,7 +235,7 @@ def _end(child: subprocess.Popen[bytes], dead: int, own: int, kept: str) -> int:
     except subprocess.TimeoutExpired:
         child.kill()
         code = child.wait()
-    if code > 0 and (dead == own or code == 2):  # it has said why
+    if code > 0 and (dead == own or code == 2 or code > 128):  # it has said why
         return code
     show_cursor = "\033[?25h" if sys.stderr.isatty() else ""
     cause = f" (signal {-code})" if dead == own else ""

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from cdjax import checkpoint, metrics, training
 from experiments import _checkpoints, plots
-from experiments._agreement import common_folder
+from experiments._agreement import agreed, common_folder
 from experiments._bounds import consensus_bound
 from experiments._checkpoints import Progress
 from experiments._dispatch import Divergence, dispatcher, fetched
@@ -131,9 +131,9 @@ def _metrics_file(folder: Path, records: list[dict[str, Any]]) -> TextIO:
 def _train(console: Console, job: Job, progress: Progress, folder: Path) -> list[dict[str, Any]]:
     """Trains to the last epoch; writes a record an evaluation, and checkpoints."""
     state, end, every = job.state, job.epochs * job.steps_per_epoch, job.config.checkpoint_every
+    may_save = every or jax.process_count() == 1  # else there may be no folder that all see
     with contextlib.ExitStack() as stack:
-        # Several processes end together, which is their watchers' work.
-        signals = stack.enter_context(caught_signals()) if jax.process_count() == 1 else []
+        signals = stack.enter_context(caught_signals())
         file = stack.enter_context(_metrics_file(folder, progress.records))
         where = _checkpoints.checkpoints_of(folder)
         keep = job.config.keep_checkpoints
@@ -145,20 +145,23 @@ def _train(console: Console, job: Job, progress: Progress, folder: Path) -> list
         save = _checkpoints.saver(checkpoints, job)
         while True:
             last = progress.records[-1]["step"] if progress.records else 0
-            if step > last and _is_due(job, step, job.config.eval_every) and not signals:
+            stopped = agreed(signals)
+            if step > last and _is_due(job, step, job.config.eval_every) and not stopped:
                 bars.update(bar, description="evaluating")
                 record = _record(job, state, progress, step - last)
                 file.write(json.dumps(record) + "\n")
                 file.flush()
                 console.print(evaluation_line(record), highlight=False, soft_wrap=True)
                 progress = progress._replace(records=[*progress.records, record], sums={})
-            if step != saved and (signals or every and _is_due(job, step, every)):
-                if save(state, progress, bool(signals) or step == end):
+            is_due = stopped or every and _is_due(job, step, every)
+            if step != saved and may_save and is_due:
+                if save(state, progress, bool(stopped) or step == end):
                     saved = step
-            if signals:
+            if stopped:
                 checkpoint.wait(checkpoints)
-                line = f"{signals[0].name} after {step} steps; go on with --resume {folder}"
-                raise RunEnded(line, code=128 + signals[0])
+                advice = f"go on with --resume {folder}" if may_save else "nothing is saved"
+                line = f"{stopped.name} after {step} steps; {advice}"
+                raise RunEnded(line, code=128 + stopped)
             if step == end:
                 return progress.records
             state, sums, divergence = advance(state, progress.sums, _next_stop(job, step) - step)

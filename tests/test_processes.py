@@ -113,6 +113,35 @@ def test_a_folder_that_a_process_does_not_see_is_named(tmp_path):
         common_folder(tmp_path / "nowhere")
 
 
+def test_a_signal_to_one_saves_all_and_they_go_on_to_the_same_end(tmp_path):
+    options = ("--checkpoint-every", 100, "--eval-every", 2, "--algorithm", "cdsgd")
+    processes = start_all(2, *options, "--epochs", 100_000, "--out", tmp_path / "half")
+    deadline = time.monotonic() + 100
+    while not any(path.stat().st_size for path in tmp_path.rglob("metrics.jsonl")):
+        assert time.monotonic() < deadline and all(p.poll() is None for p in processes)
+        time.sleep(0.05)
+    processes[1].terminate()
+    results = finish(processes, seconds=60)
+    (folder,) = (tmp_path / "half").iterdir()
+    (step,) = checkpoint.steps(folder / "checkpoints")
+    line = f"stopped: SIGTERM after {step} steps; go on with --resume {folder}"
+    assert [code for code, _, _ in results] == [143, 143]
+    for _, _, errors in results:
+        lines = [line for line in errors.splitlines() if line and not line.startswith("[Gloo]")]
+        assert lines == [line]
+
+    more = ("--epochs", step // 22 + 3)
+    for code, _, errors in finish(start_all(2, "--resume", folder, *more)):
+        assert code == 0, errors
+    for code, _, errors in finish(start_all(2, *options, *more, "--out", tmp_path / "whole")):
+        assert code == 0, errors
+    for record, expected in zip(
+        only_run(tmp_path / "half"), only_run(tmp_path / "whole"), strict=True
+    ):
+        assert record.pop("dataset") == expected.pop("dataset")
+        assert record == pytest.approx(expected, rel=1e-4)
+
+
 @pytest.mark.parametrize("victim", [0, 1])
 def test_the_death_of_a_process_ends_the_others_with_its_name(victim, tmp_path):
     keep = ("--checkpoint-every", 1) if victim else ()
