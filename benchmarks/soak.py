@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,9 +54,6 @@ class Options:
     """Of the moments of the kills."""
     tolerance: float = 0.05
     """By which share memory may be above what it was early on."""
-    arenas: int | None = None
-    """Into how many arenas glibc may cut memory (default: its own choice, some a thread). What is
-    freed in one serves no other, so that with many of them a process grows without a leak."""
     json: Path | None = None
     """Where to write the results as JSON."""
 
@@ -103,10 +100,7 @@ def _train_side_by_side(options: Options, outs: dict[str, Path]) -> tuple[list[S
     """Samples of both runs, a second apart, and the number of kills; nothing runs on."""
     draw, samples, life = random.Random(options.seed), [], 0
     start = time.monotonic()
-    env = dict(os.environ)
-    if options.arenas:
-        env |= {"MALLOC_ARENA_MAX": str(options.arenas)}
-    children = {name: _start(out, env) for name, out in outs.items()}
+    children = {name: _start(out) for name, out in outs.items()}
     born: dict[str, float] = {name: start for name in NAMES}
     death = start + draw.uniform(0, 2 * options.mean_life)
     try:
@@ -118,7 +112,7 @@ def _train_side_by_side(options: Options, outs: dict[str, Path]) -> tuple[list[S
                 samples.append(Sample(now - start, name, number, now - born[name], *held))
             if now > death:
                 _kill(children["killed"])
-                children["killed"], born["killed"] = _start(outs["killed"], env), time.monotonic()
+                children["killed"], born["killed"] = _start(outs["killed"]), time.monotonic()
                 death = born["killed"] + draw.uniform(0, 2 * options.mean_life)
                 life += 1
             time.sleep(1)
@@ -132,9 +126,7 @@ def _train_side_by_side(options: Options, outs: dict[str, Path]) -> tuple[list[S
     return samples, life + 1
 
 
-def _start(
-    out: Path, env: Mapping[str, str] | None = None, epochs: int = 10**6
-) -> subprocess.Popen[bytes]:
+def _start(out: Path, epochs: int = 10**6) -> subprocess.Popen[bytes]:
     """Starts the run in a folder, or goes on with it."""
     begun = [path.parent for path in out.glob("*/config.json")]
     options = {"resume": begun[0]} if begun else {"out": out}
@@ -147,7 +139,7 @@ def _start(
              for word in (f"--{name.replace('_', '-')}", str(value))]  # fmt: skip
     command = [sys.executable, "-m", "experiments.digits", *words]
     with out.with_suffix(".log").open("wb") as log:
-        return subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log)
+        return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
 
 
 def _finish(out: Path, whole: Path, step: int) -> None:

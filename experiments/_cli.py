@@ -19,6 +19,7 @@ import tyro
 from experiments import _processes
 from experiments._endings import RunEnded
 from experiments._errors import UsageError
+from experiments._memory import allocate_in_one_arena
 from experiments.config import RunConfig, recorded_config
 
 Config = TypeVar("Config")
@@ -40,6 +41,7 @@ def main(config_class: type[Config], run: Callable[[Config], Any] | None = None)
     try:
         code = _processes.watch(config)
         if code is None:
+            allocate_in_one_arena()
             _processes.join(config)
             (run or _run)(config)
     except UsageError as error:
