@@ -40,6 +40,8 @@ def test_where_nothing_arrives_all_faults_are_the_same(tmp_path):
     faults = ("link_failure", "message_loss", "absence")
     cut = [last_record(tmp_path / name, **options, **{name: 1.0}) for name in faults]
     whole = last_record(tmp_path / "whole", **options)
+    sent = [record.pop("bytes_sent") for record in (*cut, whole)]
+    assert sent[0] == sent[2] == 0 < sent[1] == sent[3]  # what gets lost has been sent
     assert cut[0] == cut[1] == cut[2]
     assert cut[0]["consensus_distance"] > 1.1 * whole["consensus_distance"]
 
