@@ -51,7 +51,7 @@ class Robustness(RunConfig):
     absence_duration: int = 50
     """Steps from one draw of who is away to the next."""
     lag: int = 5
-    """Steps by which all that cdsgd's agents hear of each other is late."""
+    """Steps by which all that agents hear of each other is late."""
     malicious: int | None = 2
     """How many agents are malicious, those with the highest numbers."""
     num_trimmed: int = 2

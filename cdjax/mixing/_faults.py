@@ -25,7 +25,14 @@ from cdjax._checks import (
 )
 from cdjax._types import Mixer, Params
 from cdjax.mixing._dense import leafwise
-from cdjax.mixing._links import Fault, Links, check_faults, failed_links, links_of
+from cdjax.mixing._links import (
+    Fault,
+    Links,
+    check_faults,
+    failed_links,
+    heard_by_slot,
+    links_of,
+)
 from cdjax.mixing._shifts import weighted
 from cdjax.topology import Topology
 
@@ -251,12 +258,8 @@ def _draw(size: int, probability: ArrayLike, key: PRNGKeyArray) -> Fault:
 
 def _by_slots(links: Links, failed: Bool[Array, " links"], x: Array) -> Array:
     """Reads neighbours one a slot, and itself in place of what does not arrive."""
-    agents = np.arange(len(x))
     mixed = weighted(links.own, x)
-    for numbers in links.in_slots.T:
-        arrives = (numbers >= 0) & ~failed[numbers]
-        heard = jnp.where(arrives, links.senders[numbers], agents)
-        weights = np.where(numbers >= 0, links.weights[numbers], 0.0)
+    for heard, weights in heard_by_slot(links, failed):
         mixed += weighted(weights, x.at[heard].get(mode="promise_in_bounds"))
     return mixed
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
@@ -82,3 +82,13 @@ def failed_links(
             )
         failed |= fails
     return failed
+
+
+def heard_by_slot(
+    links: Links, failed: Bool[Array, " links"]
+) -> Iterator[tuple[Int[Array, " agents"], Float[np.ndarray, " agents"]]]:
+    """Slot by slot whom each agent hears, itself in place of what does not arrive; the weights."""
+    for numbers in links.in_slots.T:
+        arrives = (numbers >= 0) & ~failed[numbers]
+        heard = jnp.where(arrives, links.senders[numbers], np.arange(len(links.own)))
+        yield heard, np.where(numbers >= 0, links.weights[numbers], 0.0)

@@ -25,7 +25,15 @@ from cdjax._axes import lifted
 from cdjax._checks import check_count, check_range, check_stacked, check_topology
 from cdjax._types import Mixer, Params, ScalarOrSchedule
 from cdjax.mixing._dense import leafwise
-from cdjax.mixing._links import Fault, Links, check_faults, failed_links, links_of, listed
+from cdjax.mixing._links import (
+    Fault,
+    Links,
+    check_faults,
+    failed_links,
+    heard_by_slot,
+    links_of,
+    listed,
+)
 from cdjax.topology import Topology
 
 if TYPE_CHECKING:
@@ -62,14 +70,15 @@ def trimmed_mean(topology: Topology, num_trimmed: int, *faults: Fault) -> Mixer:
     """
     check_topology(topology)
     check_count("num_trimmed", num_trimmed, low=0)
-    sizes = (_closed_neighborhoods(topology) >= 0).sum(axis=1)
+    neighborhoods = _closed_neighborhoods(topology)
+    sizes = (neighborhoods >= 0).sum(axis=1)
     smallest = int(np.argmin(sizes))
     if sizes[smallest] <= 2 * num_trimmed:
         raise ValueError(
             f"num_trimmed is {num_trimmed}, but agent {smallest} hears {sizes[smallest]} agents, "
             f"itself included; give at most {(sizes[smallest] - 1) // 2}"
         )
-    return _mean_of_middle(topology, np.full(len(sizes), num_trimmed), faults)
+    return _mean_of_middle(topology, neighborhoods, np.full(len(sizes), num_trimmed), faults)
 
 
 def median(topology: Topology, *faults: Fault) -> Mixer:
@@ -94,8 +103,9 @@ def median(topology: Topology, *faults: Fault) -> Mixer:
     Reference: Yin et al. (2018), Definition 1.
     """
     check_topology(topology)
-    sizes = (_closed_neighborhoods(topology) >= 0).sum(axis=1)
-    return _mean_of_middle(topology, (sizes - 1) // 2, faults)
+    neighborhoods = _closed_neighborhoods(topology)
+    sizes = (neighborhoods >= 0).sum(axis=1)
+    return _mean_of_middle(topology, neighborhoods, (sizes - 1) // 2, faults)
 
 
 def clipped_gossip(topology: Topology, radius: ScalarOrSchedule, *faults: Fault) -> Mixer:
@@ -139,10 +149,7 @@ def clipped_gossip(topology: Topology, radius: ScalarOrSchedule, *faults: Fault)
         tau = radius(step) if callable(radius) else radius
         failed = failed_links(links, faults, step)
         mixed = own
-        for numbers in links.in_slots.T:
-            arrives = (numbers >= 0) & ~failed[numbers]
-            senders = jnp.where(arrives, links.senders[numbers], np.arange(topology.num_agents))
-            weights = np.where(numbers >= 0, links.weights[numbers], 0.0)
+        for senders, weights in heard_by_slot(links, failed):
             differences = [x[senders] - x for x in own]
             norms = _norms(differences, topology.num_agents)
             scale = jnp.where(norms > tau, tau / jnp.maximum(norms, 1e-30), 1)
@@ -164,12 +171,14 @@ def _closed_neighborhoods(topology: Topology) -> Int[np.ndarray, "agents slots"]
 
 
 def _mean_of_middle(
-    topology: Topology, num_trimmed: Int[np.ndarray, " agents"], faults: Sequence[Fault]
+    topology: Topology,
+    neighborhoods: Int[np.ndarray, "agents slots"],
+    num_trimmed: Int[np.ndarray, " agents"],
+    faults: Sequence[Fault],
 ) -> Mixer:
     """The mean of each neighbourhood's values but the ``num_trimmed`` smallest and largest."""
     check_faults(faults)
     links, num_agents = links_of(topology.mixing_matrix), topology.num_agents
-    neighborhoods = _closed_neighborhoods(topology)
     kinds = np.column_stack([neighborhoods, num_trimmed])
     if faults:
         kind_of_agent = np.arange(num_agents)
