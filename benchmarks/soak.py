@@ -29,6 +29,7 @@ import tyro
 from benchmarks._timing import report
 from cdjax import checkpoint
 from experiments._checkpoints import checkpoints_of
+from experiments._errors import flag
 from experiments._setup import prepare
 from experiments.config import RunConfig
 
@@ -129,14 +130,13 @@ def _train_side_by_side(options: Options, outs: dict[str, Path]) -> tuple[list[S
 def _start(out: Path, epochs: int = 10**6) -> subprocess.Popen[bytes]:
     """Starts the run in a folder, or goes on with it."""
     begun = [path.parent for path in out.glob("*/config.json")]
-    options = {"resume": begun[0]} if begun else {"out": out}
-    options |= {"epochs": epochs} | {
-        field.name: getattr(CONFIG, field.name)
-        for field in dataclasses.fields(RunConfig)
-        if getattr(CONFIG, field.name) != field.default
-    }
-    words = [word for name, value in options.items()
-             for word in (f"--{name.replace('_', '-')}", str(value))]  # fmt: skip
+    if begun:
+        options = {"resume": begun[0]}
+    else:
+        given, defaults = dataclasses.asdict(CONFIG), dataclasses.asdict(RunConfig())
+        options = {"out": out} | {k: v for k, v in given.items() if v != defaults[k]}
+    words = [word for name, value in (options | {"epochs": epochs}).items()
+             for word in (flag(name), str(value))]  # fmt: skip
     command = [sys.executable, "-m", "experiments.digits", *words]
     with out.with_suffix(".log").open("wb") as log:
         return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
