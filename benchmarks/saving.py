@@ -15,9 +15,9 @@ import tyro
 
 from benchmarks._timing import report
 from cdjax import checkpoint, data, training
-from experiments._checkpoints import beginning, saver
-from experiments._setup import Job, prepare
-from experiments.config import RunConfig
+from experiments.run.config import RunConfig
+from experiments.run.resume import beginning, saver
+from experiments.run.setup import Job, prepare
 
 Epoch = Callable[[training.TrainState], training.TrainState]
 

@@ -28,10 +28,10 @@ import tyro
 
 from benchmarks._timing import report
 from cdjax import checkpoint
-from experiments._checkpoints import checkpoints_of
-from experiments._errors import flag
-from experiments._setup import prepare
-from experiments.config import RunConfig
+from experiments.run.config import RunConfig
+from experiments.run.errors import flag
+from experiments.run.resume import checkpoints_of
+from experiments.run.setup import prepare
 
 ROOT = Path(__file__).parents[1]
 # Epochs of a quarter of a second, and a checkpoint of 26 MB every ten of them.

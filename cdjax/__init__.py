@@ -1,9 +1,16 @@
 """Consensus-based distributed SGD in JAX: many agents, private data, fixed topology, no server."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from cdjax import data as data
 from cdjax import metrics as metrics
 from cdjax import mixing as mixing
+from cdjax import robust as robust
+from cdjax import sharding as sharding
 from cdjax import theory as theory
 from cdjax import topology as topology
+from cdjax import training as training
 from cdjax._types import Mixer as Mixer
 from cdjax.agents import agent_map as agent_map
 from cdjax.agents import mean_params as mean_params
@@ -34,3 +41,23 @@ from cdjax.transforms import gosgd as gosgd
 from cdjax.transforms import gossip as gossip
 from cdjax.transforms import scale_by_agent as scale_by_agent
 from cdjax.transforms import server_params as server_params
+
+if TYPE_CHECKING:
+    from cdjax import checkpoint as checkpoint
+    from cdjax import models as models
+
+__version__ = "0.1.0"
+
+# Modules that need an extra: imported when first used, so that the core works without it.
+_LAZY = {"checkpoint": "orbax-checkpoint", "models": "flax"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'cdjax' has no attribute {name!r}")
+    try:
+        return importlib.import_module(f"cdjax.{name}")
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"cdjax.{name} needs {_LAZY[name]}: pip install 'cdjax[experiments]'"
+        ) from error

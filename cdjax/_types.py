@@ -11,13 +11,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import optax
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Int
+from jaxtyping import Array, Int
 
 # A pytree; Python's types cannot say more.
 Params: TypeAlias = Any

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.extend.core import jaxprs_in_params
+from jax.extend.core import Jaxpr, jaxprs_in_params
+from jaxtyping import Array
 
 from cdjax._checks import (
     check_arrays,
@@ -19,10 +20,6 @@ from cdjax._checks import (
     stacked_size,
 )
 from cdjax._types import Params
-
-if TYPE_CHECKING:
-    from jax.extend.core import Jaxpr
-    from jaxtyping import Array
 
 PLANS = ("auto", "vmap", "map", "unroll")
 

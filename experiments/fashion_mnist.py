@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from experiments._cli import main
-from experiments.config import RunConfig
+from experiments.launch.cli import main
+from experiments.run.config import RunConfig
 
 
 @dataclass(frozen=True)

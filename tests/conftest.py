@@ -7,8 +7,6 @@ os.environ["XLA_FLAGS"] = (
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-import typing
-
 import flax.linen  # noqa: F401
 import jax
 import networkx  # noqa: F401
@@ -18,14 +16,11 @@ from jaxtyping import install_import_hook
 
 import tests.typechecker  # noqa: F401
 
-# cdjax imports jaxtyping for the type checker alone; here the checker needs the names to exist.
-typing.TYPE_CHECKING = True
 with install_import_hook("cdjax", "tests.typechecker.typechecker"):
     import cdjax  # noqa: F401
     import cdjax.data
     import cdjax.models
     import cdjax.training  # noqa: F401
-typing.TYPE_CHECKING = False
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

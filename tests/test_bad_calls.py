@@ -16,7 +16,7 @@ PREAMBLE = """
 import json, sys
 import jax, jax.numpy as jnp, networkx as nx, numpy as np, optax
 import cdjax
-from cdjax import data, metrics, mixing, sharding, topology
+from cdjax import data, metrics, mixing, robust, sharding, topology
 
 KEY, RING = jax.random.key(0), topology.ring(3)
 MIX, SGD, PEERS = mixing.dense(RING), optax.sgd(0.1), mixing.random_peers(RING, KEY)
@@ -93,31 +93,31 @@ TABLE = {
     "mixing.random_pairs(RING, 0)": NO_KEY,
     "mixing.random_peers(RING, KEY, probability=2)": r"probability is 2; it must lie in \[0, 1\]",
     "mixing.random_peers(RING, jax.random.split(KEY))": "give one random key",
-    "mixing.faulty(3)": NO_TOPOLOGY,
-    "mixing.faulty(RING, 3)": "fault is of type int; give a function of the step",
-    "mixing.faulty(RING, mixing.lost_messages(topology.ring(9), 0.1, KEY))(THREE)": (
+    "robust.faulty(3)": NO_TOPOLOGY,
+    "robust.faulty(RING, 3)": "fault is of type int; give a function of the step",
+    "robust.faulty(RING, robust.lost_messages(topology.ring(9), 0.1, KEY))(THREE)": (
         r"fault gave shape \(18,\), but the topology has 6 links; make it for this topology"
     ),
-    "mixing.failing_links(3, 0.1, KEY)": NO_TOPOLOGY,
-    "mixing.failing_links(RING, 0.1, 0)": NO_KEY,
-    "mixing.failing_links(RING, [0.1], KEY)": r"probability must be one number, not \[0.1\]",
-    "mixing.lost_messages(RING, 'x', KEY)": "probability must be a number, not 'x'",
-    "mixing.absent_agents(RING, [0])": "absence is of type list; give a function of the step",
-    "mixing.random_absence(3, 0.1, KEY, duration=1.5)": "duration must be a whole number, not 1.5",
-    "mixing.scheduled_absence(3, [0])": r"schedule is \[0\]; give a dict from agents to stretches",
-    "mixing.scheduled_absence(3, {0: 5})": r"schedule gives agent 0 5; expected pairs of steps",
-    "mixing.trimmed_mean(RING, 1.5)": "num_trimmed must be a whole number, not 1.5",
-    "mixing.trimmed_mean(RING, 2)": "num_trimmed is 2, but agent 0 hears 3 agents, .* at most 1",
-    "mixing.trimmed_mean(RING, 1, 3)": "fault is of type int; give a function of the step",
-    "mixing.median('ring')": NO_TOPOLOGY,
-    "mixing.median(RING, 0.1)": "fault is of type float; give a function of the step",
-    "mixing.clipped_gossip(RING, 1.0, KEY)": "fault is of type .*; give a function of the step",
-    "mixing.clipped_gossip(RING, 'x')": "radius must be a number, not 'x'",
-    "mixing.clipped_gossip(RING, None)": "radius must be a number, not None",
-    "mixing.attacked(3, mixing.sign_flip(), [0])": NO_MIXER,
-    "mixing.attacked(MIX, 3, [0])": "forge is of type int; give what malicious agents send",
-    "mixing.attacked(MIX, mixing.sign_flip(), 0)": "malicious is 0; expected a list of agents' num",
-    "mixing.attacked(MIX, mixing.sign_flip(), [0.5])": r"malicious is \[0.5\]; expected a list",
+    "robust.failing_links(3, 0.1, KEY)": NO_TOPOLOGY,
+    "robust.failing_links(RING, 0.1, 0)": NO_KEY,
+    "robust.failing_links(RING, [0.1], KEY)": r"probability must be one number, not \[0.1\]",
+    "robust.lost_messages(RING, 'x', KEY)": "probability must be a number, not 'x'",
+    "robust.absent_agents(RING, [0])": "absence is of type list; give a function of the step",
+    "robust.random_absence(3, 0.1, KEY, duration=1.5)": "duration must be a whole number, not 1.5",
+    "robust.scheduled_absence(3, [0])": r"schedule is \[0\]; give a dict from agents to stretches",
+    "robust.scheduled_absence(3, {0: 5})": r"schedule gives agent 0 5; expected pairs of steps",
+    "robust.trimmed_mean(RING, 1.5)": "num_trimmed must be a whole number, not 1.5",
+    "robust.trimmed_mean(RING, 2)": "num_trimmed is 2, but agent 0 hears 3 agents, .* at most 1",
+    "robust.trimmed_mean(RING, 1, 3)": "fault is of type int; give a function of the step",
+    "robust.median('ring')": NO_TOPOLOGY,
+    "robust.median(RING, 0.1)": "fault is of type float; give a function of the step",
+    "robust.clipped_gossip(RING, 1.0, KEY)": "fault is of type .*; give a function of the step",
+    "robust.clipped_gossip(RING, 'x')": "radius must be a number, not 'x'",
+    "robust.clipped_gossip(RING, None)": "radius must be a number, not None",
+    "robust.attacked(3, robust.sign_flip(), [0])": NO_MIXER,
+    "robust.attacked(MIX, 3, [0])": "forge is of type int; give what malicious agents send",
+    "robust.attacked(MIX, robust.sign_flip(), 0)": "malicious is 0; expected a list of agents' num",
+    "robust.attacked(MIX, robust.sign_flip(), [0.5])": r"malicious is \[0.5\]; expected a list",
     # transforms
     "cdjax.cdsgd('x', MIX)": "learning_rate must be a number, not 'x'",
     "cdjax.cdsgd(None, MIX)": "learning_rate must be a number, not None",

@@ -13,7 +13,7 @@ import optax
 import pytest
 
 import cdjax
-from cdjax import mixing, topology
+from cdjax import mixing, robust, topology
 from tests.trees import random_connected_graph
 
 KEY = jax.random.key(0)
@@ -119,7 +119,7 @@ def test_a_matrix_is_a_topology_exactly_when_it_satisfies_assumption_2(num_agent
         assert holds
 
 
-@pytest.mark.parametrize("make", [mixing.dense, mixing.shifts, mixing.neighbors, mixing.faulty])
+@pytest.mark.parametrize("make", [mixing.dense, mixing.shifts, mixing.neighbors, robust.faulty])
 @examples(8)
 @hypothesis.given(st.data())
 def test_every_mixer_is_the_product_with_the_matrix(make, data):
@@ -131,8 +131,8 @@ def test_every_mixer_is_the_product_with_the_matrix(make, data):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda graph: mixing.faulty(graph, mixing.failing_links(graph, 0.4, KEY)),
-        lambda graph: mixing.clipped_gossip(graph, 0.7),
+        lambda graph: robust.faulty(graph, robust.failing_links(graph, 0.4, KEY)),
+        lambda graph: robust.clipped_gossip(graph, 0.7),
         lambda graph: mixing.pull(mixing.random_pairs(graph, KEY)),
         mixing.dense,
     ],
@@ -153,9 +153,9 @@ def test_the_mean_is_conserved(make, data):
 @pytest.mark.parametrize(
     "make",
     [
-        mixing.median,
-        lambda graph: mixing.trimmed_mean(graph, 0),
-        lambda graph: mixing.faulty(graph, mixing.lost_messages(graph, 0.4, KEY)),
+        robust.median,
+        lambda graph: robust.trimmed_mean(graph, 0),
+        lambda graph: robust.faulty(graph, robust.lost_messages(graph, 0.4, KEY)),
         lambda graph: mixing.push(mixing.random_peers(graph, KEY)),
     ],
     ids=["median", "trimmed mean", "lost messages", "push"],

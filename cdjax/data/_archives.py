@@ -15,12 +15,10 @@ import tarfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from jaxtyping import Int, UInt8
+from jaxtyping import Int, UInt8
 
 
 class DataCorruptError(ValueError):

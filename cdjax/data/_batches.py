@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int, UInt8
 
 from cdjax._checks import check_count, check_whole
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int, UInt8
 
 _CHUNK = 4096
 

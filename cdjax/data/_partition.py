@@ -11,14 +11,10 @@ dealt).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+from jaxtyping import Int
 
 from cdjax._checks import check_count, check_num_agents, check_range
-
-if TYPE_CHECKING:
-    from jaxtyping import Int
 
 PARTITIONS = ("iid", "dirichlet", "shards", "classes")
 

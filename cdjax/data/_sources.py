@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Int, UInt8
 
 from cdjax.data._archives import Split, archive_names, read_archives
 from cdjax.data._tfds import first_line, prepare, read_prepared
-
-if TYPE_CHECKING:
-    from jaxtyping import Int, UInt8
 
 DATASETS = ("cifar10", "cifar100", "mnist", "fashion_mnist", "digits")
 

@@ -1,27 +1,11 @@
 """Mixers: plans that carry out ``mixed[j] = Σ_l Π[j, l] x[l]`` on stacked pytrees."""
 
-from cdjax.mixing._attacks import Forge as Forge
-from cdjax.mixing._attacks import alie as alie
-from cdjax.mixing._attacks import attacked as attacked
-from cdjax.mixing._attacks import gaussian_noise as gaussian_noise
-from cdjax.mixing._attacks import sign_flip as sign_flip
 from cdjax.mixing._auto import auto as auto
 from cdjax.mixing._auto import plan as plan
 from cdjax.mixing._dense import dense as dense
 from cdjax.mixing._exchange import exchange as exchange
-from cdjax.mixing._faults import Absence as Absence
-from cdjax.mixing._faults import absent_agents as absent_agents
-from cdjax.mixing._faults import failing_links as failing_links
-from cdjax.mixing._faults import faulty as faulty
-from cdjax.mixing._faults import lost_messages as lost_messages
-from cdjax.mixing._faults import random_absence as random_absence
-from cdjax.mixing._faults import scheduled_absence as scheduled_absence
-from cdjax.mixing._links import Fault as Fault
 from cdjax.mixing._neighbors import neighbors as neighbors
 from cdjax.mixing._ppermute import ppermute as ppermute
-from cdjax.mixing._robust import clipped_gossip as clipped_gossip
-from cdjax.mixing._robust import median as median
-from cdjax.mixing._robust import trimmed_mean as trimmed_mean
 from cdjax.mixing._schedules import Peers as Peers
 from cdjax.mixing._schedules import cycle as cycle
 from cdjax.mixing._schedules import every as every

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import TYPE_CHECKING
 
 import jax
+from jaxtyping import Array, Int
 
 from cdjax._checks import check_topology
 from cdjax._types import Mixer, Params
@@ -14,9 +14,6 @@ from cdjax.mixing._dense import dense
 from cdjax.mixing._neighbors import neighbor_table, neighbors
 from cdjax.mixing._shifts import shifts, shifts_of
 from cdjax.topology import Topology
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Int
 
 
 def auto(topology: Topology) -> Mixer:

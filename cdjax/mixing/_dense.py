@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int
 
 from cdjax._checks import check_stacked, check_topology
 from cdjax._types import Mixer, Params
 from cdjax.topology import Topology
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Int
 
 MixLeaf: TypeAlias = Callable[[jax.Array], jax.Array]
 

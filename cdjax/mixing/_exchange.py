@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Float, Int
 
 from cdjax._checks import check_stacked, check_topology
 from cdjax._types import Mixer, Params
 from cdjax.mixing._rounds import Round, cut_into_rounds, mix_floating, send, widened
 from cdjax.sharding import AXIS, block_size
 from cdjax.topology import Topology
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int
 
 # Beyond so many senders an agent, a product with all of them is faster than to read each.
 _MOST_SLOTS = 16

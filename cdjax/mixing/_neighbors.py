@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
-from cdjax._axes import lifted
 from cdjax._checks import check_topology
+from cdjax._trees import along_agents
 from cdjax._types import Mixer
 from cdjax.mixing._dense import leafwise
-from cdjax.mixing._links import listed
 from cdjax.mixing._shifts import weighted
 from cdjax.topology import Topology
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int
 
 # In rows read by every agent: a full row measures one (two CPU cores, N up to 4096) and is a pass
 # over x of its own.
@@ -81,7 +78,7 @@ def neighbors(topology: Topology) -> Mixer:
             return mixed
         full_rows = jnp.asarray(table.full_rows, x.dtype)
         full = jnp.einsum("rl,l...->r...", full_rows, x, precision="highest")[table.row_of_agent]
-        return jnp.where(lifted(reads_table, x), mixed, full)
+        return jnp.where(along_agents(reads_table, x), mixed, full)
 
     return leafwise(topology.num_agents, mix_leaf)
 
@@ -93,10 +90,18 @@ def neighbor_table(matrix: Float[np.ndarray, "agents agents"]) -> NeighborTable:
     full_rows, row_of_agent = _full_rows(matrix, linked.sum(axis=1))
     linked[row_of_agent >= 0] = False
 
-    table, agents = listed(linked), np.arange(len(matrix))[:, None]
+    table, agents = padded_columns(linked), np.arange(len(matrix))[:, None]
     senders = np.where(table >= 0, table, agents)
     weights = np.where(table >= 0, matrix[agents, table], 0.0)
     return NeighborTable(matrix.diagonal().copy(), senders, weights, full_rows, row_of_agent)
+
+
+def padded_columns(entries: Bool[np.ndarray, "rows columns"]) -> Int[np.ndarray, "rows slots"]:
+    """The columns of each row's true entries, rising; -1 behind those of a row that has fewer."""
+    rows, columns = np.nonzero(entries)
+    table = np.full((len(entries), np.max(entries.sum(axis=1), initial=0)), -1)
+    table[rows, np.arange(len(rows)) - np.searchsorted(rows, rows)] = columns
+    return table
 
 
 def _full_rows(

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Array, Float, Int
 
 from cdjax._checks import check_topology
 from cdjax._types import Mixer, Params
 from cdjax.mixing._rounds import Round, cut_into_rounds, mix_floating, send, widened
 from cdjax.topology import Topology
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int
 
 
 def ppermute(topology: Topology, axis_name: str) -> Mixer:

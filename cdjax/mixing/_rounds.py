@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Array, DTypeLike
 
 from cdjax._types import Params
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, DTypeLike
 
 Round: TypeAlias = list[tuple[int, int]]
 

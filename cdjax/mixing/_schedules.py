@@ -11,11 +11,12 @@ own peer stays silent. :func:`random_peers` and :func:`random_pairs` draw them, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int, PRNGKeyArray
 
 from cdjax._checks import (
     check_callable,
@@ -28,9 +29,6 @@ from cdjax._checks import (
 )
 from cdjax._types import Mixer, Params
 from cdjax.topology import Topology
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Int, PRNGKeyArray
 
 
 @runtime_checkable

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
-from cdjax._axes import lifted
 from cdjax._checks import check_topology
+from cdjax._trees import along_agents
 from cdjax._types import Mixer
 from cdjax.mixing._dense import leafwise
 from cdjax.topology import Topology
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int
 
 # Weights of a row that sum to one differ by rounding where they are equal by construction.
 _ROUNDING = 1e-15
@@ -69,4 +65,4 @@ def weighted(weights: Float[np.ndarray, " agents"], x: Array) -> Array:
     """``weights[j] * x[j]``; a number in place of the array where all weights are equal."""
     if np.ptp(weights) < _ROUNDING:
         return float(weights[0]) * x
-    return lifted(weights, x) * x
+    return along_agents(weights, x) * x

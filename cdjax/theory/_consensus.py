@@ -13,19 +13,16 @@ together: :math:`\sqrt N` times :func:`cdjax.metrics.consensus_distance`.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 import numpy.typing as npt
+from jaxtyping import Float
 
 from cdjax._checks import check_range, check_stacked
 from cdjax._types import Params
 from cdjax.theory._constants import Constants
 from cdjax.topology import Topology
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 
 def stated_consensus_bound(topology: Topology, step_size: float, gradient_bound: float) -> float:

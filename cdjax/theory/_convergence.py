@@ -7,10 +7,10 @@ arXiv:1706.07880, Section 4.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from jaxtyping import Float
 
 from cdjax._checks import check_range
 from cdjax.theory._consensus import check_step_sizes
@@ -21,9 +21,6 @@ from cdjax.theory._constants import (
     stated_strong_convexity,
 )
 from cdjax.topology import Topology
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 
 def stated_lyapunov_bound(

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from cdjax._checks import check_range
 from cdjax._types import Params
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Float, PRNGKeyArray
 
 
 class HessianExtremes(NamedTuple):

@@ -7,18 +7,15 @@ arXiv:1706.07880, Section 4.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from cdjax import mixing
 from cdjax._checks import check_stacked
 from cdjax._types import Params
 from cdjax.topology import Topology
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Float
 
 
 def lyapunov(

@@ -21,17 +21,15 @@ the stored point is kept in the state.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from cdjax._checks import check_mixer, check_params, check_range
 from cdjax._types import Mixer, Params, ScalarOrSchedule
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, ArrayLike, Float, Int
 
 
 class CDMSGDState(NamedTuple):

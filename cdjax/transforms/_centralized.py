@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, ArrayLike
 
 from cdjax._checks import check_range, check_stacked, stacked_size
 from cdjax._types import Params
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, ArrayLike
 
 
 def average_updates(weights: ArrayLike | None = None) -> optax.GradientTransformation:

@@ -10,16 +10,14 @@ Networks*, IEEE Trans. Signal Processing 2012, arXiv:1111.0034: first adapt, the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Int
 
 from cdjax._checks import check_mixer, check_optimizer, check_params
 from cdjax._types import Mixer, Params
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Int
 
 
 class ConsensusState(NamedTuple):

@@ -7,20 +7,18 @@ optimization algorithms*, IEEE Trans. Automatic Control 1986: mixing with outdat
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 import optax
+from jaxtyping import Array, Int
 
-from cdjax._axes import lifted
 from cdjax._checks import check_callable, check_mixer, check_optimizer, check_stacked
+from cdjax._trees import along_agents
 from cdjax._types import Mixer, Params
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Int
 
 
 class DelayedState(NamedTuple):
@@ -107,7 +105,7 @@ def delayed(
                 return mix(tree, step)
             places = (state.step - lags) % num_steps
             heard = jax.tree.map(
-                lambda past, x: jnp.where(lifted(is_late, x), past[agents, places], x),
+                lambda past, x: jnp.where(along_agents(is_late, x), past[agents, places], x),
                 state.history,
                 tree,
             )

@@ -6,19 +6,17 @@ Distributed Deep Networks*, NIPS 2012, section 4.1, and DownpourSGDClient in the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, ArrayLike, Int
 
 from cdjax._checks import check_count, check_params, check_range, stacked_size
 from cdjax._types import Params, ScalarOrSchedule
 from cdjax.agents import mean_params
 from cdjax.transforms._clocks import check_clocks, clocks_tick
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, ArrayLike, Int
 
 
 class DownpourState(NamedTuple):

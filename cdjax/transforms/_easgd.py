@@ -6,20 +6,18 @@ eqs. 5 and 6 (synchronous), Algorithm 1 (asynchronous), section 3.2 and Algorith
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from cdjax._checks import check_count, check_optimizer, check_params, check_range, stacked_size
 from cdjax._types import Params, ScalarOrSchedule
 from cdjax.agents import mean_params
 from cdjax.transforms._cdmsgd import cdmsgd, eval_params
 from cdjax.transforms._clocks import check_clocks, clocks_tick
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, ArrayLike, Float, Int
 
 
 class EASGDState(NamedTuple):

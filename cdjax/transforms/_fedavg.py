@@ -6,20 +6,16 @@ from Decentralized Data*, AISTATS 2017, arXiv:1602.05629, Algorithm 1.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, ArrayLike, Int, PRNGKeyArray
 
 from cdjax._checks import check_count, check_key, check_range, stacked_size
 from cdjax._types import Params
 from cdjax.mixing._schedules import every
 from cdjax.transforms._centralized import agent_average, check_weights
 from cdjax.transforms._consensus import adapt_then_combine
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, ArrayLike, Int, PRNGKeyArray
 
 
 def fedavg(

@@ -6,11 +6,12 @@ are those of the sum-weight protocol of Kempe, Dobra, Gehrke (2003).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float, Int
 
 from cdjax._checks import (
     check_callable,
@@ -22,9 +23,6 @@ from cdjax._checks import (
 )
 from cdjax._types import Params
 from cdjax.mixing._schedules import Peers
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int
 
 
 class Mail(NamedTuple):

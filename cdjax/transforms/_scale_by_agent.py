@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, ArrayLike
 
-from cdjax._axes import lifted
 from cdjax._checks import check_range, check_stacked
+from cdjax._trees import along_agents
 from cdjax._types import Params
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, ArrayLike
 
 
 def scale_by_agent(weights: ArrayLike) -> optax.GradientTransformation:
@@ -42,7 +38,7 @@ def scale_by_agent(weights: ArrayLike) -> optax.GradientTransformation:
     check_range("weights", weights)
 
     def scale(g: Array) -> Array:
-        return g * lifted(weights, g)
+        return g * along_agents(weights, g)
 
     def update(updates: optax.Updates, params: Params | None = None) -> optax.Updates:
         del params

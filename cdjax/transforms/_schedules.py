@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, ArrayLike
 
 from cdjax._checks import check_range
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, ArrayLike
 
 
 def diminishing_schedule(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cdjax import mixing, topology
-from cdjax.mixing._neighbors import neighbor_table
+from cdjax.mixing._neighbors import neighbor_table, padded_columns
 
 
 def matrix_of(table):
@@ -75,3 +75,8 @@ def test_an_agent_that_diverged_spoils_its_neighbors_alone(graph, spoiled):
 def test_a_leaf_of_a_star_that_diverged_spoils_itself_and_the_hub():
     mixed = mixing.neighbors(topology.star(8))(jnp.arange(8.0).at[3].set(jnp.nan))
     assert set(np.flatnonzero(np.isnan(mixed)).tolist()) == {0, 3}
+
+
+def test_rows_list_their_columns_and_fill_up():
+    entries = np.array([[False, True, True], [False, False, False], [True, False, False]])
+    np.testing.assert_array_equal(padded_columns(entries), [[1, 2], [-1, -1], [0, -1]])

@@ -1,0 +1,75 @@
+"""What is done to the leaves of stacked trees everywhere: said once.
+
+Floating-point leaves are computed in float32 at least; all other leaves (counters, truth values,
+random keys) pass unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Int, Shaped
+
+from cdjax._types import Params, ScalarOrSchedule
+
+
+def is_floating(leaf: Any) -> bool:
+    """Whether a leaf is floating point, real or complex: what optimizers step and mixers mix."""
+    return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+
+
+def widened(leaf: ArrayLike) -> Array:
+    """A floating leaf in float32 at least.
+
+    The rows of a mixing matrix that is rounded to bfloat16 no longer sum to one, and the mean
+    drifts; so sums over agents are taken in float32 whatever the dtype of the parameters.
+    """
+    return jnp.asarray(leaf, jnp.promote_types(jnp.result_type(leaf), jnp.float32))
+
+
+def map_floats(fn: Callable[..., Array], tree: Params, *rest: Params) -> Params:
+    """Maps ``fn`` over the floating leaves, widened, and casts its results back.
+
+    Args:
+        fn: takes a widened leaf of ``tree`` and the corresponding leaves of ``rest`` as they are.
+        tree: any tree; leaves that are not floating are returned unchanged.
+        *rest: trees with the structure of ``tree``, or with ``tree`` as a prefix.
+
+    Returns:
+        A tree with the structure and the dtypes of ``tree``.
+    """
+
+    def leaf(x: Any, *others: Any) -> Any:
+        return fn(widened(x), *others).astype(jnp.result_type(x)) if is_floating(x) else x
+
+    return jax.tree.map(leaf, tree, *rest)
+
+
+def along_agents(numbers: ArrayLike, leaf: ArrayLike) -> Shaped[Array, "agents ..."]:
+    """``numbers``, of shape (N,), with as many axes as ``leaf`` has, of shape (N, ...).
+
+    In the dtype of ``leaf``, so that a float32 weight leaves bfloat16 leaves bfloat16; truth values
+    stay truth values.
+    """
+    numbers = jnp.asarray(numbers)
+    numbers = numbers.reshape(-1, *[1] * (jnp.ndim(leaf) - 1))
+    return numbers if numbers.dtype == bool else numbers.astype(jnp.result_type(leaf))
+
+
+def scalar_like(scalar: ArrayLike, leaf: ArrayLike) -> Array:
+    """The scalar in the leaf's dtype, so that a float32 step leaves bfloat16 leaves bfloat16."""
+    return jnp.asarray(scalar, jnp.result_type(leaf))
+
+
+def value_at(value: ScalarOrSchedule, step: int | Int[Array, ""]) -> Any:
+    """A number, or a schedule's value at a step."""
+    return value(step) if callable(value) else value
+
+
+def first_size(tree: Params) -> int:
+    """The number of agents of a stacked tree, which is trusted to have one."""
+    return np.shape(jax.tree.leaves(tree)[0])[0]

@@ -1,0 +1,271 @@
+"""Networks that fail on purpose: links that break, agents that are away, messages that get lost.
+
+Which links fail is a function ``fault(step)``, so that a run that starts again at step k replays
+step k; random ones draw by ``fold_in(key, step)``. :func:`faulty` mixes over what is left of a
+topology under any number of faults. Faults that are to be independent take keys of their own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Int, PRNGKeyArray
+
+from cdjax._checks import (
+    check_callable,
+    check_count,
+    check_key,
+    check_num_agents,
+    check_probability,
+    check_topology,
+)
+from cdjax._types import Mixer, Params
+from cdjax.mixing._dense import leafwise
+from cdjax.mixing._shifts import weighted
+from cdjax.robust._links import (
+    Fault,
+    Links,
+    check_faults,
+    failed_links,
+    heard_by_slot,
+    links_of,
+)
+from cdjax.topology import Topology
+
+
+@runtime_checkable
+class Absence(Protocol):
+    """Names the agents that are away at a step."""
+
+    def __call__(self, step: int | Int[Array, ""]) -> Bool[Array, " agents"]:
+        """Returns whether each agent is away, shape (N,)."""
+        ...
+
+
+def faulty(topology: Topology, *faults: Fault) -> Mixer:
+    r"""A mixer over the links of a topology that do not fail.
+
+    .. math:: \text{mixed}^j = \Pi_{jj} \, x^j + \sum_{l \in N(j)} \Pi_{jl}
+              \begin{cases} x^j & \text{if link } jl \text{ fails} \\ x^l & \text{else} \end{cases}
+
+    The weight of a failed link goes back to the receiver's own parameters. The rows of the step's
+    mixing matrix sum to one whatever fails. Where links fail in both directions together
+    (:func:`failing_links`, :func:`absent_agents`) and Π is symmetric, it is symmetric and doubly
+    stochastic too: the mean over agents stays. Where they fail in one (:func:`lost_messages`), the
+    mean stays in expectation alone.
+
+    Args:
+        topology: the graph and its mixing matrix of shape (N, N).
+        *faults: a link fails if any of them says so.
+
+    Returns:
+        A mixer for stacked trees with N agents, equal to ``dense(topology)`` up to rounding when
+        nothing fails. On a sparse graph an agent reads its neighbours alone, on one device.
+
+    Example::
+
+        broken = cdjax.robust.failing_links(topology, 0.2, jax.random.key(0))
+        tx = cdjax.cdsgd(0.01, cdjax.robust.faulty(topology, broken))
+
+    Reference: Xiao, Boyd, Lall (2005), *A Scheme for Robust Distributed Sensor Fusion Based on
+    Average Consensus*, IPSN, of averaging over the links that a step has.
+    """
+    check_topology(topology)
+    check_faults(faults)
+    links = links_of(topology.mixing_matrix)
+    # Where `mixing.plan` changes over to the product as well.
+    is_dense = links.in_slots.shape[1] > 2 * math.sqrt(topology.num_agents)
+    mix_leaf = _product if is_dense else _by_slots
+
+    def mix(tree: Params, step: int | Int[Array, ""] = 0) -> Params:
+        failed = failed_links(links, faults, step)
+        return leafwise(topology.num_agents, lambda x: mix_leaf(links, failed, x))(tree)
+
+    return mix
+
+
+def failing_links(topology: Topology, probability: ArrayLike, key: PRNGKeyArray) -> Fault:
+    """Links that break for a step, each with the same probability, in both directions at once.
+
+    Args:
+        topology: the graph whose links break.
+        probability: of each link at each step, in [0, 1].
+        key: of all draws.
+
+    Returns:
+        A fault for :func:`faulty`.
+
+    Raises:
+        ValueError: if the probability is out of its range.
+
+    Example::
+
+        mix = faulty(topology, failing_links(topology, 0.2, jax.random.key(0)))
+    """
+    check_topology(topology)
+    links = links_of(topology.mixing_matrix)
+    ends = np.sort(np.stack([links.receivers, links.senders]), axis=0)
+    edges, edge_of_link = np.unique(ends, axis=1, return_inverse=True)
+    draw = _draw(edges.shape[1], probability, key)
+    return lambda step: draw(step)[edge_of_link.ravel()]
+
+
+def lost_messages(topology: Topology, probability: ArrayLike, key: PRNGKeyArray) -> Fault:
+    """Messages that get lost, each with the same probability, in one direction.
+
+    The step's mixing matrix is row-stochastic and not symmetric, and the mean over agents moves.
+
+    Args:
+        topology: the graph on whose links messages travel.
+        probability: of each message, in [0, 1].
+        key: of all draws.
+
+    Returns:
+        A fault for :func:`faulty`.
+
+    Raises:
+        ValueError: if the probability is out of its range.
+
+    Example::
+
+        mix = faulty(topology, lost_messages(topology, 0.2, jax.random.key(0)))
+    """
+    check_topology(topology)
+    return _draw(len(links_of(topology.mixing_matrix).receivers), probability, key)
+
+
+def absent_agents(topology: Topology, absence: Absence) -> Fault:
+    """Agents that are away: all their links fail, so an absent agent keeps its parameters.
+
+    The agent still takes its own gradient steps; it is the network that it is away from.
+
+    Args:
+        topology: the graph.
+        absence: who is away when, :func:`random_absence` or :func:`scheduled_absence`.
+
+    Returns:
+        A fault for :func:`faulty`. It raises ValueError if ``absence`` speaks of another number of
+        agents.
+
+    Example::
+
+        away = random_absence(16, 0.1, jax.random.key(0), duration=100)
+        mix = faulty(topology, absent_agents(topology, away))
+    """
+    check_topology(topology)
+    check_callable("absence", absence, "a function of the step, as of random_absence")
+    links, num_agents = links_of(topology.mixing_matrix), topology.num_agents
+
+    def fault(step: int | Int[Array, ""]) -> Bool[Array, " links"]:
+        away = absence(step)
+        if away.shape != (num_agents,):
+            raise ValueError(
+                f"absence gave shape {away.shape}, but the topology has {num_agents} agents; "
+                f"expected ({num_agents},)"
+            )
+        return away[links.receivers] | away[links.senders]
+
+    return fault
+
+
+def random_absence(
+    num_agents: int, probability: ArrayLike, key: PRNGKeyArray, *, duration: int = 1
+) -> Absence:
+    """Every agent is away with the same probability, drawn anew every ``duration`` steps.
+
+    Args:
+        num_agents: N.
+        probability: p in [0, 1] that an agent is away.
+        key: of all draws.
+        duration: steps from one draw to the next, at least 1.
+
+    Returns:
+        A function from the step to whether each agent is away, shape (N,).
+
+    Raises:
+        ValueError: if an argument is out of its range.
+    """
+    check_num_agents(num_agents)
+    check_count("duration", duration, low=1)
+    draw = _draw(num_agents, probability, key)
+    return lambda step: draw(step // duration)
+
+
+def scheduled_absence(
+    num_agents: int, schedule: Mapping[int, Sequence[tuple[int, int]]]
+) -> Absence:
+    """Agents that are away at given steps.
+
+    Args:
+        num_agents: N.
+        schedule: from an agent's number to the stretches of steps ``(first, last)``, both included,
+            in which it is away.
+
+    Returns:
+        A function from the step to whether each agent is away, shape (N,).
+
+    Raises:
+        ValueError: if there is no such agent, or a stretch ends before it begins.
+
+    Example::
+
+        away = scheduled_absence(16, {3: [(100, 199)], 5: [(0, 49), (150, 199)]})
+    """
+    check_num_agents(num_agents)
+    if not isinstance(schedule, Mapping):
+        raise ValueError(f"schedule is {schedule!r}; give a dict from agents to stretches of steps")
+    for agent, stretches in schedule.items():
+        ends = np.asarray(stretches)
+        if ends.size and (ends.ndim != 2 or ends.shape[1] != 2 or ends.dtype.kind not in "iu"):
+            raise ValueError(
+                f"schedule gives agent {agent} {stretches!r}; expected pairs of steps (first, last)"
+            )
+        if agent not in range(num_agents):
+            raise ValueError(f"schedule names agent {agent}; expected 0 to {num_agents - 1}")
+        for first, last in stretches:
+            if not 0 <= first <= last:
+                raise ValueError(
+                    f"schedule sends agent {agent} away from step {first} to {last}; expected "
+                    "0 <= first <= last"
+                )
+    rows = [(agent, *ends) for agent, stretches in schedule.items() for ends in stretches]
+    agents, first, last = np.array(rows, np.int32).reshape(-1, 3).T
+
+    def absence(step: int | Int[Array, ""]) -> Bool[Array, " agents"]:
+        is_away = (first <= jnp.asarray(step)) & (jnp.asarray(step) <= last)
+        return jnp.zeros(num_agents, bool).at[agents].max(is_away)
+
+    return absence
+
+
+def _draw(size: int, probability: ArrayLike, key: PRNGKeyArray) -> Fault:
+    """Draws of so many truth values, anew at every step."""
+    check_probability("probability", probability)
+    check_key(key)
+
+    def draw(step: int | Int[Array, ""]) -> Bool[Array, " size"]:
+        return jax.random.bernoulli(jax.random.fold_in(key, step), probability, (size,))
+
+    return draw
+
+
+def _by_slots(links: Links, failed: Bool[Array, " links"], x: Array) -> Array:
+    """Reads neighbours one a slot, and itself in place of what does not arrive."""
+    mixed = weighted(links.own, x)
+    for heard, weights in heard_by_slot(links, failed):
+        mixed += weighted(weights, x.at[heard].get(mode="promise_in_bounds"))
+    return mixed
+
+
+def _product(links: Links, failed: Bool[Array, " links"], x: Array) -> Array:
+    """The product with the step's mixing matrix."""
+    weights = jnp.asarray(links.weights, x.dtype)
+    kept = jnp.where(failed, 0, weights)
+    own = jnp.asarray(links.own, x.dtype).at[links.receivers].add(weights - kept)
+    matrix = jnp.diag(own).at[links.receivers, links.senders].set(kept)
+    return jnp.einsum("jl,l...->j...", matrix, x, precision="highest")

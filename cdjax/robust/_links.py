@@ -1,0 +1,85 @@
+"""The directed links of a topology: in a list, in a table with a slot a link; and which fail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from cdjax._checks import check_callable
+from cdjax.mixing._neighbors import padded_columns
+
+
+@runtime_checkable
+class Fault(Protocol):
+    """Names the links that fail at a step."""
+
+    def __call__(self, step: int | Int[Array, ""]) -> Bool[Array, " links"]:
+        """Returns whether each link fails; links are the weights of Π off its diagonal.
+
+        They come in the order of ``numpy.nonzero``: receiver by receiver, and by sender.
+        """
+        ...
+
+
+class Links(NamedTuple):
+    """The weights of Π off its diagonal, receiver by receiver, and by sender within each.
+
+    Attributes:
+        receivers: of each link, the row of Π.
+        senders: the column.
+        weights: the entry.
+        own: the diagonal of Π.
+        in_slots: the numbers of agent j's links, as a receiver; -1 in a slot that it does not need.
+    """
+
+    receivers: Int[np.ndarray, " links"]
+    senders: Int[np.ndarray, " links"]
+    weights: Float[np.ndarray, " links"]
+    own: Float[np.ndarray, " agents"]
+    in_slots: Int[np.ndarray, "agents slots"]
+
+
+def links_of(matrix: Float[np.ndarray, "agents agents"]) -> Links:
+    """The links of a mixing matrix of shape (N, N)."""
+    table = padded_columns((matrix != 0) & ~np.eye(len(matrix), dtype=bool))
+    receivers, slots = np.nonzero(table >= 0)
+    senders = table[receivers, slots]
+    numbers = np.full(table.shape, -1)
+    numbers[receivers, slots] = np.arange(len(receivers))
+    return Links(receivers, senders, matrix[receivers, senders], matrix.diagonal().copy(), numbers)
+
+
+def check_faults(faults: Sequence[Fault]) -> None:
+    """Raises unless all are functions."""
+    for fault in faults:
+        check_callable("fault", fault, "a function of the step, as of cdjax.robust.failing_links")
+
+
+def failed_links(
+    links: Links, faults: Sequence[Fault], step: int | Int[Array, ""]
+) -> Bool[Array, " links"]:
+    """Whether each link fails at a step by any of the faults."""
+    failed = jnp.zeros(links.receivers.shape, bool)
+    for fault in faults:
+        fails = fault(step)
+        if fails.shape != failed.shape:
+            raise ValueError(
+                f"fault gave shape {fails.shape}, but the topology has {len(failed)} links; "
+                "make it for this topology"
+            )
+        failed |= fails
+    return failed
+
+
+def heard_by_slot(
+    links: Links, failed: Bool[Array, " links"]
+) -> Iterator[tuple[Int[Array, " agents"], Float[np.ndarray, " agents"]]]:
+    """Slot by slot whom each agent hears, itself in place of what does not arrive; the weights."""
+    for numbers in links.in_slots.T:
+        arrives = (numbers >= 0) & ~failed[numbers]
+        heard = jnp.where(arrives, links.senders[numbers], np.arange(len(links.own)))
+        yield heard, np.where(numbers >= 0, links.weights[numbers], 0.0)

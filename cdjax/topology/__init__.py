@@ -1,0 +1,20 @@
+"""Communication graphs and their mixing matrices."""
+
+from cdjax.topology._families import FAMILIES as FAMILIES
+from cdjax.topology._families import binary_tree as binary_tree
+from cdjax.topology._families import complete as complete
+from cdjax.topology._families import create as create
+from cdjax.topology._families import erdos_renyi as erdos_renyi
+from cdjax.topology._families import exponential as exponential
+from cdjax.topology._families import grid as grid
+from cdjax.topology._families import hypercube as hypercube
+from cdjax.topology._families import path as path
+from cdjax.topology._families import random_regular as random_regular
+from cdjax.topology._families import ring as ring
+from cdjax.topology._families import star as star
+from cdjax.topology._families import torus as torus
+from cdjax.topology._families import watts_strogatz as watts_strogatz
+from cdjax.topology._topology import Topology as Topology
+from cdjax.topology._topology import from_edge_list as from_edge_list
+from cdjax.topology._topology import from_graph as from_graph
+from cdjax.topology._topology import from_matrix as from_matrix

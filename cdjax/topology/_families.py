@@ -1,0 +1,301 @@
+"""Graph families. Each returns a :class:`Topology` of N agents; one agent works everywhere.
+
+Names and shapes follow networkx. Every family takes ``num_agents``, N, and ``weights``, which turn
+the graph into the mixing matrix, see :func:`from_graph`; with the default, regular graphs get the
+paper's uniform matrix. A size or an option that does not fit is a ValueError that names one that
+does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import networkx as nx
+import numpy as np
+
+from cdjax._checks import check_num_agents, check_range, check_whole
+from cdjax.topology._graphs import (
+    connected_draw,
+    graph_of_neighbors,
+    powers_of_two,
+    rectangle_sides,
+)
+from cdjax.topology._topology import Topology as Topology
+from cdjax.topology._topology import from_edge_list as from_edge_list
+from cdjax.topology._topology import from_graph as from_graph
+from cdjax.topology._topology import from_matrix as from_matrix
+from cdjax.topology._weights import Weights, unknown_name
+
+_METROPOLIS = "metropolis_hastings"
+
+
+def create(name: str, num_agents: int, weights: Weights = _METROPOLIS, **options: Any) -> Topology:
+    """The topology of a family given by name, ``create("torus", 12, rows=2)``.
+
+    Args:
+        name: a key of ``FAMILIES``.
+        num_agents: N, at least 1.
+        weights: see :func:`from_graph`.
+        **options: what the family takes besides.
+
+    Returns:
+        The topology.
+
+    Raises:
+        ValueError: if the name is unknown, or the family raises it.
+    """
+    if name not in list(FAMILIES):
+        raise ValueError(unknown_name("topology", name, list(FAMILIES)))
+    return FAMILIES[name](num_agents, weights, **options)
+
+
+def ring(num_agents: int, weights: Weights = _METROPOLIS) -> Topology:
+    r"""Agent j with j ± 1 mod N. Eigenvalues :math:`(1 + 2 \cos(2 \pi k / N)) / 3` for N ≥ 3."""
+    check_num_agents(num_agents)
+    return from_graph(nx.cycle_graph(num_agents), weights, name="ring")
+
+
+def complete(num_agents: int, weights: Weights = _METROPOLIS) -> Topology:
+    r"""Everybody with everybody: :math:`\Pi = 11^\top / N`."""
+    check_num_agents(num_agents)
+    return from_graph(nx.complete_graph(num_agents), weights, name="complete")
+
+
+def star(num_agents: int, weights: Weights = _METROPOLIS) -> Topology:
+    r"""Agent 0, the hub, with everybody else. :math:`\lambda_2 = 1 - 1 / N` for N ≥ 3."""
+    check_num_agents(num_agents)
+    return from_graph(nx.star_graph(num_agents - 1), weights, name="star")
+
+
+def path(num_agents: int, weights: Weights = _METROPOLIS) -> Topology:
+    """Agents in a line, j with j ± 1."""
+    check_num_agents(num_agents)
+    return from_graph(nx.path_graph(num_agents), weights, name="path")
+
+
+def grid(num_agents: int, weights: Weights = _METROPOLIS, *, rows: int | None = None) -> Topology:
+    """A rectangle of agents, each with its four neighbours, fewer at the border.
+
+    Args:
+        num_agents: N, a product of two numbers of at least 2.
+        weights: see :func:`from_graph`.
+        rows: rows of the rectangle; by default as square as N allows.
+
+    Returns:
+        The topology; agents are numbered row by row.
+
+    Raises:
+        ValueError: if N does not fit; it names sizes that do.
+    """
+    sides = rectangle_sides("grid", num_agents, rows)
+    return from_graph(nx.grid_2d_graph(*sides), weights, name=_named("grid", sides))
+
+
+def torus(num_agents: int, weights: Weights = _METROPOLIS, *, rows: int | None = None) -> Topology:
+    """A rectangle of agents that wraps around, each with four neighbours.
+
+    Args:
+        num_agents: N, a product of two numbers of at least 2.
+        weights: see :func:`from_graph`.
+        rows: rows of the rectangle; by default as square as N allows.
+
+    Returns:
+        The topology; agents are numbered row by row.
+
+    Raises:
+        ValueError: if N does not fit; it names sizes that do.
+    """
+    sides = rectangle_sides("torus", num_agents, rows)
+    return from_graph(nx.grid_2d_graph(*sides, periodic=True), weights, name=_named("torus", sides))
+
+
+def hypercube(num_agents: int, weights: Weights = _METROPOLIS) -> Topology:
+    """Agents whose numbers differ in one bit.
+
+    Args:
+        num_agents: N, a power of two.
+        weights: see :func:`from_graph`.
+
+    Returns:
+        The topology.
+
+    Raises:
+        ValueError: if N is no power of two; it names the nearest ones.
+    """
+    check_num_agents(num_agents)
+    bits = powers_of_two(int(num_agents))
+    if 1 << len(bits) != num_agents:
+        below = bits[-1]
+        raise ValueError(
+            f"a hypercube's num_agents is a power of two, not {num_agents}; "
+            f"the nearest are {below} and {2 * below}"
+        )
+    graph = graph_of_neighbors(num_agents, lambda j: [j ^ bit for bit in bits])
+    return from_graph(graph, weights, name="hypercube")
+
+
+def exponential(
+    num_agents: int, weights: Weights = _METROPOLIS, *, directed: bool = False
+) -> Topology:
+    r"""Agent j with :math:`j \pm 2^k` mod N: for N = 4, 8, ... a gap of :math:`2 / \log_2 N`.
+
+    Args:
+        num_agents: N.
+        weights: see :func:`from_graph`; the directed graph has its own.
+        directed: the static exponential graph as published: agent j receives from
+            :math:`j + 2^k` alone, all weights :math:`1 / (1 + \lceil \log_2 N \rceil)`. Its Π is
+            doubly stochastic but not symmetric, so Assumption 2 does not hold: CDSGD and ATC work,
+            but its complex eigenvalues make CDMSGD's momentum inside of consensus unstable.
+
+    Returns:
+        The topology. The directed one's gap is :math:`2 / (1 + \lceil \log_2 N \rceil)` for even N.
+
+    Raises:
+        ValueError: if other ``weights`` are asked for on the directed graph.
+
+    Reference: Ying et al. (2021), *Exponential Graph is Provably Efficient for Decentralized Deep
+    Training*, arXiv:2110.13363, eq. 5 and Proposition 1.
+    """
+    check_num_agents(num_agents)
+    hops = powers_of_two(int(num_agents))
+    if not directed:
+        graph = graph_of_neighbors(num_agents, lambda j: [(j + hop) % num_agents for hop in hops])
+        return from_graph(graph, weights, name="exponential")
+    if weights not in (_METROPOLIS, "uniform"):
+        raise ValueError(f"weights {weights!r} need an undirected graph; leave them out")
+    agents, matrix = np.arange(num_agents), np.zeros((num_agents, num_agents))
+    for hop in (0, *hops):
+        matrix[agents, (agents + hop) % num_agents] = 1 / (1 + len(hops))
+    return from_matrix(matrix, name="directed exponential", validate=False)
+
+
+def erdos_renyi(
+    num_agents: int,
+    weights: Weights = _METROPOLIS,
+    *,
+    probability: float | None = None,
+    seed: int = 0,
+) -> Topology:
+    r"""Every edge with the same probability, redrawn until the graph is connected.
+
+    Args:
+        num_agents: N.
+        weights: see :func:`from_graph`.
+        probability: of an edge, in (0, 1]; by default :math:`\min(1, 2 \ln N / N)`, twice the
+            threshold of connectedness.
+        seed: of the first draw.
+
+    Returns:
+        The topology.
+
+    Raises:
+        ValueError: if no draw of a thousand is connected.
+    """
+    check_num_agents(num_agents)
+    if probability is None:
+        probability = min(1.0, 2 * math.log(max(num_agents, 2)) / num_agents)
+    check_range("probability", probability, low=0, high=1, low_open=True)
+    graph = connected_draw(
+        lambda rng: nx.fast_gnp_random_graph(num_agents, probability, seed=rng),
+        seed=seed,
+        remedy=f"probability {probability:g} is too small for {num_agents} agents; raise it",
+    )
+    return from_graph(graph, weights, name="erdos_renyi")
+
+
+def watts_strogatz(
+    num_agents: int,
+    weights: Weights = _METROPOLIS,
+    *,
+    degree: int = 4,
+    probability: float = 0.3,
+    seed: int = 0,
+) -> Topology:
+    """A small world: a ring of near neighbours, some edges rewired, redrawn until connected.
+
+    Args:
+        num_agents: N; at most ``degree`` agents form a complete graph.
+        weights: see :func:`from_graph`.
+        degree: near neighbours of an agent, even and at least 2.
+        probability: that an edge is rewired, in [0, 1].
+        seed: of the first draw.
+
+    Returns:
+        The topology.
+
+    Raises:
+        ValueError: if an argument is out of its range, or no draw of a thousand is connected.
+    """
+    check_num_agents(num_agents)
+    check_range("probability", probability, low=0, high=1)
+    check_whole("degree", degree)
+    if degree < 2 or degree % 2:
+        raise ValueError(f"degree is {degree}; it must be even and at least 2")
+    if num_agents <= degree:
+        return from_graph(nx.complete_graph(num_agents), weights, name="watts_strogatz")
+    graph = connected_draw(
+        lambda rng: nx.watts_strogatz_graph(num_agents, degree, probability, seed=rng),
+        seed=seed,
+        remedy=f"degree {degree} is too small for {num_agents} agents; raise it",
+    )
+    return from_graph(graph, weights, name="watts_strogatz")
+
+
+def random_regular(
+    num_agents: int, weights: Weights = _METROPOLIS, *, degree: int = 4, seed: int = 0
+) -> Topology:
+    """Every agent with ``degree`` others, at random, redrawn until connected.
+
+    Args:
+        num_agents: N; at most ``degree + 1`` agents form a complete graph.
+        weights: see :func:`from_graph`.
+        degree: at least 2; N times degree must be even.
+        seed: of the first draw.
+
+    Returns:
+        The topology.
+
+    Raises:
+        ValueError: if N and degree do not fit, or no draw of a thousand is connected.
+    """
+    check_num_agents(num_agents)
+    check_whole("degree", degree)
+    if num_agents <= degree + 1:
+        return from_graph(nx.complete_graph(num_agents), weights, name="random_regular")
+    if degree < 2:
+        raise ValueError(f"degree is {degree}; a connected graph needs at least 2")
+    if num_agents * degree % 2:
+        raise ValueError(
+            f"num_agents {num_agents} times degree {degree} is odd; "
+            f"take degree {degree - 1} or {degree + 1}, or {num_agents + 1} agents"
+        )
+    graph = connected_draw(
+        lambda rng: nx.random_regular_graph(degree, num_agents, seed=rng),
+        seed=seed,
+        remedy=f"degree {degree} is too small for {num_agents} agents; raise it",
+    )
+    return from_graph(graph, weights, name="random_regular")
+
+
+def binary_tree(num_agents: int, weights: Weights = _METROPOLIS) -> Topology:
+    """Agent j's parent is agent (j − 1) // 2."""
+    check_num_agents(num_agents)
+    return from_graph(nx.full_rary_tree(2, num_agents), weights, name="binary_tree")
+
+
+FAMILIES: Mapping[str, Callable[..., Topology]] = MappingProxyType(
+    {
+        family.__name__: family
+        for family in (
+            ring, complete, star, path, grid, torus, hypercube, exponential, erdos_renyi,
+            watts_strogatz, random_regular, binary_tree,
+        )
+    }
+)  # fmt: skip
+
+
+def _named(family: str, sides: tuple[int, int]) -> str:
+    return f"{family} {sides[0]}×{sides[1]}"

@@ -1,0 +1,1 @@
+"""Test accuracy by mixer and attack, and by fault of the network."""

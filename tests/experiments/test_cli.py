@@ -1,0 +1,189 @@
+"""The programs as their users type them."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RECORD = {
+    "dataset", "epoch", "step", "train_loss_mean", "train_accuracy_mean", "test_loss_mean",
+    "test_accuracy_mean", "test_accuracy_min", "test_accuracy_max", "test_accuracy_variance",
+    "mean_params_test_accuracy", "consensus_distance", "bytes_sent", "seconds",
+}  # fmt: skip
+
+
+def experiment(name, *options, offline_home=None):
+    env = os.environ | {"XLA_FLAGS": "", "COLUMNS": "200"}
+    if offline_home:
+        # No prepared copy of any data set, and no way out.
+        env |= {"HOME": str(offline_home), "TFDS_DATA_DIR": str(offline_home)}
+        env |= dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
+    return subprocess.run(
+        [sys.executable, "-m", f"experiments.{name}", *map(str, options)],
+        cwd=ROOT, env=env, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+
+
+def records_of(out):
+    (folder,) = out.iterdir()
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return folder, [json.loads(line) for line in lines]
+
+
+def test_six_agents_on_a_ring_learn_the_digits(tmp_path):
+    options = ("--agents", 6, "--topology", "ring", "--epochs", 3, "--batch-size", 16)
+    result = experiment("digits", *options, "--out", tmp_path)
+    assert result.returncode == 0, result.stderr
+    for text in ("λ2 = 0.666667", "λN = -0.333333", "gap = 0.333333", "2,168,362 parameters"):
+        assert text in result.stdout
+    folder, records = records_of(tmp_path)
+    assert folder.name.startswith("digits-cdmsgd-ring-6-")
+    assert [record["epoch"] for record in records] == [1, 2, 3]
+    assert all(set(record) == RECORD | {"consensus_bound"} for record in records)
+    last = records[-1]
+    assert last["test_accuracy_mean"] > 0.8
+    assert last["test_accuracy_min"] <= last["test_accuracy_mean"] <= last["test_accuracy_max"]
+    assert last["step"] == 3 * (1437 // (6 * 16))
+    assert last["bytes_sent"] == last["step"] * 12 * 4 * 2_168_362
+    assert json.loads((folder / "config.json").read_text())["agents"] == 6
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_default_run_says_aloud_that_it_stands_in_digits(tmp_path):
+    options = ("--agents", 4, "--topology", "ring", "--model", "softmax", "--epochs", 1)
+    result = experiment("cifar10", *options, "--out", tmp_path / "runs", offline_home=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "cifar10 is NOT available; training on the embedded DIGITS instead" in result.stdout
+    folder, records = records_of(tmp_path / "runs")
+    assert folder.name.startswith("digits-")
+    assert {record["dataset"] for record in records} == {"digits"}
+    assert json.loads((folder / "config.json").read_text())["dataset"] == "digits"
+
+
+def test_a_data_set_asked_for_and_missing_is_an_error_that_names_the_ways(tmp_path):
+    options = ("--dataset", "cifar10", "--out", tmp_path / "runs")
+    result = experiment("cifar10", *options, offline_home=tmp_path)
+    assert result.returncode == 2
+    for way in ("cifar-10-python.tar.gz", "--data-dir", "network", "digits"):
+        assert way in result.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--algorithm cdsgd --schedule diminishing --partition dirichlet --size-weighted",
+        "--algorithm cdmsgd-polyak --schedule cosine --partition classes --weights lazy",
+        "--algorithm atc --partition shards --init independent --agent-plan map --log-every 3",
+        "--schedule sequential cosine --train-samples 999 --test-samples 99",
+        "--agents 1 --topology torus --eval-every 2 --dtype bfloat16",
+    ],
+)
+def test_every_option_runs(options, tmp_path):
+    common = "--model softmax --epochs 2 --batch-size 8".split()
+    result = experiment("digits", *common, *options.split(), "--out", tmp_path)
+    assert result.returncode == 0, result.stderr
+    _, records = records_of(tmp_path)
+    assert records[-1]["epoch"] == 2
+
+
+def test_a_comparison_tunes_and_keeps_what_it_has_run(tmp_path):
+    options = "--dataset digits --model softmax --epochs 1 --tune-epochs 1 --seeds 2"
+    options += " --algorithms cdsgd easgd --learning-rates 0.001 0.01"
+    for _ in range(2):
+        result = experiment("compare", *options.split(), "--out", tmp_path)
+        assert result.returncode == 0, result.stderr
+    assert "results in" not in result.stdout  # nothing is run again
+    table = (tmp_path / "table.md").read_text().splitlines()
+    assert [line.split("|")[1].strip() for line in table[2:]] == ["cdsgd", "easgd"]
+    assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    losses = {
+        rate: json.loads((tmp_path / f"cdsgd-{rate}-epochs-1-seed-0/metrics.jsonl").read_text())
+        for rate in ("0.001", "0.01")
+    }
+    best = min(losses, key=lambda rate: losses[rate]["train_loss_mean"])
+    assert table[2].split("|")[2].strip() == best
+
+
+def test_agents_come_from_the_edge_list(tmp_path):
+    edges = tmp_path / "square.edges"
+    edges.write_text("0 1\n1 2\n2 3\n3 0\n")
+    options = ("--topology", edges, "--model", "softmax", "--epochs", 1, "--out", tmp_path / "out")
+    result = experiment("digits", *options)
+    assert result.returncode == 0, result.stderr
+    assert records_of(tmp_path / "out")[0].name.startswith("digits-cdmsgd-square-4-")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--topology rng", "--topology: 'rng' is neither a family"),
+        ("--agents 0", "--agents: 0 is too few; give at least 1"),
+        ("--agents -3", "--agents: -3 is too few"),
+        ("--agents many", "--agents"),
+        ("--topology torus --agents 7", "--topology: .* nearest sizes that fit are 6 and 8"),
+        ("--topology hypercube --agents 12", "--topology: .* the nearest are 8 and 16"),
+        ("--topology split.edges", r"--topology: graph is not connected.*\{0, 1\}, \{2, 3\}"),
+        ("--topology star --weights uniform", "--topology: mixing matrix is not symmetric"),
+        ("--weights best", "--weights: unknown weights 'best'"),
+        ("--agents 2000", "--agents: 2000 agents are more than the 1437 training samples"),
+        ("--agents 40 --partition dirichlet --dirichlet-alpha 0.001", "--partition: .* alpha"),
+        ("--batch-size 1000", "--batch-size: 1000 is more than the 287 samples of agent"),
+        ("--batch-size 0", "--batch-size: 0 is too few"),
+        ("--log-every 0", "--log-every: 0 is too few"),
+        ("--schedule slow", "--schedule: unknown choice 'slow'; expected fixed"),
+        ("--schedule fixed cosine", "--schedule: fixed and cosine exclude each other"),
+        ("--schedule sequential --algorithm fedavg", "--schedule: sequential is for cdmsgd, .*"),
+        ("--schedule sequential --devices 2", "--devices: agents that train in turn share one"),
+        ("--test-samples 361", "--test-samples: 361 are more than the 360 of digits"),
+        ("--dtype float16", "--dtype: unknown choice .float16.; expected float32, bfloat16"),
+        ("--epochs -1", "--epochs: -1 is too few"),
+        ("--learning-rate nan", "--learning-rate: learning_rate is nan"),
+        ("--momentum 1", "--momentum: momentum is 1.0; it must lie in"),
+        ("--seed -1", "--seed: -1 is negative"),
+        ("--algorithm adam", "--algorithm: unknown choice 'adam'; expected cdmsgd"),
+        ("--dataset imagenet", "--dataset: unknown choice 'imagenet'; expected cifar10"),
+        ("--dataset mnist --data-dir truncated", "--data-dir: .*train-images.* bytes of data, not"),
+        ("--dataset mnist --data-dir partial", "--data-dir: .* lacks train-labels-idx1-ubyte.gz"),
+        ("--out file/runs", "--out: .*file is a file; give a folder"),
+        ("--topolgy ring", "Unrecognized options: --topolgy"),
+    ],
+)
+def test_bad_input_is_one_line_that_names_the_option(options, message, tmp_path):
+    (tmp_path / "split.edges").write_text("0 1\n2 3\n")
+    (tmp_path / "file").write_text("")
+    images = "train-images-idx3-ubyte"
+    for folder in ("truncated", "partial"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / images).write_bytes(bytes([0, 0, 8, 3]))
+    for name in ("train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (tmp_path / "truncated" / f"{name}-ubyte").write_bytes(b"")
+    words = [
+        str(tmp_path / word) if word.split("/")[0] in os.listdir(tmp_path) else word
+        for word in options.split()
+    ]
+    out = [] if "--out" in words else ["--out", tmp_path / "runs"]
+    result = experiment("digits", *words, *out)
+    assert result.returncode == 2, result.stdout + result.stderr
+    (line,) = result.stderr.splitlines()
+    assert re.search(message, line), line
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.skipif(
+    not Path("/usr/share/datasets/fashion-mnist").exists(),
+    reason="needs Debian's package dataset-fashion-mnist",
+)
+@pytest.mark.slow
+def test_five_agents_learn_fashion_mnist_from_its_archive_files(tmp_path):
+    options = ("--agents", 5, "--topology", "complete", "--epochs", 3, "--out", tmp_path)
+    result = experiment(
+        "fashion_mnist", *options, "--data-dir", "/usr/share/datasets/fashion-mnist"
+    )
+    assert result.returncode == 0, result.stderr
+    assert records_of(tmp_path)[1][-1]["test_accuracy_mean"] > 0.85

@@ -1,0 +1,167 @@
+"""Three hundred bad command lines: each is one line of error and exit code 2, before any work."""
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cdjax import data
+from experiments.cifar10 import Cifar10
+from experiments.compare.config import Compare
+from experiments.digits import Digits
+from experiments.launch.cli import main
+from experiments.mnist import Mnist
+from experiments.run.setup import prepare
+
+ROOT = Path(__file__).parents[2]
+NUM_CASES = 300
+PROGRAMS = {"digits": Digits, "cifar10": Cifar10, "mnist": Mnist, "compare": Compare}
+
+GOOD = {
+    "--agents": ["1", "2", "4", "16"],
+    "--topology": ["ring", "complete", "star", "path", "exponential"],
+    "--weights": ["metropolis_hastings", "max_degree", "lazy"],
+    "--algorithm": ["cdsgd", "cdmsgd", "atc", "fedavg", "easgd", "gosgd"],
+    "--learning-rate": ["0.1", "1e-3", "0"],
+    "--momentum": ["0", "0.9"],
+    "--batch-size": ["1", "32"],
+    "--epochs": ["1", "20"],
+    "--partition": ["iid", "dirichlet", "shards", "classes"],
+    "--model": ["cnn", "mlp", "softmax"],
+    "--seed": ["0", "12345"],
+    "--period": ["1", "7"],
+    "--size-weighted": [""],
+}
+WORDS = ["x", "best", "Ring", "cdmsgd2", "très", "🙂", "a b", "%s", "../..", "0x1", "None!"]
+NOT_WHOLE = ["x", "1.5", "", "1e3", "nan", "½", "１x", "[3]", "3 4"]
+NOT_REAL = ["x", "", "0,1", "1e", "None", "--1", "1.2.3"]
+TOO_SMALL = ["0", "-1", "-2147483648", "-99999999999999999999"]
+NOT_FINITE = ["nan", "inf", "-inf", "1e999"]
+BAD = {
+    **dict.fromkeys(
+        ["--topology", "--weights", "--algorithm", "--schedule", "--partition", "--model"], WORDS
+    ),
+    **dict.fromkeys(["--dtype", "--init", "--dataset", "--agent-plan", "--devices"], [*WORDS, ""]),
+    **dict.fromkeys(
+        ["--agents", "--batch-size", "--epochs", "--eval-every", "--log-every", "--period"],
+        NOT_WHOLE + TOO_SMALL,
+    ),
+    **dict.fromkeys(["--train-samples", "--test-samples"], NOT_WHOLE + TOO_SMALL),
+    "--seed": [*NOT_WHOLE, "-1", "-99999999999999999999"],
+    "--shards-per-agent": NOT_WHOLE + TOO_SMALL,
+    "--learning-rate": [*NOT_REAL, *NOT_FINITE, "-0.1"],
+    "--momentum": [*NOT_REAL, *NOT_FINITE, "-0.1", "1", "2"],
+    "--decay-power": [*NOT_REAL, *NOT_FINITE, "0.5", "1.1"],
+    "--decay-offset": [*NOT_REAL, *NOT_FINITE, "0", "-3"],
+    "--client-fraction": [*NOT_REAL, *NOT_FINITE, "-0.1", "1.1"],
+    "--talk-probability": [*NOT_REAL, *NOT_FINITE, "-0.1", "1.1"],
+    "--dirichlet-alpha": [*NOT_REAL, *NOT_FINITE, "0", "-1"],
+    **dict.fromkeys(["--mixer", "--attack"], WORDS),
+    **dict.fromkeys(["--malicious", "--absence-duration"], NOT_WHOLE + TOO_SMALL),
+    **dict.fromkeys(["--lag", "--num-trimmed"], [*NOT_WHOLE, "-1"]),
+    **dict.fromkeys(
+        ["--link-failure", "--message-loss", "--absence"], [*NOT_REAL, *NOT_FINITE, "-0.1", "1.1"]
+    ),
+    "--coordinator": ["x", "host:", ":1", "host:port", "host:99999", "host:-1"],
+}
+MISFITS = {
+    "--topology torus --agents 7": "--topology",
+    "--topology grid --agents 5": "--topology",
+    "--topology hypercube --agents 12": "--topology",
+    "--topology star --weights uniform --agents 6": "--topology",
+    "--schedule fixed cosine": "--schedule",
+    "--schedule sequential synchronous": "--schedule",
+    "--schedule sequential --algorithm easgd": "--schedule",
+    "--coordinator localhost:1 --num-processes 2": "--process-id",
+    "--coordinator localhost:1 --num-processes 2 --process-id 2": "--process-id",
+    "--coordinator localhost:1 --num-processes 0 --process-id 0": "--num-processes",
+    "--out setup.cfg.txt": "--out",
+    "--out setup.cfg.txt/runs": "--out",
+}
+
+
+def misspelled(rng):
+    """An option with one letter lost, doubled or swapped, or one that never was."""
+    option = rng.choice([option for option in BAD if len(option) > 8])
+    place = rng.randrange(3, len(option) - 1)
+    return rng.choice(
+        [
+            option[:place] + option[place + 1 :],
+            option[:place] + option[place] * 2 + option[place:],
+            f"-{option[place]}9",
+            option.upper(),
+            "--" + "".join(rng.choices("abcxyz-", k=7)),
+        ]
+    )
+
+
+def command_line(number):
+    """A program and its options, of which exactly one thing is wrong, and what that is."""
+    rng = random.Random(number)
+    chosen = rng.sample(list(GOOD), rng.randrange(4))
+    kind = rng.choice(["value"] * 6 + ["misfit", "name", "word", "nothing"])
+    if kind == "value":
+        wrong = rng.choice(list(BAD))
+        words = [wrong, rng.choice(BAD[wrong])]
+    elif kind == "misfit":
+        misfit, wrong = rng.choice(list(MISFITS.items()))
+        words = misfit.split()
+    elif kind == "name":
+        wrong = misspelled(rng)
+        words = [wrong, rng.choice(["1", "ring", "0.5"])]
+    elif kind == "word":
+        wrong = rng.choice(["ring", "16", "train", "x=3"])
+        words = [wrong]
+    else:
+        wrong = rng.choice([option for option in GOOD if option != "--size-weighted"])
+        words = [wrong]
+    options = [
+        word
+        for option in chosen
+        if option not in words
+        for word in (option, rng.choice(GOOD[option]))
+        if word
+    ]
+    # What lacks its value comes last, where no other word can be taken for it.
+    options = words + options if kind in ("word", "name") else options + words
+    return rng.choice(list(PROGRAMS)), options, wrong
+
+
+@pytest.fixture
+def no_work(monkeypatch, tmp_path):
+    """Any attempt to load data fails; the working directory holds one file and no folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "setup.cfg.txt").touch()
+    # JAX has long started here, and can no longer look for other processes.
+    monkeypatch.setattr("experiments._processes.join", lambda config: None)
+    monkeypatch.setattr(data, "load", lambda *args: pytest.fail(f"loads data {args}"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("first", range(0, NUM_CASES, 20))
+def test_a_bad_command_line_is_one_line_that_names_the_culprit(first, no_work, monkeypatch, capsys):
+    for number in range(first, first + 20):
+        program, options, wrong = command_line(number)
+        monkeypatch.setattr(sys, "argv", [program, *options])
+        with pytest.raises(SystemExit) as stop:
+            main(PROGRAMS[program], prepare)
+        out, err = capsys.readouterr()
+        case = f"{number}: {program} {options}\n{out}{err}"
+        assert stop.value.code == 2, case
+        assert not out and len(err.splitlines()) == 1 and err.startswith("error: "), case
+        assert "Traceback" not in err and wrong in err, case
+    assert [path.name for path in no_work.iterdir()] == ["setup.cfg.txt"]
+
+
+@pytest.mark.parametrize("number", range(0, NUM_CASES, 60))
+def test_the_same_as_a_process(number, tmp_path):
+    program, options, wrong = command_line(number)
+    result = subprocess.run(
+        [sys.executable, "-m", f"experiments.{program}", *options],
+        cwd=ROOT, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert result.returncode == 2, (options, result.stderr)
+    (line,) = result.stderr.splitlines()
+    assert wrong in line

@@ -1,0 +1,118 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cdjax import mixing, robust, topology
+from cdjax.robust._attacks import alie, attacked, gaussian_noise, sign_flip
+from tests.trees import assert_trees_close, random_connected_graph, random_stacked_tree
+
+KEY = jax.random.key(5)
+GRAPH = topology.from_graph(random_connected_graph(9))
+MIX = mixing.dense(GRAPH)
+MALICIOUS = [2, 7]
+HONEST = [j for j in range(9) if j not in MALICIOUS]
+FORGES = {"sign": sign_flip(2.0), "noise": gaussian_noise(3.0, KEY), "alie": alie(1.5)}
+
+
+@pytest.fixture(params=FORGES)
+def forge(request):
+    return FORGES[request.param]
+
+
+def rows(tree, agents):
+    return jax.tree.map(lambda x: x[np.asarray(agents)], tree)
+
+
+def sent(forge, tree, step=0):
+    """What the malicious agents send."""
+    return rows(forge(tree, step, np.isin(np.arange(9), MALICIOUS)), MALICIOUS)
+
+
+def test_the_honest_hear_forgeries_and_the_malicious_the_truth(forge, x64):
+    x = np.asarray(random_stacked_tree(9)["bias"])
+    mixed = jax.jit(attacked(MIX, forge, MALICIOUS))(x, 4)
+    forged = x.copy()
+    forged[MALICIOUS] = sent(forge, jnp.asarray(x), 4)
+    expected = GRAPH.mixing_matrix @ forged
+    expected[MALICIOUS] = (GRAPH.mixing_matrix @ x)[MALICIOUS]
+    np.testing.assert_allclose(mixed, expected, rtol=1e-13, atol=1e-13)
+
+
+def test_whoever_is_no_neighbor_of_a_liar_is_not_touched(forge, x64):
+    graph, tree = topology.ring(9), random_stacked_tree(9)
+    mix = mixing.dense(graph)
+    lied_to = rows(attacked(mix, forge, [4])(tree), [0, 1, 2, 6, 7, 8])
+    assert_trees_close(lied_to, rows(mix(tree), [0, 1, 2, 6, 7, 8]), rtol=0, atol=0)
+
+
+def test_the_sign_is_flipped_and_scaled(x64):
+    tree = random_stacked_tree(9)
+    expected = jax.tree.map(lambda x: -2 * x, rows(tree, MALICIOUS))
+    assert_trees_close(sent(sign_flip(2.0), tree), expected, rtol=0, atol=0)
+
+
+def test_noise_has_its_deviation_and_is_fresh_in_every_step_leaf_and_agent(x64):
+    tree = {"a": jnp.full((9, 2000), 7.0), "b": jnp.full((9, 2000), 7.0)}
+    noises = [sent(gaussian_noise(3.0, KEY), tree, step) for step in (0, 1)]
+    draws = np.concatenate([x for tree in noises for x in jax.tree.leaves(tree)]) - 7
+    np.testing.assert_allclose(draws.mean(axis=1), 0, atol=5 * 3 / np.sqrt(2000))
+    np.testing.assert_allclose(draws.std(axis=1), 3, rtol=5 / np.sqrt(4000))
+    np.testing.assert_allclose(np.corrcoef(draws), np.eye(8), atol=5 / np.sqrt(2000))
+
+
+def test_alie_sends_the_honest_mean_less_some_deviations(x64):
+    x = np.asarray(random_stacked_tree(9)["layer"]["kernel"])
+    expected = x[HONEST].mean(axis=0) - 1.5 * x[HONEST].std(axis=0)
+    found = sent(alie(1.5), jnp.asarray(x))
+    np.testing.assert_allclose(found, np.stack([expected] * 2), rtol=1e-12)
+
+
+def test_what_the_malicious_hold_does_not_matter_to_alie(x64):
+    x = random_stacked_tree(9)["bias"]
+    other = x.at[np.array(MALICIOUS)].set(jnp.nan)
+    np.testing.assert_array_equal(sent(alie(), x), sent(alie(), other))
+
+
+def test_alie_gets_past_a_trimmed_mean_and_a_sign_flip_does_not(x64):
+    graph, x = topology.complete(10), 5 + random_stacked_tree(10)["layer"]["kernel"]
+    mix, honest = robust.trimmed_mean(graph, 1), x[1:].mean(axis=0)
+    distance = {
+        name: float(jnp.abs(attacked(mix, forge, [0])(x)[1:].mean(axis=0) - honest).max())
+        for name, forge in {"sign": sign_flip(100.0), "alie": alie(1.0)}.items()
+    }
+    within = jnp.ptp(x[1:], axis=0).max()
+    assert all(moved < within for moved in distance.values())
+    plain = attacked(mixing.dense(graph), sign_flip(100.0), [0])(x)[1:].mean(axis=0)
+    assert jnp.abs(plain - honest).min() > 10 * distance["sign"]
+
+
+def test_nobody_malicious_is_the_mixer_itself():
+    assert attacked(MIX, sign_flip(), []) is MIX
+
+
+def test_counters_pass_and_dtypes_stay(forge):
+    tree = {"count": jnp.arange(9), "x": jnp.ones((9, 2), jnp.bfloat16)}
+    mixed = attacked(MIX, forge, MALICIOUS)(tree)
+    np.testing.assert_array_equal(mixed["count"], np.arange(9))
+    assert mixed["x"].dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: attacked(MIX, sign_flip(), [1, 1]), r"malicious is \[1, 1\]; expected different"),
+        (lambda: attacked(MIX, sign_flip(), [-1]), r"malicious is \[-1\]; .* at least 0"),
+        (
+            lambda: attacked(MIX, sign_flip(), [9])(jnp.ones(9)),
+            r"malicious names agents \[9\], but the tree has 9, 0 to 8",
+        ),
+        (lambda: attacked(MIX, sign_flip(), range(9))(jnp.ones(9)), "give some of these, not all"),
+        (lambda: sign_flip(-1.0), "scale is -1.0"),
+        (lambda: gaussian_noise(np.inf, KEY), "deviation is inf"),
+        (lambda: alie(np.nan), "deviations is nan"),
+    ],
+)
+def test_bad_arguments_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

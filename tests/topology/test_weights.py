@@ -1,0 +1,107 @@
+import networkx as nx
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cdjax import topology
+from cdjax.topology._weights import WEIGHTS
+from tests.trees import random_connected_graph
+
+SYMMETRIC = [name for name in WEIGHTS if name != "uniform"]
+REGULAR = ["ring", "complete", "torus", "hypercube", "exponential", "random_regular"]
+VALID = [(family, name) for family in topology.FAMILIES for name in SYMMETRIC]
+VALID += [(family, "uniform") for family in REGULAR]
+
+
+def assert_mixing_matrix(matrix, graph):
+    """Symmetric, rows that sum to one, zero off the edges: the matrix part of Assumption 2."""
+    np.testing.assert_allclose(matrix, matrix.T, atol=1e-12)
+    np.testing.assert_allclose(matrix.sum(axis=1), 1, atol=1e-12)
+    edges = nx.to_numpy_array(graph, weight=None) + np.eye(len(matrix))
+    assert matrix.dtype == np.float64 and not matrix[edges == 0].any()
+
+
+def test_metropolis_hastings_of_a_path_by_hand():
+    expected = [[2 / 3, 1 / 3, 0], [1 / 3, 1 / 3, 1 / 3], [0, 1 / 3, 2 / 3]]
+    np.testing.assert_allclose(WEIGHTS["metropolis_hastings"](nx.path_graph(3)), expected)
+
+
+def test_max_degree_of_a_star_by_hand():
+    expected = np.diag([0.25, 0.75, 0.75, 0.75])
+    expected[0, 1:] = expected[1:, 0] = 0.25
+    np.testing.assert_allclose(WEIGHTS["max_degree"](nx.star_graph(3)), expected)
+
+
+def test_uniform_is_one_over_the_closed_neighborhood():
+    expected = [[0.5, 0.5, 0], [1 / 3, 1 / 3, 1 / 3], [0, 0.5, 0.5]]
+    np.testing.assert_allclose(WEIGHTS["uniform"](nx.path_graph(3)), expected)
+
+
+@pytest.mark.parametrize("family", REGULAR)
+def test_on_regular_graphs_metropolis_hastings_is_uniform(family):
+    default, uniform = topology.create(family, 16), topology.create(family, 16, "uniform")
+    np.testing.assert_allclose(default.mixing_matrix, uniform.mixing_matrix, atol=1e-15)
+
+
+@pytest.mark.parametrize("family", ["ring", "path", "star", "binary_tree", "erdos_renyi"])
+def test_laplacian_weights_balance_the_spectrum_and_beat_any_constant_weight(family):
+    best = topology.create(family, 9, "laplacian")
+    assert best.second_eigenvalue == pytest.approx(-best.smallest_eigenvalue, abs=1e-12)
+    laplacian = nx.laplacian_matrix(best.graph).toarray()
+    for weight in np.linspace(0.01, 1, 50):
+        spectrum = np.linalg.eigvalsh(np.eye(9) - weight * laplacian)
+        sigma = np.sort(np.abs(spectrum[np.argsort(np.abs(spectrum - 1))[1:]]))[-1]
+        assert 1 - best.spectral_gap <= sigma + 1e-12
+
+
+@pytest.mark.parametrize("family", topology.FAMILIES)
+def test_laplacian_weights_mix_no_slower_than_max_degree_weights(family):
+    laplacian, max_degree = (topology.create(family, 16, w) for w in ("laplacian", "max_degree"))
+    assert laplacian.spectral_gap >= max_degree.spectral_gap - 1e-12
+
+
+def test_laplacian_weights_of_a_ring_by_its_closed_form():
+    lowest, highest = 2 - 2 * np.cos(2 * np.pi / 9), 2 - 2 * np.cos(2 * np.pi * 4 / 9)
+    sigma = (highest - lowest) / (highest + lowest)
+    assert topology.ring(9, "laplacian").second_eigenvalue == pytest.approx(sigma, abs=1e-12)
+
+
+def test_lazy_halves_the_way_to_one():
+    plain, lazy = topology.ring(8), topology.ring(8, "lazy")
+    np.testing.assert_allclose(lazy.eigenvalues, (1 + plain.eigenvalues) / 2, atol=1e-14)
+    assert lazy.smallest_eigenvalue >= 0
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_one_agent_keeps_its_parameters(weights):
+    np.testing.assert_array_equal(topology.complete(1, weights).mixing_matrix, [[1.0]])
+
+
+def test_edge_attributes_count_for_nothing():
+    graph = nx.path_graph(3)
+    nx.set_edge_attributes(graph, 5.0, "weight")
+    for weights in WEIGHTS.values():
+        np.testing.assert_array_equal(weights(graph), weights(nx.path_graph(3)))
+
+
+@pytest.mark.parametrize(("family", "weights"), VALID)
+@pytest.mark.parametrize("num_agents", [4, 16])
+def test_every_family_with_every_weight_is_a_mixing_matrix(family, weights, num_agents):
+    graph = topology.create(family, num_agents, weights)
+    assert_mixing_matrix(graph.mixing_matrix, graph.graph)
+    assert 0 < graph.spectral_gap <= 1
+
+
+@given(
+    num_agents=st.integers(1, 20), seed=st.integers(0, 10**6), weights=st.sampled_from(SYMMETRIC)
+)
+def test_any_connected_graph_meets_assumption_2(num_agents, seed, weights):
+    graph = random_connected_graph(num_agents, seed)
+    labels = dict(enumerate(np.random.default_rng(seed).permutation(num_agents)))
+    graph = nx.relabel_nodes(graph, {j: f"node {k}" for j, k in labels.items()})
+    matrix = topology.from_graph(graph, weights).mixing_matrix
+    graph.remove_edges_from(list(nx.selfloop_edges(graph)))
+    assert_mixing_matrix(matrix, graph)
+    spectrum = np.linalg.eigvalsh(matrix)
+    assert spectrum[0] > -1 and spectrum[:-1].max(initial=0) < 1 - 1e-9
