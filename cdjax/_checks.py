@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Any
 
 import jax
@@ -39,6 +41,15 @@ def check_probability(name: str, value: Any) -> None:
     if np.ndim(value):
         raise ValueError(f"{name} must be one number, not {value!r}")
     check_range(name, value, low=0, high=1)
+
+
+def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
+    """Raises unless ``value`` is one of the choices; the message suggests the closest one."""
+    choices = list(choices)
+    if value not in choices:
+        closest = get_close_matches(str(value), choices, n=1)
+        hint = f" (did you mean {closest[0]!r}?)" if closest else ""
+        raise ValueError(f"unknown {name} {value!r}{hint}; expected one of {', '.join(choices)}")
 
 
 def real_array(name: str, value: Any) -> np.ndarray:
