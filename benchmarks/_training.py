@@ -41,7 +41,7 @@ def train_program(
     train_step = training.train_step(scaled_loss, tx, plan=plan)
     loop, one_step = training.train_loop(train_step), jax.jit(train_step, donate_argnums=0)
     params, _ = models.init_model(model, jax.random.key(0), jnp.zeros((1, *SHAPE)))
-    state = training.init_state(cdjax.replicate(params, num_agents), tx, jax.random.key(1))
+    state = training.init_state(cdjax.replicate(params, num_agents), tx, key=jax.random.key(1))
     samples = jax.tree.map(jnp.asarray, random_batches(num_agents, batch_size))
     indices = np.tile(np.arange(batch_size, dtype=np.int32), (1, num_agents, 1))
 

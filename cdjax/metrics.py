@@ -7,9 +7,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from cdjax._checks import check_stacked, check_topology, stacked_size
+from cdjax._trees import is_floating
 from cdjax._types import Params
 from cdjax.topology import Topology
 
@@ -123,3 +124,21 @@ def message_bytes(params: Params) -> int:
     num_agents = stacked_size(params)
     leaves = [x for x in jax.tree.leaves(params) if jnp.issubdtype(x.dtype, jnp.inexact)]
     return sum(x.size * x.dtype.itemsize for x in leaves) // num_agents
+
+
+def finite_agents(params: Params) -> Bool[Array, " agents"]:
+    """Which agents have finite parameters only.
+
+    Args:
+        params: stacked parameters, leaves of shape ``(N, ...)``.
+
+    Returns:
+        Truth values of shape (N,); leaves that are not floating point are finite.
+
+    Example::
+
+        assert cdjax.metrics.finite_agents(params).all()
+    """
+    floating = [x for x in jax.tree.leaves(params) if is_floating(x)]
+    by_leaf = [jnp.all(jnp.isfinite(x.reshape(len(x), -1)), axis=1) for x in floating]
+    return jnp.all(jnp.stack(by_leaf), axis=0)

@@ -1,18 +1,7 @@
 """CDMSGD on scikit-learn's 1,797 handwritten digits, which need no download."""
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 from experiments.launch.cli import main
-from experiments.run.config import RunConfig
-
-
-@dataclass(frozen=True)
-class Digits(RunConfig):
-    """CDMSGD on scikit-learn's 1,797 handwritten digits, which need no download."""
-
-    default_dataset: ClassVar[str] = "digits"
-
+from experiments.run.config import Run
 
 if __name__ == "__main__":
-    main(Digits)
+    main(Run(), dataset="digits", description=__doc__)

@@ -1,18 +1,7 @@
 """CDMSGD on MNIST (the paper's supplement)."""
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 from experiments.launch.cli import main
-from experiments.run.config import RunConfig
-
-
-@dataclass(frozen=True)
-class Mnist(RunConfig):
-    """CDMSGD on MNIST (the paper's supplement)."""
-
-    default_dataset: ClassVar[str] = "mnist"
-
+from experiments.run.config import Run
 
 if __name__ == "__main__":
-    main(Mnist)
+    main(Run(), dataset="mnist", description=__doc__)

@@ -27,7 +27,7 @@ def problem(num_agents, tx, model):
     labels = jax.random.randint(key, (num_agents, SAMPLES), 0, 10)
     params = init(model, key, images[0])[0]
     params = cdjax.replicate(jax.tree.map(lambda x: x.astype(images.dtype), params), num_agents)
-    return training.init_state(params, tx, key), (images, labels)
+    return training.init_state(params, tx, key=key), (images, labels)
 
 
 def indices(num_agents):
@@ -54,11 +54,11 @@ def test_fifty_steps_of_cdmsgd_equal_the_dense_run_on_one_device(family, num_age
     graph, order = topology.create(family, num_agents), indices(num_agents)
     runs = []
     for loop, state, samples in (on_one_device(graph), on_devices(graph, sharding.agent_mesh())):
-        state, means = loop(state, samples, order, STEPS)
-        runs.append(jax.device_get((cdjax.eval_params(state.opt_state, state.params), means)))
-    (expected, expected_means), (params, means) = runs
+        state, rows = loop(state, samples, order, STEPS)
+        runs.append(jax.device_get((cdjax.eval_params(state.opt_state, state.params), rows)))
+    (expected, expected_rows), (params, rows) = runs
     assert_trees_close(params, expected, rtol=0, atol=1e-10)
-    assert_trees_close(means, expected_means, rtol=1e-6)
+    assert_trees_close(rows, expected_rows, rtol=1e-6)
     assert metrics.consensus_distance(expected) > 0.05  # agents differ by far more than rounding
 
 
@@ -76,8 +76,8 @@ def test_a_training_program_sends_boundary_agents_and_gathers_nothing(family, nu
 def test_every_agents_part_of_all_that_a_run_holds_stays_on_its_device():
     graph = topology.torus(16)
     loop, state, samples = on_devices(graph, sharding.agent_mesh(), SOFTMAX)
-    state, means = loop(state, samples, indices(16), 2)
-    for x in jax.tree.leaves((state, means, samples)):
+    state, _ = loop(state, samples, indices(16), 2)
+    for x in jax.tree.leaves((state, samples)):
         assert x.sharding.spec == (PartitionSpec("agents") if x.ndim else PartitionSpec())
         blocks = {shard.device.id: shard.data.shape for shard in x.addressable_shards}
         assert blocks == dict.fromkeys(range(8), (2, *x.shape[1:]) if x.ndim else ())

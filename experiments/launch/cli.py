@@ -2,106 +2,77 @@
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import dataclasses
-import io
-import json
-import re
 import sys
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import tyro
 
-from experiments.launch import processes as _processes
-from experiments.launch.memory import allocate_in_one_arena
-from experiments.run.config import RunConfig, recorded_config
-from experiments.run.endings import RunEnded
-from experiments.run.errors import UsageError
+from experiments.launch import processes
+from experiments.run.config import Run, replaced
+from experiments.run.errors import RunEnded, UsageError
+from experiments.run.resume import recorded_options
 
 Config = TypeVar("Config")
 
-# What a resumed run doesn't take over from its beginning.
-_OF_A_PROCESS = {"coordinator": None, "num_processes": None, "process_id": None}
 
-
-def main(config_class: type[Config], run: Callable[[Config], Any] | None = None) -> None:
+def main(
+    default: Config,
+    run: Callable[[Config], Any] | None = None,
+    *,
+    dataset: str | None = None,
+    description: str | None = None,
+) -> None:
     """Parses the options, runs the experiment, exits with 2 on a usage error.
 
     A run that ends early exits with 1, or with 128 and the signal's number.
 
     Args:
-        config_class: the experiment's options.
+        default: the options of a run or a study, before any is given.
         run: what to do with them; one run by default.
+        dataset: the data set if ``--dataset`` is not given; if ``--data-dir`` is not either and it
+            cannot be had, the digits stand in.
+        description: what ``--help`` says first.
     """
-    config = _parse(config_class)
     try:
-        code = _processes.watch(config)
-        if code is None:
-            allocate_in_one_arena()
-            _processes.join(config)
-            (run or _run)(config)
+        config = _parsed(default, description)
+        if dataset and config.data.dataset is None:
+            config = replaced(
+                config, dataset=dataset, stand_in=config.data.stand_in or not config.data.data_dir
+            )
+        processes.join(config)
+        (run or _run)(config)
     except UsageError as error:
         _fail(str(error))
     except RunEnded as end:
         print(f"{'stopped' if end.code > 128 else 'error'}: {end}", file=sys.stderr)
-        _processes.leave(end.code)
+        processes.leave(end.code)
     except KeyboardInterrupt:
         print("interrupted; the metrics so far are kept", file=sys.stderr)
-        _processes.leave(130)
+        processes.leave(130)
     except Exception:
-        _processes.await_verdict()
+        processes.await_verdict()
         traceback.print_exc()
-        _processes.leave(1)
-    if code:
-        sys.exit(code)
+        processes.leave(1)
 
 
-def _run(config: RunConfig) -> None:
-    # JAX takes seconds to import; --help and misspelled options should not wait for it.
+def _run(options: Run) -> None:
     from experiments.run.runner import run
 
-    run(config)
+    run(options)
 
 
-def _parse(config_class: type[Config]) -> Config:
-    """Tyro's parser, with its boxed errors folded into one line."""
-    captured = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(captured):
-            return tyro.cli(config_class, default=_defaults(config_class))
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        _fail(_unboxed(captured.getvalue()))
-
-
-def _defaults(config_class: type[Config]) -> Config | None:
-    """The options of the run that ``--resume`` names; None for the program's own."""
-    if not issubclass(config_class, RunConfig):
-        return None
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--resume", type=Path)
-    with contextlib.suppress(argparse.ArgumentError, OSError, ValueError, AttributeError):
-        folder = parser.parse_known_args()[0].resume
-        if folder:
-            record = json.loads((folder / "config.json").read_text())
-            return dataclasses.replace(recorded_config(config_class, record), **_OF_A_PROCESS)
-    return None  # the run tells what is wrong with the folder
-
-
-def _unboxed(box: str) -> str:
-    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
-    # Where the terminal has no UTF-8 there is no box: a title, and a rule below it.
-    text = " ".join(lines) or re.split(r"-{20,}", box, maxsplit=1)[-1]
-    # Below the next rule stands help; below "Got errors" the parser's attempts type by type.
-    message = re.split(r"─{3}|-{20,}|Got errors:", text)[0].strip()
-    return message or " ".join(box.split())
+def _parsed(default: Config, description: str | None) -> Config:
+    """The options; those of a run that is resumed are its own unless they are given."""
+    flags = (tyro.conf.OmitArgPrefixes,)
+    config = tyro.cli(type(default), default=default, description=description, config=flags)
+    if isinstance(config, Run) and config.saving.resume:
+        default = recorded_options(config.saving.resume)
+        config = tyro.cli(Run, default=default, description=description, config=flags)
+    return config
 
 
 def _fail(message: str) -> NoReturn:
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    _processes.leave(2)
+    processes.leave(2)

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from rich.console import Console
+from rich.filesize import decimal
 from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from cdjax import Topology, metrics, mixing
-from experiments.run.algorithm import THROUGH_SERVER
 from experiments.run.bounds import step_limits
-from experiments.run.config import CONSENSUS
-from experiments.run.setup import Job
-from experiments.run.trouble import mixing_line, trouble_line, trouble_warning
+from experiments.run.config import Trouble, option_values
+from experiments.run.dispatch import Report, Rows
+from experiments.run.disturbance import ATTACKS, FAULTS, MIXERS
+from experiments.run.job import Job
+from experiments.run.network import Network
 
 # All eigenvalues take 2 s for so many agents, and time with the cube of their number.
 _MOST_AGENTS_OF_SPECTRUM = 2000
@@ -32,40 +32,58 @@ def show_start(console: Console, job: Job, folder: Path) -> None:
         return
     with console.status("measuring the curvature"):
         limits, warning = step_limits(job)
-    if job.notice:
-        notice = Text(job.notice)  # as it stands: Panel would take brackets in it for markup
+    if job.problem.notice:
+        notice = Text(job.problem.notice)  # as it stands: Panel would take brackets for markup
         console.print(Panel(notice, title="stand-in data", style="bold yellow"))
-    config, dataset, topology = job.config, job.dataset, job.topology
-    num_agents = topology.num_agents
-    num_params = sum(x.size for x in jax.tree.leaves(job.state.params)) // num_agents
-    image = "×".join(map(str, dataset.train_images.shape[1:]))
-    device = jax.devices()[0]
-    _print_table(
-        console,
-        f"{config.algorithm} on {dataset.name}",
-        {
-            "data": f"{dataset.name}: {len(dataset.train_labels):,} training and "
-            f"{len(dataset.test_labels):,} test images, {image}, {dataset.num_classes} classes",
-            "partition": f"{config.partition}: {job.sizes.min():,} to {job.sizes.max():,} samples "
-            "an agent",
-            "topology": f"{topology.name}, {num_agents} agents, {config.weights} weights",
-            "mixing": mixing_line(config)
-            or (mixing.plan(topology) if job.mesh.size == 1 else "exchange between devices"),
-            **({"trouble": line} if (line := trouble_line(config, num_agents)) else {}),
-            "spectrum": _spectrum(topology),
-            "model": f"{config.model}, {num_params:,} parameters an agent",
-            "algorithm": f"{config.algorithm}, learning rate {config.learning_rate:g} "
-            f"({config.step_sizes})" + _momentum(job),
-            **({"step limits": limits} if limits else {}),
-            "steps": f"{job.epochs} epochs × {job.steps_per_epoch} steps, batch {job.batch_size} "
-            "an agent" + (", one agent after another" if config.sequential else ""),
-            "sent": f"{byte_count(job.bytes_a_step)} a step by all{_by_agent_and_edge(job)}",
-            "device": f"{job.mesh.size} × {device.device_kind} ({device.platform})",
-            "folder": str(folder),
-        },
-    )
-    for line in filter(None, [warning, trouble_warning(config)]):
+    rows = _of_data(job) | _of_network(job) | _of_algorithm(job) | {"step limits": limits}
+    rows |= _of_steps(job) | {"folder": str(folder)}
+    title = f"{job.run.algorithm.algorithm} on {job.problem.dataset.name}"
+    _print_table(console, title, {name: text for name, text in rows.items() if text})
+    for line in filter(None, [warning, _trouble_warning(job)]):
         console.print(f"warning: {line}", style="bold yellow", soft_wrap=True)
+
+
+def _of_data(job: Job) -> dict[str, str]:
+    dataset, sizes = job.problem.dataset, job.problem.sizes
+    image = "×".join(map(str, dataset.train_images.shape[1:]))
+    return {
+        "data": f"{dataset.name}: {len(dataset.train_labels):,} training and "
+        f"{len(dataset.test_labels):,} test images, {image}, {dataset.num_classes} classes",
+        "partition": f"{job.run.data.partition}: {sizes.min():,} to {sizes.max():,} samples per "
+        "agent",
+    }
+
+
+def _of_network(job: Job) -> dict[str, str]:
+    graph, options = job.network.topology, job.run.network
+    return {
+        "topology": f"{graph.name}, {graph.num_agents} agents, {options.weights} weights",
+        "mixing": _mixing(job),
+        "trouble": _trouble(job.run.trouble, job.network),
+        "spectrum": _spectrum(graph),
+    }
+
+
+def _of_algorithm(job: Job) -> dict[str, str]:
+    model, options = job.run.model, job.run.algorithm
+    num_params = sum(x.size for x in jax.tree.leaves(job.state.params)) // job.network.num_agents
+    momentum = f", momentum {job.options['momentum']:g}" if "momentum" in job.options else ""
+    return {
+        "model": f"{model.model}, {num_params:,} parameters per agent",
+        "algorithm": f"{options.algorithm}, learning rate {options.learning_rate:g} "
+        f"({options.schedule}){momentum}",
+    }
+
+
+def _of_steps(job: Job) -> dict[str, str]:
+    task, device = job.problem, jax.devices()[0]
+    turns = ", one agent after another" if job.in_turns else ""
+    return {
+        "steps": f"{task.epochs} epochs × {task.steps_per_epoch} steps, batch {task.batch_size} "
+        f"per agent{turns}",
+        "sent": f"{decimal(round(job.bytes_per_step))} per step by all{_by_agent_and_edge(job)}",
+        "device": f"{job.mesh.size} × {device.device_kind} ({device.platform})",
+    }
 
 
 def show_end(console: Console, record: dict[str, Any], folder: Path) -> None:
@@ -81,7 +99,7 @@ def show_end(console: Console, record: dict[str, Any], folder: Path) -> None:
             "loss": f"{record['train_loss_mean']:.4f} train, {record['test_loss_mean']:.4f} test",
             "consensus distance": f"{record['consensus_distance']:.3e}"
             + _bound_text(record, ".3e"),
-            "sent": byte_count(record["bytes_sent"]),
+            "sent": decimal(record["bytes_sent"]),
             "time": f"{record['seconds']:.1f} s",
         },
     )
@@ -119,28 +137,67 @@ def progress_bar(console: Console) -> Progress:
     )
 
 
-def speed_text(steps: int, seconds: float, samples_per_step: int) -> str:
-    """The speed since the last update, in steps and samples a second."""
-    return f"{steps / seconds:.1f} steps/s {steps * samples_per_step / seconds:,.0f} samples/s"
-
-
-def metrics_text(losses: np.ndarray, accuracies: np.ndarray, distance: float) -> str:
-    """The live metrics: mean loss, accuracy with its range over the agents, disagreement."""
-    return (
-        f"loss {np.mean(losses):.3f} acc {np.mean(accuracies):.1%} "
-        f"({np.min(accuracies):.1%} to {np.max(accuracies):.1%}) distance {distance:.1e}"
+def reporter(bars: Progress, job: Job) -> Report:
+    """Adds the run to a progress bar; returns what moves it on after a dispatch."""
+    bar = bars.add_task(
+        "compiling",
+        total=job.problem.num_steps,
+        completed=int(job.state.step),
+        speed="",
+        metrics="",
     )
+    samples_per_step = job.network.num_agents * job.problem.batch_size
+
+    def report(steps: int, seconds: float, rows: Rows, distance: float) -> None:
+        loss, accuracy = rows["loss"].mean(axis=0), rows["accuracy"].mean(axis=0)
+        bars.update(
+            bar,
+            advance=steps,
+            description="training",
+            speed=f"{steps / seconds:.1f} steps/s "
+            f"{steps * samples_per_step / seconds:,.0f} samples/s",
+            metrics=f"loss {loss.mean():.3f} acc {accuracy.mean():.1%} "
+            f"({accuracy.min():.1%} to {accuracy.max():.1%}) distance {distance:.1e}",
+        )
+
+    return report
 
 
-def config_record(job: Job) -> dict[str, Any]:
-    """All options as they took effect, for config.json."""
-    record = dataclasses.asdict(job.config) | {
-        "agents": job.topology.num_agents + len(job.config.without_agents),
-        "dataset": job.dataset.name,
-        "batch_size": job.batch_size,
-        "epochs": job.epochs,
-    }
-    return {name: str(v) if isinstance(v, Path) else v for name, v in record.items()}
+def _mixing(job: Job) -> str:
+    """How agents combine what they hear."""
+    trouble = job.run.trouble
+    row = MIXERS[trouble.mixer]
+    if row.build is not None:
+        return row.describe(**option_values(row.options, trouble))
+    if any(getattr(trouble, name) for name in FAULTS):
+        return "over the links that a step has"
+    return mixing.choose(job.network.topology) if job.mesh.size == 1 else "exchange between devices"
+
+
+def _trouble(trouble: Trouble, network: Network) -> str:
+    """The faults and the attack of a run; "" if there are none."""
+    parts = [
+        row.describe(probability, **option_values(row.options, trouble))
+        for name, row in FAULTS.items()
+        if (probability := getattr(trouble, name))
+    ]
+    if trouble.lag:
+        parts.append(f"messages are {trouble.lag} steps late")
+    if network.malicious:
+        who = ", ".join(map(str, network.numbers[network.malicious]))
+        strength = option_values(ATTACKS[trouble.attack].options, trouble)["attack_strength"]
+        parts.append(f"{trouble.attack} of strength {strength:g} by malicious agents {who}")
+    return "; ".join(parts)
+
+
+def _trouble_warning(job: Job) -> str:
+    """Which of a run's troubles its algorithm cannot bear; "" if none is known."""
+    if job.run.trouble.lag and job.algorithm.recursion and job.options.get("momentum"):
+        return (
+            f"late messages make {job.run.algorithm.algorithm} diverge, unless its momentum is "
+            "small: it adds to what is late; cdsgd and atc stay stable"
+        )
+    return ""
 
 
 def _spectrum(topology: Topology) -> str:
@@ -154,18 +211,14 @@ def _spectrum(topology: Topology) -> str:
 
 def _by_agent_and_edge(job: Job) -> str:
     """Who talks to whom; along the edges, also what an agent and an edge carry."""
-    if job.config.algorithm in THROUGH_SERVER:
+    if job.algorithm.server:
         return ", agents to a server and back"
-    if job.config.algorithm not in CONSENSUS:
+    if not job.algorithm.over_topology:
         return ", agents to agents"
-    by_edge = metrics.bytes_by_edge(job.state.params, job.topology)
-    sent = by_edge.sum(axis=0)
-    least = f"{byte_count(sent.min())} to " if sent.min() < sent.max() else ""
-    return f", {least}{byte_count(sent.max())} by an agent, {byte_count(by_edge.max())} a message"
-
-
-def _momentum(job: Job) -> str:
-    return f", momentum {job.config.momentum:g}" if "msgd" in job.config.algorithm else ""
+    by_edge = metrics.bytes_by_edge(job.state.params, job.network.topology)
+    sent = np.rint(by_edge.sum(axis=0)).astype(int)
+    least = f"{decimal(sent.min())} to " if sent.min() < sent.max() else ""
+    return f", {least}{decimal(sent.max())} by an agent, {decimal(int(by_edge.max()))} a message"
 
 
 def _print_table(console: Console, title: str, rows: dict[str, str]) -> None:
@@ -177,10 +230,3 @@ def _print_table(console: Console, title: str, rows: dict[str, str]) -> None:
 
 def _decimal(number: float) -> str:
     return f"{round(number, 6) + 0.0:.6f}"  # no -0.000000
-
-
-def byte_count(count: float) -> str:
-    """A number of bytes in a unit that suits it."""
-    units: Sequence[str] = ("B", "kB", "MB", "GB", "TB")
-    exponent = min(len(units) - 1, (len(str(int(count))) - 1) // 3)
-    return f"{count / 1000**exponent:.4g} {units[exponent]}"

@@ -1,23 +1,23 @@
-"""Taking agents that have diverged out of a run that goes on."""
+"""What a run does when agents diverge: it ends, or goes on without them."""
 
 from __future__ import annotations
-
-import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from cdjax import training
+from experiments.run.config import replaced
 from experiments.run.dispatch import Divergence
-from experiments.run.living import living
-from experiments.run.resume import Progress, at_pace
-from experiments.run.setup import Job, prepare
+from experiments.run.errors import Diverged, UsageError
+from experiments.run.job import Job, prepare
+from experiments.run.progress import Progress, bytes_sent
+from experiments.run.resume import at_pace
 
 
-def drop(
-    job: Job, state: training.TrainState, progress: Progress, divergence: Divergence
-) -> tuple[Job, Progress]:
+def without_diverged(
+    job: Job, state: training.TrainState, *, progress: Progress, divergence: Divergence
+) -> tuple[Job, Progress, str]:
     """The run among the agents that have not diverged, where it stands.
 
     Args:
@@ -27,15 +27,22 @@ def drop(
         divergence: what is bad.
 
     Returns:
-        The job with its state, and the progress of the agents that are left.
+        The job with its state, the progress of the agents that are left, and a line that says so.
 
     Raises:
-        UsageError: if the others cannot go on alone: nobody is left, or they are not connected.
+        Diverged: if ``--on-nan`` says so, or the others cannot go on: nobody is left, or they are
+            not connected.
     """
-    gone = numbers(job)[divergence.agents].tolist()
-    without = tuple(sorted({*job.config.without_agents, *gone}))
-    rest = prepare(dataclasses.replace(job.config, without_agents=without))
-    kept = np.delete(np.arange(job.topology.num_agents), divergence.agents)
+    line = _described(job, divergence)
+    if job.run.trouble.on_nan != "drop":
+        raise Diverged(line)
+    gone = job.network.numbers[divergence.agents].tolist()
+    without = tuple(sorted({*job.run.trouble.without_agents, *gone}))
+    try:
+        rest = prepare(replaced(job.run, without_agents=without))
+    except UsageError as error:
+        raise Diverged(f"{line}; {error}") from error
+    kept = np.delete(np.arange(job.network.num_agents), divergence.agents)
 
     def of_the_rest(leaf: jax.Array, like: jax.Array) -> jax.Array:
         # An agent axis is one that is shorter among the rest, first or not.
@@ -44,24 +51,20 @@ def drop(
                 leaf = jnp.take(leaf, kept, axis=axis)
         return jax.device_put(leaf, like.sharding)
 
-    state = jax.tree.map(of_the_rest, state, rest.state)
-    sums = {name: values[kept] for name, values in progress.sums.items()}
     step = int(state.step)
     progress = progress._replace(
-        sums=sums,
+        sums={name: values[kept] for name, values in progress.sums.items()},
         dropped=[*progress.dropped, *gone],
         sent=(step, bytes_sent(job, progress, step)),
     )
-    return at_pace(rest._replace(state=state), job.steps_per_epoch), progress
+    state = jax.tree.map(of_the_rest, state, rest.state)
+    job = at_pace(rest._replace(state=state), job.problem.steps_per_epoch)
+    return job, progress, f"{line}; the run goes on without"
 
 
-def numbers(job: Job) -> np.ndarray:
-    """The numbers that the agents of a run have in the whole graph, shape (N,)."""
-    without = job.config.without_agents
-    return np.array(living(job.topology.num_agents + len(without), without))
-
-
-def bytes_sent(job: Job, progress: Progress, step: int) -> float:
-    """By all agents up to a step; fewer agents send less in a step."""
-    since, before = progress.sent
-    return before + (step - since) * job.bytes_a_step
+def _described(job: Job, divergence: Divergence) -> str:
+    """One line that names the agents and the step."""
+    agents = job.network.numbers[divergence.agents]
+    who = f"agent {agents[0]}" if len(agents) == 1 else f"agents {', '.join(map(str, agents))}"
+    verb = "is" if divergence.what == "loss" else "are"
+    return f"{who} diverged in step {divergence.step}: the {divergence.what} {verb} not finite"

@@ -3,68 +3,59 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import json
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from cdjax import checkpoint, training
-from experiments.run.agreement import of_all
-from experiments.run.config import RunConfig
-from experiments.run.display import config_record
-from experiments.run.endings import RunEnded
-from experiments.run.errors import UsageError, blame, flag
-from experiments.run.setup import Job
+from experiments.run.config import Run, from_record, replaced
+from experiments.run.errors import Diverged, RunEnded, UsageError, blame, flag
+from experiments.run.files import checkpoints_of, options_record
+from experiments.run.job import Job
+from experiments.run.progress import Progress, beginning
+from experiments.run.signals import of_all
 
 # Options that change neither a run's numbers nor what of them is recorded; and the data's folder,
 # which may have moved: the data are compared themselves.
 _FREE = {
     "epochs", "log_every", "agent_plan", "devices", "coordinator", "num_processes", "process_id",
-    "out", "data_dir", "checkpoint_every", "keep_checkpoints", "resume", "on_nan",
+    "out", "data_dir", "stand_in", "checkpoint_every", "keep_checkpoints", "resume", "on_nan",
+    "format",
 }  # fmt: skip
+# What a resumed run does not take over from its beginning.
+_OF_A_PROCESS = {"coordinator": None, "num_processes": None, "process_id": None}
 
-
-# The share of its time that training waits for its saves, at most, and how many it has anyway.
+# The largest share of its time that training waits for its saves, and how many it makes anyway.
 _WAITING = 0.04
 _ALWAYS_SAVED = 10
 
+Save = Callable[[training.TrainState, Progress, bool], None]
 
-class Progress(NamedTuple):
-    """The part of a run that is on the host.
 
-    ``sums`` are those of the training metrics over the steps since the last record, each of shape
-    (N,); ``started`` is the monotonic clock at the start, as if nothing had interrupted the run;
-    ``dropped`` are the numbers of the agents that were taken out, and ``sent`` is the step at which
-    the last was, with the bytes that all had sent by then.
+def recorded_options(folder: Path) -> Run:
+    """The options of the run in a folder, with which ``--resume`` goes on.
+
+    Raises:
+        UsageError: if there is none, or it is of another version.
     """
-
-    records: list[dict[str, Any]]
-    sums: dict[str, np.ndarray]
-    started: float
-    dropped: list[int]
-    sent: tuple[int, float]
-
-
-def checkpoints_of(folder: Path) -> Path:
-    """Where a run's checkpoints are."""
-    return folder / "checkpoints"
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UsageError(f"--resume: {folder} is no run's folder: it has no config.json")
+    with blame("--resume"):
+        record = json.loads(path.read_text())
+    try:
+        return replaced(from_record(record), **_OF_A_PROCESS)
+    except UsageError as error:
+        raise UsageError(f"--resume: {folder}: {error}") from error
 
 
-def beginning() -> Progress:
-    """The progress of a run that starts."""
-    return Progress([], {}, time.monotonic(), [], (0, 0.0))
-
-
-def saver(
-    checkpoints: checkpoint.Checkpoints, job: Job
-) -> Callable[[training.TrainState, Progress, bool], bool]:
+def saver(checkpoints: checkpoint.Checkpoints, job: Job) -> Save:
     """A function that saves all that the run goes on with.
 
     Args:
@@ -72,62 +63,64 @@ def saver(
         job: what is run.
 
     Returns:
-        ``save(state, progress, needed) -> bool``, whether it has saved: it doesn't if there is no
-        need and the saves before have made training wait too long. The test accuracy is the score,
-        where it is known.
+        ``save(state, progress, needed)``. It does nothing for a step that is saved already, and
+        none if there is no need and the saves before have made training wait too long. The test
+        accuracy is the score, where it is known.
     """
     checksums = functools.cache(lambda: _checksums(job))
     started, waited, num_saves = time.monotonic(), 0.0, 0
+    saved = int(job.state.step)  # what a run goes on from
 
-    def save(state: training.TrainState, progress: Progress, needed: bool) -> bool:
-        nonlocal waited, num_saves
-        start = time.monotonic()
+    def save(state: training.TrainState, progress: Progress, needed: bool) -> None:
+        nonlocal waited, num_saves, saved
+        start, step, records = time.monotonic(), int(state.step), progress.records
+        if step == saved:
+            return
         if not needed and num_saves >= _ALWAYS_SAVED:
             is_late = waited > _WAITING * (start - started)
             if of_all(is_late)[0]:
-                return False
-        step, records = int(state.step), progress.records
+                return
         notes = {
-            "config": config_record(job),
+            "config": options_record(job),
             "checksums": checksums(),
-            "steps_per_epoch": job.steps_per_epoch,
-            "records": records,
-            "sums": {name: values.tolist() for name, values in progress.sums.items()},
+            "steps_per_epoch": job.problem.steps_per_epoch,
             "seconds": start - progress.started,
-            "dropped": progress.dropped,
-            "sent": progress.sent,
+            "progress": progress._asdict()
+            | {"sums": {name: values.tolist() for name, values in progress.sums.items()}},
         }
         known = records and records[-1]["step"] == step
         score = records[-1]["test_accuracy_mean"] if known else None
-        checkpoint.save(checkpoints, step, state, notes, score=score)
-        waited, num_saves = waited + time.monotonic() - start, num_saves + 1
-        return True
+        checkpoint.save(checkpoints, step, state, notes=notes, score=score)
+        waited, num_saves, saved = waited + time.monotonic() - start, num_saves + 1, step
 
     return save
 
 
-def find(config: RunConfig, console: Console) -> checkpoint.Found | None:
+def find(run: Run) -> checkpoint.Found | None:
     """The checkpoint from which ``--resume`` goes on; None for a start at the beginning."""
-    folder = config.resume
+    folder = run.saving.resume
     if folder is None:
         return None
-    if not (folder / "config.json").is_file():
-        raise UsageError(f"--resume: {folder} is no run's folder: it has no config.json")
+    recorded_options(folder)
     with blame("--resume"):
-        found = checkpoint.find(checkpoints_of(folder))
+        return checkpoint.find(checkpoints_of(folder))
+
+
+def notices(run: Run, found: checkpoint.Found | None) -> Iterator[tuple[str, str]]:
+    """Lines about where a run goes on, each with a style."""
+    if run.saving.resume is None:
+        return
     for step, flaw in found.damaged.items() if found else ():
-        line = f"checkpoint {step} is damaged ({flaw}); going on from an earlier one"
-        console.print(line, style="bold yellow", markup=False, soft_wrap=True)
-    where = f"step {found.step}" if found else "the beginning, for want of a checkpoint"
-    console.print(f"resuming {folder} at {where}", markup=False, highlight=False, soft_wrap=True)
-    return found
+        yield f"checkpoint {step} is damaged ({flaw}); going on from an earlier one", "bold yellow"
+    where = f"step {found.step}" if found else "the start (no checkpoint found)"
+    yield f"resuming {run.saving.resume} at {where}", ""
 
 
-def with_dropped(config: RunConfig, found: checkpoint.Found | None) -> RunConfig:
+def without_dropped(run: Run, found: checkpoint.Found | None) -> Run:
     """The options of a run that goes on without the agents that it has dropped."""
-    dropped = found.notes["dropped"] if found else []
-    without = tuple(sorted({*config.without_agents, *dropped}))
-    return dataclasses.replace(config, without_agents=without)
+    dropped = found.notes["progress"]["dropped"] if found else []
+    without = tuple(sorted({*run.trouble.without_agents, *dropped}))
+    return replaced(run, without_agents=without)
 
 
 def resumed(job: Job, found: checkpoint.Found | None) -> tuple[Job, Progress]:
@@ -136,80 +129,76 @@ def resumed(job: Job, found: checkpoint.Found | None) -> tuple[Job, Progress]:
     Raises:
         UsageError: if the run had other options or other data, naming them.
     """
-    folder = job.config.resume
+    folder = job.run.saving.resume
     if folder is None:
-        return job, beginning()
+        return job, beginning(job)
     if found is None:
         with blame("--resume"):
-            _check_config(job, json.loads((folder / "config.json").read_text()))
-        return job, beginning()
-    job = at_pace(job, found.notes["steps_per_epoch"])
-    _check_config(job, found.notes["config"])
+            _check_options(job, json.loads((folder / "config.json").read_text()))
+        return job, beginning(job)
+    notes = found.notes
+    job = at_pace(job, notes["steps_per_epoch"])
+    _check_options(job, notes["config"])
     for option, total in _checksums(job).items():
-        if found.notes["checksums"][option] != total:
+        if notes["checksums"][option] != total:
             raise UsageError(f"{option}: not what the run in {folder} had; give the same")
-    if found.step > job.epochs * job.steps_per_epoch:
+    if found.step > job.problem.num_steps:
         raise UsageError(
-            f"--epochs: {job.epochs} are fewer than the {found.step // job.steps_per_epoch} that "
-            f"{folder} has behind it; give more"
+            f"--epochs: {job.problem.epochs} are fewer than the "
+            f"{found.step // job.problem.steps_per_epoch} that {folder} has behind it; give more"
         )
     with blame("--resume"):
-        state = checkpoint.restore(checkpoints_of(folder), found.step, job.state)
-    progress = Progress(
-        records=found.notes["records"],
-        sums={name: np.array(values) for name, values in found.notes["sums"].items()},
-        started=time.monotonic() - found.notes["seconds"],
-        dropped=found.notes["dropped"],
-        sent=tuple(found.notes["sent"]),
+        state = checkpoint.restore(checkpoints_of(folder), found.step, like=job.state)
+    progress = Progress(**notes["progress"])
+    progress = progress._replace(
+        sums={name: np.array(values) for name, values in progress.sums.items()},
+        started=time.monotonic() - notes["seconds"],
+        sent=tuple(progress.sent),
     )
     return job._replace(state=state), progress
 
 
 def at_pace(job: Job, steps_per_epoch: int) -> Job:
     """The job with the epochs of the whole run: without some agents they might be others."""
-    turn = {"log_every": steps_per_epoch} if job.config.sequential else {}
-    config = dataclasses.replace(job.config, **turn)
-    return job._replace(config=config, steps_per_epoch=steps_per_epoch)
+    return job._replace(problem=job.problem._replace(steps_per_epoch=steps_per_epoch))
 
 
 @contextlib.contextmanager
-def write_errors(folder: Path) -> Iterator[None]:
-    """Ends the run in one line when something cannot be written."""
+def last_good_named(folder: Path) -> Iterator[None]:
+    """Adds to what ends a run from which checkpoint in its folder one could go on."""
     try:
         yield
+    except Diverged as end:
+        raise Diverged(f"{end}; {_last_good(folder)}") from end
     except OSError as error:
-        raise RunEnded(f"{error}; {last_good(checkpoints_of(folder))}") from error
+        raise RunEnded(f"{error}; {_last_good(folder)}") from error
 
 
-def last_good(checkpoints: Path) -> str:
-    """Where one could go on from."""
+def _last_good(folder: Path) -> str:
+    checkpoints = checkpoints_of(folder)
     with contextlib.suppress(ValueError, OSError):
         if found := checkpoint.find(checkpoints):
             return f"the last good checkpoint is {checkpoints / str(found.step)}"
     return "there is no checkpoint"
 
 
-def _check_config(job: Job, before: dict[str, Any]) -> None:
-    config = json.loads(json.dumps(config_record(job)))
-    # Of options that did not exist when the run was made, it has the defaults.
-    before = json.loads(json.dumps(dataclasses.asdict(RunConfig()), default=str)) | before
+def _check_options(job: Job, before: dict[str, Any]) -> None:
     # A schedule that ends at zero depends on where the end is.
-    free = _FREE - {"epochs"} if job.config.step_sizes == "cosine" else _FREE
+    free = _FREE - {"epochs"} if job.run.algorithm.schedule == "cosine" else _FREE
     differing = [
         f"{flag(name)} {before.get(name)} (here {value})"
-        for name, value in config.items()
+        for name, value in options_record(job).items()
         if name not in free and before.get(name) != value
     ]
     if differing:
-        raise UsageError(
-            f"--resume: the run in {job.config.resume} has {', '.join(differing)}; give the same"
-        )
+        folder = job.run.saving.resume
+        raise UsageError(f"--resume: the run in {folder} has {', '.join(differing)}; give the same")
 
 
 def _checksums(job: Job) -> dict[str, int]:
-    dataset = job.dataset
+    dataset = job.problem.dataset
     images = zlib.crc32(np.ascontiguousarray(dataset.train_images))
     return {
         "--data-dir": zlib.crc32(np.ascontiguousarray(dataset.train_labels), images),
-        "--topology": zlib.crc32(np.ascontiguousarray(job.topology.mixing_matrix)),
+        "--topology": zlib.crc32(np.ascontiguousarray(job.network.topology.mixing_matrix)),
     }

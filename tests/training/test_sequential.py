@@ -23,7 +23,7 @@ def trained(tx, centres, indices, *, epochs=1, make_loop=training.sequential_loo
     num_agents, dim = len(centres), centres.shape[-1]
     counts = {"count": jnp.zeros(num_agents, int)}
     params = {"x": jnp.zeros((num_agents, dim))}
-    state = training.init_state(params, tx, jax.random.key(0), model_state=counts)
+    state = training.init_state(params, tx, key=jax.random.key(0), model_state=counts)
     loop, losses = make_loop(loss, tx), None
     for _ in range(epochs):
         state, losses = loop(state, jnp.asarray(centres), indices, len(indices))
@@ -129,7 +129,7 @@ def test_one_trace_serves_every_number_of_steps():
     tx = cdjax.cdsgd(ALPHA, mixing.dense(graph))
     loop = training.sequential_loop(traced, tx)
     params, counts = {"x": jnp.zeros((5, 3))}, {"count": jnp.zeros(5, int)}
-    state = training.init_state(params, tx, jax.random.key(0), model_state=counts)
+    state = training.init_state(params, tx, key=jax.random.key(0), model_state=counts)
     state, _ = loop(state, jnp.asarray(centres), indices, 1)
     once = len(traces)
     for num_steps in (3, 2):

@@ -30,7 +30,7 @@ def problem(model, num_samples=12):
     labels = jax.random.randint(keys[1], (NUM_AGENTS, num_samples), 0, 4)
     tx = cdjax.cdmsgd(0.1, mixing.dense(topology.ring(NUM_AGENTS)))
     params, model_state = cdjax.replicate(models.init_model(model, keys[2], images[0]), NUM_AGENTS)
-    state = training.init_state(params, tx, jax.random.key(2), model_state=model_state)
+    state = training.init_state(params, tx, key=jax.random.key(2), model_state=model_state)
     return state, (images, labels), models.classification_loss(model), tx
 
 
@@ -64,7 +64,7 @@ def test_dropout_keys_differ_by_agent_and_step():
         return params.sum(), (model_state, {"draw": jax.random.uniform(key)})
 
     tx = optax.sgd(0.0)
-    state = training.init_state(jnp.ones((NUM_AGENTS, 1)), tx, jax.random.key(0))
+    state = training.init_state(jnp.ones((NUM_AGENTS, 1)), tx, key=jax.random.key(0))
     step, draws = training.train_step(loss, tx), []
     for _ in range(4):
         state, metrics = step(state, jnp.zeros((NUM_AGENTS, 1)))
@@ -91,16 +91,18 @@ def test_a_loop_equals_single_steps_however_it_is_cut(cuts):
     assert_trees_close(actual.model_state, expected.model_state, atol=1e-5)
 
 
-def test_loop_metrics_are_means_over_its_steps():
+def test_a_loop_returns_a_row_of_metrics_per_step():
     def loss(params, model_state, batch, key):
-        return params.sum() * 0 + batch.mean(), (model_state, {"accuracy": batch.max()})
+        return 3 * params.sum() + batch.mean(), (model_state, {"accuracy": batch.max()})
 
-    tx = optax.sgd(0.1)
-    state = training.init_state(jnp.ones((2, 1)), tx, jax.random.key(0))
+    tx = optax.sgd(0.0)
+    state = training.init_state(jnp.zeros((2, 4)), tx, key=jax.random.key(0))
     samples = jnp.array([[1.0, 2.0, 3.0], [10.0, 20.0, 30.0]])
     indices = np.array([[[0], [0]], [[1], [2]], [[2], [2]]], np.int32)
-    _, metrics = training.train_loop(training.train_step(loss, tx))(state, samples, indices, 2)
-    np.testing.assert_allclose(metrics["loss"], [1.5, 20.0])
+    _, rows = training.train_loop(training.train_step(loss, tx))(state, samples, indices, 2)
+    np.testing.assert_allclose(rows["loss"], [[1.0, 10.0], [2.0, 30.0], [0.0, 0.0]])
+    np.testing.assert_allclose(rows["accuracy"], rows["loss"])
+    np.testing.assert_allclose(rows["gradient_norm"], [[6.0, 6.0], [6.0, 6.0], [0.0, 0.0]])
 
 
 def test_every_number_of_steps_is_one_compilation_and_the_state_is_donated():
@@ -133,7 +135,7 @@ def test_evaluation_is_the_mean_over_all_samples_of_every_agent(batch_size):
 
 def test_init_state_copies_so_that_donation_leaves_the_callers_parameters():
     params = {"w": jnp.ones((2, 3))}
-    state = training.init_state(params, optax.sgd(0.1), jax.random.key(0))
+    state = training.init_state(params, optax.sgd(0.1), key=jax.random.key(0))
     jax.jit(lambda s: s, donate_argnums=0)(state)
     np.testing.assert_array_equal(params["w"], 1.0)
 
@@ -147,7 +149,7 @@ def test_agents_that_hold_different_classes_learn_them_all():
     loss, metrics_fn = models.classification_loss(model), models.classification_metrics(model)
     tx = cdjax.cdmsgd(0.002, mixing.auto(topology.ring(5)))
     params, _ = models.init_model(model, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
-    state = training.init_state(cdjax.replicate(params, 5), tx, jax.random.key(1))
+    state = training.init_state(cdjax.replicate(params, 5), tx, key=jax.random.key(1))
     step = training.train_step(lambda p, s, b, k: loss(p, s, (scale(b[0]), b[1]), k), tx)
     indices = data.batch_indices(
         [len(part) for part in parts], 32, first_step=0, num_steps=150, seed=0
@@ -166,7 +168,7 @@ def test_a_loop_takes_little_more_memory_than_what_it_must_hold(num_agents):
 
     def make_state():
         params, _ = models.init_model(model, jax.random.key(0), jnp.zeros((1, *shape)))
-        return training.init_state(cdjax.replicate(params, num_agents), tx, jax.random.key(1))
+        return training.init_state(cdjax.replicate(params, num_agents), tx, key=jax.random.key(1))
 
     def loss(params, model_state, batch, key):
         images = data.normalise(batch.images, np.full(1, 128.0), np.full(1, 64.0))

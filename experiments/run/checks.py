@@ -1,0 +1,140 @@
+"""Whatever can be known to be wrong with the options without data: found before a file is made."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import cdjax
+from experiments.run.algorithm import ALGORITHMS
+from experiments.run.config import PARTITIONS, SCHEDULES, Run, check_choices, flat
+from experiments.run.disturbance import ATTACKS, FAULTS, MIXERS
+from experiments.run.errors import UsageError, blame, flag
+
+_LEAST = {
+    "agents": 1, "batch_size": 1, "checkpoint_every": 1, "epochs": 1, "eval_every": 1,
+    "keep_checkpoints": 1, "log_every": 1, "period": 1, "shards_per_agent": 1, "train_samples": 1,
+    "test_samples": 1, "absence_duration": 1, "lag": 0, "num_trimmed": 0, "malicious": 1, "seed": 0,
+}  # fmt: skip
+_SHARES = ("client_fraction", "talk_probability", *FAULTS)
+
+
+def check_options(run: Run) -> None:
+    """Raises for an option that cannot work, whatever the data.
+
+    Raises:
+        UsageError: naming the option and the remedy.
+    """
+    check_choices(run)
+    _check_numbers(flat(run))
+    _check_read(run)
+    _check_over_topology(run)
+    saving = run.saving
+    _check_writable("--resume" if saving.resume else "--out", saving.resume or saving.out)
+
+
+def disturbances(run: Run) -> list[str]:
+    """The options by which agents do anything but take the weighted mean of what others have."""
+    trouble = run.trouble
+    names = [name for name in (*FAULTS, "lag") if getattr(trouble, name)]
+    return names + ["mixer"] * (trouble.mixer != "auto") + ["attack"] * (trouble.attack != "none")
+
+
+def _check_numbers(options: Mapping[str, Any]) -> None:
+    given = {name: value for name, value in options.items() if value is not None}
+    for name, least in _LEAST.items():
+        if given.get(name, least) < least:
+            raise UsageError(f"{flag(name)}: {given[name]} is too few; give at least {least}")
+    for name in _SHARES:
+        if not 0 <= given.get(name, 0) <= 1:
+            raise UsageError(f"{flag(name)}: {given[name]} is not between 0 and 1")
+    if not 0 < given.get("dirichlet_alpha", 1.0) < math.inf:
+        alpha = given["dirichlet_alpha"]
+        raise UsageError(f"--dirichlet-alpha: {alpha} is not positive and finite; give more than 0")
+    devices = given["devices"]
+    if devices not in ("auto", "all") and not devices.isdecimal():
+        raise UsageError(f"--devices: {devices!r} is neither a number, all nor auto")
+    # The library knows the ranges of its own arguments.
+    for name, check in (
+        ("learning_rate", lambda value: cdjax.cdsgd(value, _no_mixer)),
+        ("momentum", lambda value: cdjax.cdmsgd(0.0, _no_mixer, momentum=value)),
+        ("decay_power", lambda value: cdjax.diminishing_schedule(0.0, power=value)),
+        ("decay_offset", lambda value: cdjax.diminishing_schedule(0.0, offset=value)),
+    ):
+        if name in given:
+            with blame(flag(name)):
+                check(given[name])
+
+
+def _no_mixer(tree: Any, step: Any = 0) -> Any:
+    del step
+    return tree
+
+
+def _check_read(run: Run) -> None:
+    """Raises for an option that the chosen algorithm, mixer, attack, ... does not read."""
+    algorithm, trouble = run.algorithm, run.trouble
+    optional = [
+        ("algorithm", algorithm.algorithm, _read_by(ALGORITHMS), algorithm),
+        ("schedule", algorithm.schedule, SCHEDULES, algorithm),
+        ("partition", run.data.partition, PARTITIONS, run.data),
+        ("mixer", trouble.mixer, _read_by(MIXERS), trouble),
+        ("attack", trouble.attack, _read_by(ATTACKS), trouble),
+    ]
+    for option, choice, rows, part in optional:
+        for name in {name: None for read in rows.values() for name in read}:
+            if name not in rows[choice] and getattr(part, name) not in (None, False):
+                readers = " or ".join(other for other, read in rows.items() if name in read)
+                subject = choice if option == "algorithm" else f"{option} {choice}"
+                raise UsageError(
+                    f"{flag(name)}: {subject} has none; leave it out, or give {flag(option)} "
+                    f"{readers}"
+                )
+    for fault, row in FAULTS.items():
+        for name in row.options:
+            if getattr(trouble, name) is not None and not getattr(trouble, fault):
+                raise UsageError(f"{flag(name)}: nothing reads it without {flag(fault)}")
+    if run.training.size_weighted and ALGORITHMS[algorithm.algorithm].weighting == "always":
+        raise UsageError(f"--size-weighted: {algorithm.algorithm} always is; leave it out")
+
+
+def _read_by(rows: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    return {name: row.options for name, row in rows.items()}
+
+
+def _check_over_topology(run: Run) -> None:
+    """Raises for turns and disturbances where agents do not mix over the topology."""
+    algorithm, trouble = run.algorithm, run.trouble
+    disturbed = disturbances(run)
+    in_turns = algorithm.turns == "sequential"
+    if not ALGORITHMS[algorithm.algorithm].over_topology:
+        for name in [*disturbed, *["turns"] * in_turns]:
+            over_topology = " or ".join(
+                name for name, row in ALGORITHMS.items() if row.over_topology
+            )
+            raise UsageError(
+                f"{flag(name)}: {algorithm.algorithm} has none; leave it out, or give --algorithm "
+                f"{over_topology}"
+            )
+    if disturbed and in_turns:
+        raise UsageError(f"{flag(disturbed[0])}: not for agents that train in turn; leave it out")
+    if trouble.lag and trouble.attack != "none":
+        raise UsageError("--lag: not together with --attack; leave one out")
+    if trouble.lag and trouble.mixer != "auto":
+        raise UsageError(f"--lag: only with --mixer auto, not with {trouble.mixer}; leave one out")
+
+
+def _check_writable(option: str, out: Path) -> None:
+    folder = next(path for path in _upwards(out.absolute()) if path.exists())
+    if not folder.is_dir():
+        raise UsageError(f"{option}: {folder} is a file; give a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"{option}: {folder} is not writable; give a folder that is")
+
+
+def _upwards(path: Path) -> Iterator[Path]:
+    yield path
+    yield from path.parents

@@ -1,0 +1,59 @@
+"""One evaluation of a run: a line of metrics.jsonl."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from cdjax import metrics, training
+from experiments.run.bounds import consensus_bound
+from experiments.run.dispatch import fetched
+from experiments.run.job import Job
+from experiments.run.progress import Progress, bytes_sent
+
+
+def evaluated(job: Job, state: training.TrainState, progress: Progress) -> dict[str, Any]:
+    """The record of a state; training metrics are means over the steps since the last record."""
+    step = int(state.step)
+    means = {name: total / (step - progress.last_recorded) for name, total in progress.sums.items()}
+    record = {
+        "dataset": job.problem.dataset.name,
+        "epoch": step // job.problem.steps_per_epoch,
+        "step": step,
+    } | _of_agents(job, state, means)
+    bound = consensus_bound(
+        job,
+        step,
+        largest_gradient=progress.largest_gradient,
+        initial_distance=progress.initial_distance,
+    )
+    record |= {} if bound is None else {"consensus_bound": bound}
+    record["bytes_sent"] = round(bytes_sent(job, progress, step))
+    return record | {"seconds": time.monotonic() - progress.started}
+
+
+def _of_agents(
+    job: Job, state: training.TrainState, train_metrics: training.Metrics
+) -> dict[str, float]:
+    """Metrics of the honest agents and of their one model."""
+    programs, honest = job.programs, job.network.honest
+    # One program at a time: several at once can wait for each other for ever between processes.
+    view = jax.block_until_ready(programs.view(state))
+    test = fetched(job, programs.evaluate(view.params, state.model_state, job.test_set))
+    model_test = fetched(job, programs.evaluate_model(view.model, view.model_state, job.test_set))
+    accuracy = metrics.agent_statistics(test["accuracy"][honest])
+    record = {
+        "train_loss_mean": np.mean(train_metrics["loss"][honest]),
+        "train_accuracy_mean": np.mean(train_metrics["accuracy"][honest]),
+        "test_loss_mean": np.mean(test["loss"][honest]),
+        "test_accuracy_mean": accuracy.mean,
+        "test_accuracy_min": accuracy.min,
+        "test_accuracy_max": accuracy.max,
+        "test_accuracy_variance": accuracy.variance,
+        "mean_params_test_accuracy": model_test["accuracy"][0],
+        "consensus_distance": view.consensus_distance,
+    }
+    return {name: float(value) for name, value in record.items()}

@@ -1,0 +1,223 @@
+"""A run, ready to train: its network, its problem and its algorithm, and the jitted programs."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+import cdjax
+from cdjax import data, sharding, training
+from experiments.run import config, network, problem
+from experiments.run.algorithm import (
+    ALGORITHMS,
+    Algorithm,
+    Setting,
+    messages_per_step,
+    transformation,
+)
+from experiments.run.checks import check_options
+from experiments.run.config import SCHEDULES, Run, option_values
+
+
+class View(NamedTuple):
+    """What is looked at: all iterates; of the honest agents their one model and their distance."""
+
+    params: cdjax.Params
+    model: cdjax.Params
+    model_state: cdjax.Params
+    consensus_distance: jax.Array
+
+
+class Programs(NamedTuple):
+    """The jitted programs of a run.
+
+    Attributes:
+        loop: as of :func:`cdjax.training.train_loop`.
+        evaluate: every agent on the test set, as of :func:`cdjax.training.evaluation`.
+        evaluate_model: likewise one model, stacked alone.
+        view: of a state.
+    """
+
+    loop: Callable[..., tuple[training.TrainState, training.Metrics]]
+    evaluate: Callable[..., training.Metrics]
+    evaluate_model: Callable[..., training.Metrics]
+    view: Callable[[training.TrainState], View]
+
+
+class Job(NamedTuple):
+    """All that is made of a run's options before its first step."""
+
+    run: Run
+    network: network.Network
+    problem: problem.Problem
+    setting: Setting
+    mesh: Mesh
+    programs: Programs
+    state: training.TrainState
+    agent_data: data.AgentData
+    test_set: tuple[jax.Array, jax.Array]
+    bytes_per_step: float
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """The row of the run's algorithm."""
+        return ALGORITHMS[self.run.algorithm.algorithm]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that the run's algorithm reads, defaults filled in."""
+        return option_values(self.algorithm.options, self.run.algorithm)
+
+    @property
+    def in_turns(self) -> bool:
+        """Whether agents train one after another."""
+        return self.run.algorithm.turns == "sequential"
+
+    @property
+    def steps_per_dispatch(self) -> int | None:
+        """A fixed number of them; None to let the time decide. A turn, of an epoch, is one."""
+        return self.problem.steps_per_epoch if self.in_turns else self.run.machine.log_every
+
+
+def check(run: Run) -> None:
+    """Raises for whatever is wrong with the options, the topology among them, without data.
+
+    Raises:
+        UsageError: naming the option and the remedy.
+    """
+    check_options(run)
+    network.build(run.network, run.trouble)
+
+
+def prepare(run: Run) -> Job:
+    """Checks the options and builds all that they ask for; nothing is written to disk.
+
+    Raises:
+        UsageError: for an option that cannot work, naming it and the remedy.
+    """
+    check_options(run)
+    net = network.build(run.network, run.trouble)
+    task = problem.build(run.data, run.model, length=run.training, network=net)
+    in_turns = run.algorithm.turns == "sequential"
+    mesh = network.build_mesh(run.machine, net.num_agents, in_turns=in_turns)
+    init_key, run_key, peer_key = jax.random.split(jax.random.key(run.training.seed), 3)
+
+    row = ALGORITHMS[run.algorithm.algorithm]
+    options = option_values(row.options, run.algorithm)
+    mixed = row.over_topology
+    setting = Setting(
+        topology=net.topology,
+        mix=network.build_mixer(net, mesh, trouble=run.trouble, key=peer_key) if mixed else None,
+        learning_rate=_learning_rate(run.algorithm, task.num_steps),
+        sizes=task.sizes,
+        size_weighted=run.training.size_weighted,
+        steps_per_epoch=task.steps_per_epoch,
+        num_steps=task.num_steps,
+        key=peer_key,
+    )
+    tx = transformation(row, setting, options=options, lag=run.trouble.lag)
+    state = _initial_state(task, tx, init=run.model.init, mesh=mesh, keys=(init_key, run_key))
+    messages = messages_per_step(row, setting, options) * network.share_sent(run.trouble)
+    test_set = (task.dataset.test_images, task.dataset.test_labels)
+    plan = run.machine.agent_plan
+    return Job(
+        run=run,
+        network=net,
+        problem=task,
+        setting=setting,
+        mesh=mesh,
+        programs=_programs(task, tx, plan=plan, mesh=mesh, view=_view(row, net), turns=in_turns),
+        state=state,
+        agent_data=_agent_data(task, mesh),
+        test_set=sharding.replicate_on_devices(test_set, mesh),
+        bytes_per_step=messages * cdjax.metrics.message_bytes(state.params),
+    )
+
+
+def _learning_rate(options: config.Algorithm, num_steps: int) -> cdjax.ScalarOrSchedule:
+    """The step size of ``--learning-rate`` and ``--schedule``."""
+    decay = option_values(SCHEDULES[options.schedule], options)
+    match options.schedule:
+        case "fixed":
+            return options.learning_rate
+        case "diminishing":
+            return cdjax.diminishing_schedule(
+                options.learning_rate, power=decay["decay_power"], offset=decay["decay_offset"]
+            )
+        case _:
+            return optax.cosine_decay_schedule(options.learning_rate, num_steps)
+
+
+def _initial_state(
+    task: problem.Problem,
+    tx: optax.GradientTransformation,
+    *,
+    init: str,
+    mesh: Mesh,
+    keys: tuple[jax.Array, jax.Array],
+) -> training.TrainState:
+    """The state before the first step; each agent's part is made on its own device."""
+    init_key, run_key = keys
+    num_agents = len(task.sizes)
+
+    def make() -> training.TrainState:
+        if init == "same":
+            stacked = cdjax.replicate(task.initial(init_key), num_agents)
+        else:
+            stacked = jax.vmap(task.initial)(jax.random.split(init_key, num_agents))
+        params, model_state = stacked
+        return training.init_state(params, tx, key=run_key, model_state=model_state)
+
+    places = sharding.agent_shardings(jax.eval_shape(make), mesh, num_agents=num_agents)
+    return jax.jit(make, out_shardings=places)()
+
+
+def _agent_data(task: problem.Problem, mesh: Mesh) -> data.AgentData:
+    images, labels = task.dataset.train_images, task.dataset.train_labels
+    longest = int(task.sizes.max())
+
+    def of(agents: range) -> data.AgentData:
+        own = task.parts[agents.start : agents.stop]
+        return data.stack_agents(images, labels, own, longest=longest)
+
+    return sharding.build_agents(of, len(task.parts), mesh)
+
+
+def _programs(
+    task: problem.Problem,
+    tx: optax.GradientTransformation,
+    *,
+    plan: str,
+    mesh: Mesh,
+    view: Callable[[training.TrainState], View],
+    turns: bool,
+) -> Programs:
+    if turns:
+        loop = training.sequential_loop(task.loss, tx)
+    else:
+        step = training.train_step(task.loss, tx, plan=plan, mesh=mesh)
+        loop = training.train_loop(step, mesh=mesh)
+    evaluate = functools.partial(training.evaluation, task.metrics, plan=plan)
+    return Programs(loop, evaluate(mesh=mesh), evaluate(mesh=None), jax.jit(view))
+
+
+def _view(row: Algorithm, net: network.Network) -> Callable[[training.TrainState], View]:
+    honest, num_agents, has_server = net.honest, net.num_agents, row.server == "stateful"
+
+    def view(state: training.TrainState) -> View:
+        params = cdjax.eval_params(state.opt_state, state.params)
+        seen = (params, state.model_state)
+        if len(honest) < num_agents:
+            seen = jax.tree.map(lambda x: x[honest], seen)
+        model, model_state = cdjax.mean_params(seen)
+        if has_server:
+            model = cdjax.server_params(state.opt_state)
+        one_agent = cdjax.replicate((model, model_state), 1)
+        return View(params, *one_agent, cdjax.metrics.consensus_distance(seen[0]))
+
+    return view

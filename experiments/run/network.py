@@ -1,0 +1,156 @@
+"""Who talks to whom over which links: from the options to the topology, the devices, the mixer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+import cdjax
+from cdjax import mixing, robust, sharding, topology
+from experiments.run import config
+from experiments.run.config import option_values
+from experiments.run.disturbance import ATTACKS, FAULTS, MIXERS
+from experiments.run.errors import UsageError, blame, flag
+
+
+class Network(NamedTuple):
+    """The agents of a run and the graph among them.
+
+    Attributes:
+        topology: the graph among the agents that take part, who are counted from 0.
+        numbers: their numbers in the whole graph, shape (N,).
+        num_whole: how many agents the whole graph has.
+        malicious: which of them are malicious, by their positions in ``numbers``.
+    """
+
+    topology: cdjax.Topology
+    numbers: np.ndarray
+    num_whole: int
+    malicious: list[int]
+
+    @property
+    def num_agents(self) -> int:
+        """The number of agents N that take part."""
+        return len(self.numbers)
+
+    @property
+    def honest(self) -> np.ndarray:
+        """Whose metrics are looked at, as positions in ``numbers``."""
+        return np.delete(np.arange(self.num_agents), self.malicious)
+
+
+def build(options: config.Network, trouble: config.Trouble) -> Network:
+    """The network of a run.
+
+    Raises:
+        UsageError: if there is no such graph, or the agents that take part cannot be so few.
+    """
+    whole = _whole_topology(options)
+    with blame("--without-agents"):
+        graph = topology.without_agents(whole, trouble.without_agents)
+    numbers = np.delete(np.arange(whole.num_agents), [*trouble.without_agents])
+    # Both raise for what they are not for, before any data are read.
+    _mixer_over(graph, [], trouble, plain=lambda: lambda tree, step=0: tree)
+    _attack(trouble, jax.random.key(0))
+    malicious = _malicious(numbers, whole.num_agents, trouble)
+    return Network(graph, numbers, whole.num_agents, malicious)
+
+
+def _whole_topology(options: config.Network) -> topology.Topology:
+    with blame("--topology"):
+        if options.topology in topology.FAMILIES:
+            num_agents = 5 if options.agents is None else options.agents
+            return topology.create(options.topology, num_agents, options.weights)
+        if not Path(options.topology).is_file():
+            raise UsageError(
+                f"--topology: {options.topology!r} is neither a family "
+                f"({', '.join(topology.FAMILIES)}) nor an edge-list file"
+            )
+        return topology.from_edge_list(options.topology, options.weights, num_agents=options.agents)
+
+
+def _malicious(numbers: np.ndarray, num_whole: int, trouble: config.Trouble) -> list[int]:
+    """Those with the highest numbers in the whole graph."""
+    options = option_values(ATTACKS[trouble.attack].options, trouble)
+    num_malicious = options.get("malicious", 0)
+    malicious = np.flatnonzero(numbers >= num_whole - num_malicious).tolist()
+    if len(malicious) == len(numbers):
+        raise UsageError(
+            f"--malicious: {num_malicious} leave nobody honest of the {len(numbers)} agents; give "
+            "fewer"
+        )
+    return malicious
+
+
+def build_mesh(machine: config.Machine, num_agents: int, *, in_turns: bool) -> Mesh:
+    """The devices of ``--devices``."""
+    with blame("--devices"):
+        if in_turns:
+            if machine.devices not in ("auto", "1") or jax.process_count() > 1:
+                raise UsageError("--devices: agents that train in turn share one; leave it out")
+            num_devices = 1
+        elif machine.devices == "auto" and jax.process_count() == 1:
+            most = min(jax.device_count(), num_agents)
+            num_devices = next(d for d in range(most, 0, -1) if num_agents % d == 0)
+        elif machine.devices in ("all", "auto"):
+            num_devices = jax.device_count()
+        else:
+            num_devices = int(machine.devices)
+        mesh = sharding.agent_mesh(num_devices)
+        sharding.block_size(num_agents, mesh)
+        return mesh
+
+
+def build_mixer(
+    network: Network, mesh: Mesh, *, trouble: config.Trouble, key: jax.Array
+) -> cdjax.Mixer:
+    """The mixer of a run, with its faults and its attack; each draws from a key of its own."""
+    graph = network.topology
+    *fault_keys, attack_key = jax.random.split(key, len(FAULTS) + 1)
+    faults = [
+        row.build(graph, probability, fault_key, **option_values(row.options, trouble))
+        for (name, row), fault_key in zip(FAULTS.items(), fault_keys, strict=True)
+        if (probability := getattr(trouble, name))
+    ]
+
+    def plain() -> cdjax.Mixer:
+        return mixing.auto(graph) if mesh.size == 1 else mixing.exchange(graph, mesh)
+
+    mix = _mixer_over(graph, faults, trouble, plain=plain)
+    attack = _attack(trouble, attack_key)
+    return robust.attacked(mix, attack, malicious=network.malicious) if attack else mix
+
+
+def _attack(trouble: config.Trouble, key: jax.Array) -> robust.Attack | None:
+    row = ATTACKS[trouble.attack]
+    if row.build is None:
+        return None
+    with blame("--attack-strength"):
+        return row.build(option_values(row.options, trouble)["attack_strength"], key)
+
+
+def _mixer_over(
+    graph: cdjax.Topology,
+    faults: list[robust.Fault],
+    trouble: config.Trouble,
+    *,
+    plain: Callable[[], cdjax.Mixer],
+) -> cdjax.Mixer:
+    row = MIXERS[trouble.mixer]
+    if row.build is None:
+        return robust.faulty(graph, *faults) if faults else plain()
+    options = option_values(row.options, trouble)
+    with blame(flag(next(iter(options), "mixer"))):
+        return row.build(graph, faults, **options)
+
+
+def share_sent(trouble: config.Trouble) -> float:
+    """The share of messages that are sent, on average; those that get lost have been."""
+    return float(
+        np.prod([(1 - getattr(trouble, name)) ** row.ends for name, row in FAULTS.items()])
+    )

@@ -1,0 +1,172 @@
+"""What the agents learn: their samples, the model, its loss and its metrics."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import cdjax
+from cdjax import data, models, training
+from experiments.run import config
+from experiments.run.config import PARTITIONS, option_values
+from experiments.run.errors import UsageError, blame
+from experiments.run.network import Network
+
+Batch: TypeAlias = tuple[jax.Array, jax.Array]
+
+_NETWORKS = {"cnn": models.CNN, "mlp": models.MLP, "softmax": models.SoftmaxRegression}
+
+
+class Problem(NamedTuple):
+    """What the agents of a run learn.
+
+    Attributes:
+        dataset: the data set.
+        notice: why it is a stand-in; "" if it is the one that was asked for.
+        parts: the indices of each agent's training samples.
+        sizes: how many each has, shape (N,).
+        batch_size: samples per agent and step.
+        steps_per_epoch: steps in which all agents together see as many samples as there are.
+        epochs: how many.
+        loss: of one agent on a batch of raw images.
+        metrics: of one agent on such a batch, a number per sample.
+        initial: makes one agent's parameters and model state from a key.
+    """
+
+    dataset: data.Dataset
+    notice: str
+    parts: list[np.ndarray]
+    sizes: np.ndarray
+    batch_size: int
+    steps_per_epoch: int
+    epochs: int
+    loss: training.LossFn
+    metrics: Callable[..., training.Metrics]
+    initial: Callable[[jax.Array], tuple[cdjax.Params, cdjax.Params]]
+
+    @property
+    def num_steps(self) -> int:
+        """The steps of the whole run."""
+        return self.epochs * self.steps_per_epoch
+
+
+def build(
+    options: config.Data, model: config.Model, *, length: config.Training, network: Network
+) -> Problem:
+    """The problem of a run.
+
+    Raises:
+        UsageError: if the data cannot be had, or not be dealt so.
+    """
+    dataset, notice = load_dataset(options, seed=length.seed)
+    on_digits = dataset.name == "digits"
+    batch_size = length.batch_size or (16 if on_digits else 128)
+    # Agents that are left out have their samples dealt too: those of the others stay the same.
+    dealt = deal(options, dataset, network.num_whole, seed=length.seed)
+    parts = [dealt[number] for number in network.numbers]
+    sizes = np.array([len(part) for part in parts])
+    if batch_size > sizes.min():
+        raise UsageError(
+            f"--batch-size: {batch_size} is more than the {sizes.min()} samples of agent "
+            f"{network.numbers[sizes.argmin()]}; give at most that, fewer agents or another "
+            "--partition"
+        )
+    net = _NETWORKS[model.model](num_classes=dataset.num_classes, dtype=jnp.dtype(model.dtype))
+    loss, metrics = _on_raw_images(net, dataset)
+    example = jnp.zeros((1, *dataset.train_images.shape[1:]))
+    return Problem(
+        dataset=dataset,
+        notice=notice,
+        parts=parts,
+        sizes=sizes,
+        batch_size=batch_size,
+        steps_per_epoch=max(1, int(sizes.sum()) // (network.num_agents * batch_size)),
+        epochs=length.epochs or (20 if on_digits else 50),
+        loss=loss,
+        metrics=metrics,
+        initial=lambda key: models.init_model(net, key, example),
+    )
+
+
+def load_dataset(options: config.Data, *, seed: int) -> tuple[data.Dataset, str]:
+    """The data set, cut to ``--train-samples`` and ``--test-samples``; a notice of a stand-in."""
+    dataset, notice = _load(options)
+    for split, wanted in (("train", options.train_samples), ("test", options.test_samples)):
+        labels = getattr(dataset, f"{split}_labels")
+        if wanted is None:
+            continue
+        if wanted > len(labels):
+            raise UsageError(
+                f"--{split}-samples: {wanted} are more than the {len(labels)} of {dataset.name}; "
+                "give at most that"
+            )
+        kept = np.random.default_rng(seed).permutation(len(labels))[:wanted]
+        images = getattr(dataset, f"{split}_images")
+        cut = {f"{split}_images": images[kept], f"{split}_labels": labels[kept]}
+        dataset = dataclasses.replace(dataset, **cut)
+    return dataset, notice
+
+
+def _load(options: config.Data) -> tuple[data.Dataset, str]:
+    name = options.dataset or "digits"
+    try:
+        return data.load(name, options.data_dir), ""
+    except data.DataNotFoundError as error:
+        if not options.stand_in:
+            raise UsageError(
+                f"--data-dir: {error}; or give --dataset digits, which needs no files"
+            ) from error
+        notice = f"{name} is NOT available; training on the embedded DIGITS instead.\n{error}"
+        return data.load("digits"), notice
+    except (ValueError, OSError) as error:
+        raise UsageError(f"--data-dir: {error}") from error
+
+
+def deal(
+    options: config.Data, dataset: data.Dataset, num_agents: int, *, seed: int
+) -> list[np.ndarray]:
+    """The indices of each agent's training samples."""
+    if num_agents > len(dataset.train_labels):
+        raise UsageError(
+            f"--agents: {num_agents} agents are more than the {len(dataset.train_labels)} "
+            f"training samples of {dataset.name}; give fewer"
+        )
+    read = option_values(PARTITIONS[options.partition], options)
+    names = {"dirichlet_alpha": "alpha"}  # what the library calls them
+    with blame("--partition"):
+        return data.partition(
+            dataset.train_labels,
+            num_agents,
+            scheme=options.partition,
+            seed=seed,
+            **{names.get(name, name): value for name, value in read.items()},
+        )
+
+
+def _on_raw_images(
+    net: models.Model, dataset: data.Dataset
+) -> tuple[training.LossFn, Callable[..., training.Metrics]]:
+    """Loss and metrics that scale the images themselves: samples stay uint8 on the devices."""
+    loss, metrics = models.classification_loss(net), models.classification_metrics(net)
+    mean, std = data.channel_statistics(dataset.train_images)
+
+    def scaled(batch: Batch) -> Batch:
+        images, labels = batch
+        return data.normalise(images, mean, std), labels
+
+    def loss_fn(
+        params: cdjax.Params, model_state: cdjax.Params, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, tuple[cdjax.Params, training.Metrics]]:
+        return loss(params, model_state, scaled(batch), key)
+
+    def metrics_fn(
+        params: cdjax.Params, model_state: cdjax.Params, batch: Batch
+    ) -> training.Metrics:
+        return metrics(params, model_state, scaled(batch))
+
+    return loss_fn, metrics_fn

@@ -1,0 +1,68 @@
+"""The part of a run that is on the host: its records so far, and what the next one is made of."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.run import bounds
+from experiments.run.dispatch import Rows
+from experiments.run.job import Job
+
+
+class Progress(NamedTuple):
+    """How far a run has come.
+
+    Attributes:
+        records: the lines of metrics.jsonl so far.
+        sums: of each training metric over the steps since the last record, shape (N,).
+        largest_gradient: the largest norm of all agents' gradients together so far.
+        initial_distance: how far all agents together were from their mean at the start.
+        started: the monotonic clock at the start, as if nothing had interrupted the run.
+        dropped: the numbers of the agents that were taken out.
+        sent: the step at which the last was, and the bytes that all had sent by then.
+    """
+
+    records: list[dict[str, Any]]
+    sums: dict[str, np.ndarray]
+    largest_gradient: float
+    initial_distance: float
+    started: float
+    dropped: list[int]
+    sent: tuple[int, float]
+
+    @property
+    def last_recorded(self) -> int:
+        """The step of the last record; 0 before the first."""
+        return self.records[-1]["step"] if self.records else 0
+
+
+def beginning(job: Job) -> Progress:
+    """The progress of a run that starts."""
+    return Progress([], {}, 0.0, bounds.initial_distance(job), time.monotonic(), [], (0, 0.0))
+
+
+def advanced(progress: Progress, rows: Rows) -> Progress:
+    """The progress after steps with these metrics, each of shape (steps, N)."""
+    sums = dict(progress.sums)
+    for name, values in rows.items():
+        # Row after row in float64: the sum must not depend on where a run is cut.
+        for row in values.astype(np.float64):
+            sums[name] = sums.get(name, 0.0) + row
+    norms = np.linalg.norm(rows["gradient_norm"].astype(np.float64), axis=1) if rows else []
+    # Not Python's max, which loses a NaN.
+    largest = np.max([progress.largest_gradient, *norms])
+    return progress._replace(sums=sums, largest_gradient=float(largest))
+
+
+def recorded(progress: Progress, record: dict[str, Any]) -> Progress:
+    """The progress after an evaluation."""
+    return progress._replace(records=[*progress.records, record], sums={})
+
+
+def bytes_sent(job: Job, progress: Progress, step: int) -> float:
+    """By all agents up to a step; fewer agents send less per step."""
+    since, before = progress.sent
+    return before + (step - since) * job.bytes_per_step
