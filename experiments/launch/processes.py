@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
-from experiments.run.config import RunConfig
+from experiments.run.config import Run
 from experiments.run.errors import UsageError
 
 Message = dict[str, Any]
@@ -34,7 +34,7 @@ _SILENCE_SECONDS = 30.0
 _VARIABLE = "CDJAX_JAX_COORDINATOR"
 
 
-def watch(config: RunConfig) -> int | None:
+def watch(config: Run) -> int | None:
     """Runs the whole program in a child that is watched, if it is one of several processes.
 
     Args:
@@ -68,7 +68,7 @@ def watch(config: RunConfig) -> int | None:
     return _watch(child, peers, own, kept)
 
 
-def join(config: RunConfig) -> None:
+def join(config: Run) -> None:
     """Joins this process to the others of the run, if there are any, before JAX finds its devices.
 
     The child of a watcher joins the processes of the options; without, whatever launcher JAX
@@ -112,7 +112,7 @@ def _end_with_watcher() -> None:
     os._exit(1)
 
 
-def _checked(config: RunConfig) -> tuple[str, int]:
+def _checked(config: Run) -> tuple[str, int]:
     """The coordinator's host and port."""
     num_processes, process_id = config.num_processes, config.process_id
     if num_processes is None or process_id is None:

@@ -15,6 +15,8 @@ import optax
 
 import cdjax
 from cdjax import mixing
+from experiments.report.tables import markdown_table
+from experiments.run.errors import flag
 
 
 class Setting(NamedTuple):
@@ -192,7 +194,7 @@ def _between_pairs(setting: Setting, period: int) -> float:
     """Counted over the pairs that the run draws: both send."""
     pairs = mixing.random_pairs(setting.topology, setting.key)
     rounds = jnp.arange(-(-setting.num_steps // period))
-    talks = jax.lax.map(pairs, rounds) != np.arange(setting.num_agents)
+    talks = jax.lax.map(pairs, rounds) != np.arange(setting.num_agents)[None]
     return float(jnp.mean(jnp.sum(talks, axis=1))) / period
 
 
@@ -327,3 +329,24 @@ ALGORITHMS: dict[str, Algorithm] = {
         {"talk_probability": 0.1},
     ),
 }
+
+
+def algorithm_table() -> str:
+    """The table of all algorithms, in Markdown, for docs/algorithms.md."""
+    head = ("`--algorithm`", "name", "talks", "options it reads (default)", "reference")
+    return markdown_table(head, [_described(name, row) for name, row in ALGORITHMS.items()])
+
+
+def _described(name: str, row: Algorithm) -> list[str]:
+    talks = "with a random peer"
+    if row.over_topology:
+        talks = "with all neighbours"
+    elif row.server:
+        talks = "through a server" + (", whose parameters are trained" * (row.server == "stateful"))
+    options = [
+        f"`{flag(option)}` ({'an epoch' if default is None else f'{default:g}'})"
+        if default is not False
+        else f"`{flag(option)}`"
+        for option, default in row.options.items()
+    ]
+    return [f"`{name}`", row.title, talks, ", ".join(options), row.reference]

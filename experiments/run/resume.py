@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from cdjax import checkpoint, training
-from experiments.run.config import Run, from_record, replaced
+from experiments.run.config import Run, flat, from_record, replaced
 from experiments.run.errors import Diverged, RunEnded, UsageError, blame, flag
 from experiments.run.files import checkpoints_of, options_record
 from experiments.run.job import Job
@@ -63,8 +63,8 @@ def saver(checkpoints: checkpoint.Checkpoints, job: Job) -> Save:
         job: what is run.
 
     Returns:
-        ``save(state, progress, needed)``. It does nothing for a step that is saved already, and
-        none if there is no need and the saves before have made training wait too long. The test
+        ``save(state, progress, needed)``. It skips a step that is saved already, and one that
+        need not be saved when the saves before have made training wait too long. The test
         accuracy is the score, where it is known.
     """
     checksums = functools.cache(lambda: _checksums(job))
@@ -183,6 +183,8 @@ def _last_good(folder: Path) -> str:
 
 
 def _check_options(job: Job, before: dict[str, Any]) -> None:
+    # Of options that did not exist when the run was made, it has the defaults.
+    before = json.loads(json.dumps(flat(Run()), default=str)) | before
     # A schedule that ends at zero depends on where the end is.
     free = _FREE - {"epochs"} if job.run.algorithm.schedule == "cosine" else _FREE
     differing = [

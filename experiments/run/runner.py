@@ -1,8 +1,7 @@
 """One run, from its options to its results: the page to read first.
 
-Options become a job (:mod:`experiments.run.job`), which is dispatched to the devices as many steps
-at a time as take half a second (:mod:`experiments.run.dispatch`), evaluated
-(:mod:`experiments.run.evaluate`) and saved (:mod:`experiments.run.resume`) until its last epoch.
+Options become a job (job.py), which is dispatched to the devices (dispatch.py), evaluated
+(evaluate.py) and saved (resume.py) until its last epoch.
 """
 
 from __future__ import annotations
@@ -44,8 +43,7 @@ def run(options: Run, *, folder: Path | None = None, quiet: bool = False) -> lis
 
     Raises:
         UsageError: for an option that cannot work; nothing has been written then.
-        RunEnded: if a signal, divergence or a failing disk ends it early; what has been written is
-            kept.
+        RunEnded: if a signal, divergence or a failing disk ends it early.
     """
     files.keep_compilations()
     console = Console(quiet=quiet or jax.process_index() > 0)

@@ -92,9 +92,9 @@ def _serve():
     """Forks a run for every line of stdin; answers with its process id, then with its exit code."""
     import sklearn.datasets  # noqa: F401
 
-    from experiments.digits import Digits
     from experiments.launch.cli import main
-    from experiments.run import runner as _run  # noqa: F401
+    from experiments.run import runner  # noqa: F401
+    from experiments.run.config import Run
 
     for line in sys.stdin:
         request = json.loads(line)
@@ -108,7 +108,7 @@ def _serve():
             sys.argv = ["digits", *request["options"]]
             code = 0
             try:
-                main(Digits, functools.partial(_run_sick, request["sick"]))
+                main(Run(), functools.partial(_run_sick, request["sick"]), dataset="digits")
             except SystemExit as end:
                 code = end.code or 0
             sys.stdout.flush()
@@ -117,30 +117,31 @@ def _serve():
         print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
 
 
-def _run_sick(sick, config):
+def _run_sick(sick, options):
     """A run in which the parameters of an agent are not numbers in a step, counted from 1."""
     from rich.console import Console
 
-    from experiments.run import resume as _checkpoints
-    from experiments.run import runner as _run
+    from experiments.run import files, job, progress, runner
 
     if sick is None:
-        return _run.run(config)
+        return runner.run(options)
     import jax
     import jax.numpy as jnp
     import optax
 
     agent, step = sick
-    _run._keep_compilations()
-    job = _run.prepare(config)
+    files.keep_compilations()
+    healthy = job.prepare(options)
 
     def loop(state, samples, indices, num_steps):
-        is_sick = (state.step == step - 1) & (jnp.arange(job.topology.num_agents) == agent)
+        is_sick = (state.step == step - 1) & (jnp.arange(healthy.network.num_agents) == agent)
         scale = jnp.where(is_sick, jnp.nan, 1.0)
         params = jax.vmap(optax.tree.scale)(scale, state.params)
-        return job.loop(state._replace(params=params), samples, indices, num_steps)
+        return healthy.programs.loop(state._replace(params=params), samples, indices, num_steps)
 
-    return _run.run_job(Console(), job._replace(loop=loop), _checkpoints.beginning())
+    sick_job = healthy._replace(programs=healthy.programs._replace(loop=loop))
+    start = progress.beginning(healthy)
+    return runner.run_job(Console(), sick_job, progress=start)
 
 
 if __name__ == "__main__":

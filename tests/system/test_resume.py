@@ -15,9 +15,9 @@ import pytest
 
 from cdjax import checkpoint
 from cdjax.checkpoint._integrity import write_sums
-from experiments.run import resume as _checkpoints
-from experiments.run.config import RunConfig
-from experiments.run.setup import prepare
+from experiments.run import progress, resume
+from experiments.run.config import Run, replaced
+from experiments.run.job import prepare
 from tests.system.forked import STEPS_PER_EPOCH, arrays_of, only_folder, records_of, start_server
 
 server = pytest.fixture(scope="module")(start_server)
@@ -88,7 +88,7 @@ def test_after_kill_9_at_twenty_random_moments_the_end_is_the_same_bit_by_bit(se
         "--algorithm easgd --period 3 --checkpoint-every 2",
         "--algorithm fedavg --checkpoint-every 3 --eval-every 2",
         "--algorithm gosgd --model mlp --checkpoint-every 1",
-        "--algorithm cdsgd --schedule sequential --checkpoint-every 1",
+        "--algorithm cdsgd --turns sequential --checkpoint-every 1",
         "--algorithm atc --dtype bfloat16 --checkpoint-every 1 --keep-checkpoints 1",
     ],
 )
@@ -158,29 +158,49 @@ def test_a_run_from_before_an_option_existed_has_its_default(half, server, unint
 def test_saves_that_would_make_training_wait_are_left_out_but_for_those_needed(
     tmp_path, monkeypatch
 ):
-    config = RunConfig(model="softmax", agents=2, train_samples=64, test_samples=10, batch_size=8)
-    job = prepare(config)
+    options = {"agents": 2, "train_samples": 64, "test_samples": 10, "batch_size": 8}
+    job = prepare(replaced(Run(), model="softmax", **options))
+    start = progress.beginning(job)
 
     def saved_steps(waiting, always_saved):
-        monkeypatch.setattr(_checkpoints, "_WAITING", waiting)
-        monkeypatch.setattr(_checkpoints, "_ALWAYS_SAVED", always_saved)
+        monkeypatch.setattr(resume, "_WAITING", waiting)
+        monkeypatch.setattr(resume, "_ALWAYS_SAVED", always_saved)
         folder = tmp_path / f"{waiting}-{always_saved}"
         with checkpoint.writing(folder, keep=10) as checkpoints:
-            save = _checkpoints.saver(checkpoints, job)
-            states = [job.state._replace(step=jnp.int32(step)) for step in range(5)]
-            saved = [save(state, _checkpoints.beginning(), state.step == 3) for state in states]
-        assert checkpoint.steps(folder) == [step for step in range(5) if saved[step]]
+            save = resume.saver(checkpoints, job)
+            for step in range(1, 6):
+                save(job.state._replace(step=jnp.int32(step)), start, step == 4)
         return checkpoint.steps(folder)
 
-    assert saved_steps(0, 0) == [0, 3]  # before the first nothing has waited
-    assert saved_steps(0, 2) == [0, 1, 3]
-    assert saved_steps(1, 0) == [0, 1, 2, 3, 4]
+    assert saved_steps(0, 0) == [1, 4]  # before the first nothing has waited
+    assert saved_steps(0, 2) == [1, 2, 4]
+    assert saved_steps(1, 0) == [1, 2, 3, 4, 5]
+
+
+def test_what_is_saved_already_is_not_saved_again(tmp_path):
+    job = prepare(replaced(Run(), model="softmax", train_samples=64, batch_size=8))
+    with checkpoint.writing(tmp_path) as checkpoints:
+        save = resume.saver(checkpoints, job)
+        save(job.state, progress.beginning(job), True)
+    assert checkpoint.steps(tmp_path) == []
+
+
+def test_a_run_of_an_older_version_is_refused_in_a_line_that_says_so(half, server):
+    config = json.loads((half / "config.json").read_text())
+    (half / "config.json").write_text(json.dumps({"schedule": ["fixed"], "agents": 4}))
+    server.start("--resume", half)
+    code, _, errors = server.finish()
+    assert code == 2 and config["format"] == 2
+    assert errors == (
+        f"error: --resume: {half}: it was made by an older version of cdjax, whose runs cannot be "
+        "resumed; start it anew\n"
+    )
 
 
 def test_without_a_checkpoint_it_starts_at_the_beginning(half, server, uninterrupted):
     shutil.rmtree(half / "checkpoints")
     output = server.run("--epochs", 6, "--checkpoint-every", 6, "--resume", half)
-    assert "at the beginning, for want of a checkpoint" in output
+    assert "at the start (no checkpoint found)" in output
     assert records_of(half) == records_of(uninterrupted)
     assert arrays_of(half, 60) == arrays_of(uninterrupted, 60)
 
@@ -214,7 +234,6 @@ def test_records_do_not_depend_on_how_the_run_is_cut_into_dispatches(
         ("--topology ring.edges", "--topology ring .here .*ring.edges."),
         ("--checkpoint-every 0", "--checkpoint-every: 0 is too few; give at least 1"),
         ("--keep-checkpoints 0", "--keep-checkpoints: 0 is too few"),
-        ("--on-nan panic", "--on-nan: unknown choice 'panic'; expected stop, drop, ignore"),
     ],
 )
 def test_what_does_not_fit_the_checkpoint_is_one_line(options, message, half, server, tmp_path):
