@@ -116,7 +116,7 @@ def test_a_graph_that_falls_apart_stops_the_run(server, tmp_path):
 
 @pytest.mark.parametrize("weights", ["metropolis_hastings", "lazy", "laplacian"])
 def test_lost_weights_go_back_to_the_diagonal_so_that_the_mean_stays(weights):
-    whole = topology.create("ring", 6, weights)
+    whole = topology.create("ring", 6, weights=weights)
     rest = restricted(whole, [1, 2])
     old, new, kept = whole.mixing_matrix, rest.mixing_matrix, [0, 3, 4, 5]
     np.testing.assert_allclose(new.sum(axis=0), 1)
