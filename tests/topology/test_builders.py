@@ -110,7 +110,7 @@ def test_errors_name_what_came_and_what_was_expected(make, message):
     [
         (
             lambda: topology.ring(4, np.eye(4)),
-            "weights is a ndarray; .* your matrix to from_mat",
+            "weights is a ndarray; .* your matrix to from_matrix",
         ),
         (lambda: topology.ring(4, None), "weights is a NoneType"),
         (lambda: topology.ring(2.0), "num_agents must be a whole number, not 2.0"),
@@ -135,7 +135,7 @@ def test_those_who_remain_take_lost_weights_back_by_hand():
 @pytest.mark.parametrize("weights", ["metropolis_hastings", "laplacian"])
 def test_without_agents_the_mean_of_the_others_is_conserved(weights):
     whole = topology.torus(12, weights)
-    matrix = topology.without_agents(whole, [7, 2, np.int64(2)]).mixing_matrix
+    matrix = topology.without_agents(whole, [7, 2, 2]).mixing_matrix
     np.testing.assert_allclose(matrix, matrix.T, atol=1e-15)
     np.testing.assert_allclose(matrix.sum(axis=0), 1)
     off_diagonal, keep = ~np.eye(10, dtype=bool), np.delete(np.arange(12), [2, 7])
