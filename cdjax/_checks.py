@@ -53,9 +53,9 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
 
 
 def real_array(name: str, value: Any) -> np.ndarray:
-    """A copy of ``value`` in float64."""
+    """``value`` in float64; not a copy if it already is such an array."""
     try:
-        return np.array(value, dtype=np.float64)
+        return np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} is no array of real numbers: {error}") from error
 

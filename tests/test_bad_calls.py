@@ -60,7 +60,7 @@ TABLE = {
     "topology.erdos_renyi(5, seed='a')": "seed must be a whole number, not 'a'",
     "topology.watts_strogatz(9, degree='x')": "degree must be a whole number, not 'x'",
     "topology.random_regular(9, degree=2.5)": "degree must be a whole number, not 2.5",
-    "topology.from_graph([[1]])": "graph is of type list; give one of networkx",
+    "topology.from_graph([[1]])": "graph is of type list; give a networkx.Graph",
     "topology.from_graph(nx.DiGraph([(0, 1)]))": "graph is directed; give graph.to_undirected",
     "topology.from_graph(nx.path_graph(3), lambda graph: 'x')": "mixing matrix is no array of real",
     "topology.from_graph(nx.path_graph(3), lambda graph: np.eye(2))": r"gave shape \(2, 2\)",

@@ -1,5 +1,9 @@
 """Communication graphs and their mixing matrices."""
 
+from cdjax.topology._builders import from_edge_list as from_edge_list
+from cdjax.topology._builders import from_graph as from_graph
+from cdjax.topology._builders import from_matrix as from_matrix
+from cdjax.topology._builders import without_agents as without_agents
 from cdjax.topology._families import FAMILIES as FAMILIES
 from cdjax.topology._families import binary_tree as binary_tree
 from cdjax.topology._families import complete as complete
@@ -15,6 +19,3 @@ from cdjax.topology._families import star as star
 from cdjax.topology._families import torus as torus
 from cdjax.topology._families import watts_strogatz as watts_strogatz
 from cdjax.topology._topology import Topology as Topology
-from cdjax.topology._topology import from_edge_list as from_edge_list
-from cdjax.topology._topology import from_graph as from_graph
-from cdjax.topology._topology import from_matrix as from_matrix

@@ -1,9 +1,9 @@
-"""Graph families. Each returns a :class:`Topology` of N agents; one agent works everywhere.
+"""Graph families. Each returns a :class:`Topology` of N agents; every family allows N = 1.
 
 Names and shapes follow networkx. Every family takes ``num_agents``, N, and ``weights``, which turn
 the graph into the mixing matrix, see :func:`from_graph`; with the default, regular graphs get the
-paper's uniform matrix. A size or an option that does not fit is a ValueError that names one that
-does.
+paper's uniform matrix. A size or an option that does not fit raises a ValueError that names one
+that does.
 """
 
 from __future__ import annotations
@@ -16,39 +16,38 @@ from typing import Any
 import networkx as nx
 import numpy as np
 
-from cdjax._checks import check_num_agents, check_range, check_whole
-from cdjax.topology._graphs import (
-    connected_draw,
-    graph_of_neighbors,
-    powers_of_two,
-    rectangle_sides,
-)
-from cdjax.topology._topology import Topology as Topology
-from cdjax.topology._topology import from_edge_list as from_edge_list
-from cdjax.topology._topology import from_graph as from_graph
-from cdjax.topology._topology import from_matrix as from_matrix
-from cdjax.topology._weights import Weights, unknown_name
+from cdjax._checks import check_choice, check_num_agents, check_range, check_whole
+from cdjax.topology._builders import from_graph, from_matrix
+from cdjax.topology._graphs import connected_draw, powers_of_two, rectangle_sides
+from cdjax.topology._topology import Topology
+from cdjax.topology._weights import Weights
 
 _METROPOLIS = "metropolis_hastings"
 
 
-def create(name: str, num_agents: int, weights: Weights = _METROPOLIS, **options: Any) -> Topology:
-    """The topology of a family given by name, ``create("torus", 12, rows=2)``.
+def create(
+    name: str, num_agents: int, *, weights: Weights = _METROPOLIS, **options: Any
+) -> Topology:
+    """The topology of a family that is given by its name.
 
     Args:
         name: a key of ``FAMILIES``.
         num_agents: N, at least 1.
         weights: see :func:`from_graph`.
-        **options: what the family takes besides.
+        **options: the family's own options.
 
     Returns:
         The topology.
 
     Raises:
         ValueError: if the name is unknown, or the family raises it.
+
+    Example::
+
+        topology = cdjax.topology.create("torus", 12, rows=2)
+        assert topology.name == "torus 2×6"
     """
-    if name not in list(FAMILIES):
-        raise ValueError(unknown_name("topology", name, list(FAMILIES)))
+    check_choice("topology", name, FAMILIES)
     return FAMILIES[name](num_agents, weights, **options)
 
 
@@ -59,13 +58,13 @@ def ring(num_agents: int, weights: Weights = _METROPOLIS) -> Topology:
 
 
 def complete(num_agents: int, weights: Weights = _METROPOLIS) -> Topology:
-    r"""Everybody with everybody: :math:`\Pi = 11^\top / N`."""
+    r"""Every agent with every other: :math:`\Pi = 11^\top / N`."""
     check_num_agents(num_agents)
     return from_graph(nx.complete_graph(num_agents), weights, name="complete")
 
 
 def star(num_agents: int, weights: Weights = _METROPOLIS) -> Topology:
-    r"""Agent 0, the hub, with everybody else. :math:`\lambda_2 = 1 - 1 / N` for N ≥ 3."""
+    r"""Agent 0, the hub, with all others. :math:`\lambda_2 = 1 - 1 / N` for N ≥ 3."""
     check_num_agents(num_agents)
     return from_graph(nx.star_graph(num_agents - 1), weights, name="star")
 
@@ -82,13 +81,13 @@ def grid(num_agents: int, weights: Weights = _METROPOLIS, *, rows: int | None = 
     Args:
         num_agents: N, a product of two numbers of at least 2.
         weights: see :func:`from_graph`.
-        rows: rows of the rectangle; by default as square as N allows.
+        rows: rows of the rectangle; by default, it is as square as N allows.
 
     Returns:
         The topology; agents are numbered row by row.
 
     Raises:
-        ValueError: if N does not fit; it names sizes that do.
+        ValueError: if N does not fit; the error names sizes that do.
     """
     sides = rectangle_sides("grid", num_agents, rows)
     return from_graph(nx.grid_2d_graph(*sides), weights, name=_named("grid", sides))
@@ -100,13 +99,13 @@ def torus(num_agents: int, weights: Weights = _METROPOLIS, *, rows: int | None =
     Args:
         num_agents: N, a product of two numbers of at least 2.
         weights: see :func:`from_graph`.
-        rows: rows of the rectangle; by default as square as N allows.
+        rows: rows of the rectangle; by default, it is as square as N allows.
 
     Returns:
         The topology; agents are numbered row by row.
 
     Raises:
-        ValueError: if N does not fit; it names sizes that do.
+        ValueError: if N does not fit; the error names sizes that do.
     """
     sides = rectangle_sides("torus", num_agents, rows)
     return from_graph(nx.grid_2d_graph(*sides, periodic=True), weights, name=_named("torus", sides))
@@ -123,7 +122,7 @@ def hypercube(num_agents: int, weights: Weights = _METROPOLIS) -> Topology:
         The topology.
 
     Raises:
-        ValueError: if N is no power of two; it names the nearest ones.
+        ValueError: if N is not a power of two; the error names the nearest ones.
     """
     check_num_agents(num_agents)
     bits = powers_of_two(int(num_agents))
@@ -133,28 +132,31 @@ def hypercube(num_agents: int, weights: Weights = _METROPOLIS) -> Topology:
             f"a hypercube's num_agents is a power of two, not {num_agents}; "
             f"the nearest are {below} and {2 * below}"
         )
-    graph = graph_of_neighbors(num_agents, lambda j: [j ^ bit for bit in bits])
+    # The labels, tuples of bits, sort as numbers. To networkx a cube of 0 dimensions has no nodes.
+    graph = nx.hypercube_graph(len(bits)) if bits else nx.empty_graph(1)
+    graph = nx.convert_node_labels_to_integers(graph, ordering="sorted")
     return from_graph(graph, weights, name="hypercube")
 
 
 def exponential(
     num_agents: int, weights: Weights = _METROPOLIS, *, directed: bool = False
 ) -> Topology:
-    r"""Agent j with :math:`j \pm 2^k` mod N: for N = 4, 8, ... a gap of :math:`2 / \log_2 N`.
+    r"""Agent j with :math:`j \pm 2^k` mod N. For N = 4, 8, ... the gap is :math:`2 / \log_2 N`.
 
     Args:
         num_agents: N.
-        weights: see :func:`from_graph`; the directed graph has its own.
+        weights: see :func:`from_graph`; not for the directed graph, whose weights are fixed.
         directed: the static exponential graph as published: agent j receives from
-            :math:`j + 2^k` alone, all weights :math:`1 / (1 + \lceil \log_2 N \rceil)`. Its Π is
+            :math:`j + 2^k` only, all weights :math:`1 / (1 + \lceil \log_2 N \rceil)`. Its Π is
             doubly stochastic but not symmetric, so Assumption 2 does not hold: CDSGD and ATC work,
-            but its complex eigenvalues make CDMSGD's momentum inside of consensus unstable.
+            but the complex eigenvalues make CDMSGD, whose momentum includes the mixing, unstable.
 
     Returns:
-        The topology. The directed one's gap is :math:`2 / (1 + \lceil \log_2 N \rceil)` for even N.
+        The topology. The directed one has the gap :math:`2 / (1 + \lceil \log_2 N \rceil)` for even
+        N.
 
     Raises:
-        ValueError: if other ``weights`` are asked for on the directed graph.
+        ValueError: if ``weights`` are given for the directed graph.
 
     Reference: Ying et al. (2021), *Exponential Graph is Provably Efficient for Decentralized Deep
     Training*, arXiv:2110.13363, eq. 5 and Proposition 1.
@@ -162,8 +164,7 @@ def exponential(
     check_num_agents(num_agents)
     hops = powers_of_two(int(num_agents))
     if not directed:
-        graph = graph_of_neighbors(num_agents, lambda j: [(j + hop) % num_agents for hop in hops])
-        return from_graph(graph, weights, name="exponential")
+        return from_graph(nx.circulant_graph(num_agents, hops), weights, name="exponential")
     if weights not in (_METROPOLIS, "uniform"):
         raise ValueError(f"weights {weights!r} need an undirected graph; leave them out")
     agents, matrix = np.arange(num_agents), np.zeros((num_agents, num_agents))
@@ -184,15 +185,15 @@ def erdos_renyi(
     Args:
         num_agents: N.
         weights: see :func:`from_graph`.
-        probability: of an edge, in (0, 1]; by default :math:`\min(1, 2 \ln N / N)`, twice the
-            threshold of connectedness.
-        seed: of the first draw.
+        probability: of each edge, in (0, 1]; by default :math:`\min(1, 2 \ln N / N)`, twice the
+            connectivity threshold.
+        seed: of the draws.
 
     Returns:
         The topology.
 
     Raises:
-        ValueError: if no draw of a thousand is connected.
+        ValueError: if an argument is out of its range, or none of a thousand draws is connected.
     """
     check_num_agents(num_agents)
     if probability is None:
@@ -214,20 +215,20 @@ def watts_strogatz(
     probability: float = 0.3,
     seed: int = 0,
 ) -> Topology:
-    """A small world: a ring of near neighbours, some edges rewired, redrawn until connected.
+    """A small world: a ring lattice with some edges rewired, redrawn until it is connected.
 
     Args:
-        num_agents: N; at most ``degree`` agents form a complete graph.
+        num_agents: N; up to ``degree`` agents form a complete graph.
         weights: see :func:`from_graph`.
-        degree: near neighbours of an agent, even and at least 2.
-        probability: that an edge is rewired, in [0, 1].
-        seed: of the first draw.
+        degree: neighbours of each agent in the lattice, even and at least 2.
+        probability: of rewiring each edge, in [0, 1].
+        seed: of the draws.
 
     Returns:
         The topology.
 
     Raises:
-        ValueError: if an argument is out of its range, or no draw of a thousand is connected.
+        ValueError: if an argument is out of its range, or none of a thousand draws is connected.
     """
     check_num_agents(num_agents)
     check_range("probability", probability, low=0, high=1)
@@ -247,19 +248,19 @@ def watts_strogatz(
 def random_regular(
     num_agents: int, weights: Weights = _METROPOLIS, *, degree: int = 4, seed: int = 0
 ) -> Topology:
-    """Every agent with ``degree`` others, at random, redrawn until connected.
+    """Every agent with ``degree`` random others, redrawn until the graph is connected.
 
     Args:
-        num_agents: N; at most ``degree + 1`` agents form a complete graph.
+        num_agents: N; up to ``degree + 1`` agents form a complete graph.
         weights: see :func:`from_graph`.
         degree: at least 2; N times degree must be even.
-        seed: of the first draw.
+        seed: of the draws.
 
     Returns:
         The topology.
 
     Raises:
-        ValueError: if N and degree do not fit, or no draw of a thousand is connected.
+        ValueError: if N and degree do not fit, or none of a thousand draws is connected.
     """
     check_num_agents(num_agents)
     check_whole("degree", degree)
@@ -290,11 +291,21 @@ FAMILIES: Mapping[str, Callable[..., Topology]] = MappingProxyType(
     {
         family.__name__: family
         for family in (
-            ring, complete, star, path, grid, torus, hypercube, exponential, erdos_renyi,
-            watts_strogatz, random_regular, binary_tree,
+            ring,
+            complete,
+            star,
+            path,
+            grid,
+            torus,
+            hypercube,
+            exponential,
+            erdos_renyi,
+            watts_strogatz,
+            random_regular,
+            binary_tree,
         )
     }
-)  # fmt: skip
+)
 
 
 def _named(family: str, sides: tuple[int, int]) -> str:

@@ -1,9 +1,9 @@
-"""The graphs that the families need and networkx does not draw: rectangles, connected draws."""
+"""What the families need and networkx lacks: sides of rectangles, connected random graphs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import networkx as nx
 import numpy as np
@@ -14,7 +14,7 @@ _MAX_DRAWS = 1000
 
 
 def rectangle_sides(family: str, num_agents: int, rows: int | None) -> tuple[int, int]:
-    """Rows and columns of a grid or torus, as square as can be unless ``rows`` is given."""
+    """Rows and columns of a grid or torus, as square as possible unless ``rows`` is given."""
     check_num_agents(num_agents)
     if rows is not None:
         check_whole("rows", rows)
@@ -38,19 +38,13 @@ def powers_of_two(num_agents: int) -> list[int]:
     return [1 << k for k in range((num_agents - 1).bit_length())]
 
 
-def graph_of_neighbors(num_agents: int, neighbors: Callable[[int], Iterable[int]]) -> nx.Graph:
-    """The graph in which agent j has the agents ``neighbors(j)`` for neighbours."""
-    graph = nx.empty_graph(num_agents)
-    graph.add_edges_from((j, k) for j in range(num_agents) for k in neighbors(j))
-    return graph
-
-
 def connected_draw(
     draw: Callable[[np.random.Generator], nx.Graph], *, seed: int, remedy: str
 ) -> nx.Graph:
-    """The first connected graph of a thousand draws, or a ValueError that ends in ``remedy``."""
+    """The first connected graph of a thousand draws; else a ValueError that ends in ``remedy``."""
     check_count("seed", seed, low=0)
     for attempt in range(_MAX_DRAWS):
+        # A generator per attempt: whether an attempt succeeds does not depend on earlier ones.
         graph = draw(np.random.default_rng([seed, attempt]))
         if nx.is_connected(graph):
             return graph

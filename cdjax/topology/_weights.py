@@ -1,6 +1,6 @@
 """From a graph to a mixing matrix Π: float64, symmetric unless a docstring says otherwise.
 
-Graphs hold the agents 0..N-1 and no self loops; edge attributes count for nothing.
+Graphs hold the agents 0..N-1 and no self loops; edge attributes are ignored.
 
 Jiang, Balu, Hegde, Sarkar, *Collaborative Deep Learning in Fixed Topology Networks*, NIPS 2017.
 
@@ -13,7 +13,6 @@ IPSN 2005.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from types import MappingProxyType
 from typing import TypeAlias
 
@@ -21,11 +20,13 @@ import networkx as nx
 import numpy as np
 from jaxtyping import Bool, Float
 
+from cdjax._checks import check_choice
+
 Weights: TypeAlias = str | Callable[[nx.Graph], np.ndarray]
 
 
 def metropolis_hastings(graph: nx.Graph) -> Float[np.ndarray, "agents agents"]:
-    r"""Weights by the larger degree of both ends; on regular graphs the uniform ones.
+    r"""Weights by the larger degree of the two ends; on regular graphs they are the uniform ones.
 
     .. math:: \Pi_{jl} = \frac{1}{1 + \max(d_j, d_l)} \text{ on edges}, \quad
               \Pi_{jj} = 1 - \sum_{l \ne j} \Pi_{jl}
@@ -34,24 +35,21 @@ def metropolis_hastings(graph: nx.Graph) -> Float[np.ndarray, "agents agents"]:
         graph: an undirected graph on the agents 0..N-1.
 
     Returns:
-        The mixing matrix, shape (N, N). Agents need their neighbours' degrees only.
-
-    Example::
-
-        metropolis_hastings(nx.path_graph(3))  # [[2, 1, 0], [1, 1, 1], [0, 1, 2]] / 3
+        The mixing matrix, shape (N, N). An agent only needs to know its neighbours' degrees. Of a
+        path of three: ``[[2, 1, 0], [1, 1, 1], [0, 1, 2]] / 3``.
 
     Reference: Xiao, Boyd & Lall (2005), "Metropolis weights".
     """
     adjacency = adjacency_matrix(graph)
     degrees = adjacency.sum(axis=1)
     matrix = np.zeros(adjacency.shape)
-    j, k = np.nonzero(adjacency)  # on edges alone: at N = 10,000 a dense intermediate is 0.8 GB
+    j, k = np.nonzero(adjacency)  # edges only: at N = 10,000 a dense intermediate is 0.8 GB
     matrix[j, k] = 1 / (1 + np.maximum(degrees[j], degrees[k]))
     return _with_diagonal(matrix)
 
 
 def uniform(graph: nx.Graph) -> Float[np.ndarray, "agents agents"]:
-    r"""Every agent weighs its neighbours and itself alike, :math:`\Pi_{jl} = 1 / (1 + d_j)`.
+    r"""Every agent weighs its neighbours and itself equally, :math:`\Pi_{jl} = 1 / (1 + d_j)`.
 
     Symmetric, and so a valid mixing matrix, on regular graphs only.
 
@@ -68,7 +66,7 @@ def uniform(graph: nx.Graph) -> Float[np.ndarray, "agents agents"]:
 
 
 def max_degree(graph: nx.Graph) -> Float[np.ndarray, "agents agents"]:
-    r"""One weight for all edges, :math:`\Pi = I - L / (1 + d_{\max})`, L the graph Laplacian.
+    r"""The same weight on all edges, :math:`\Pi = I - L / (1 + d_{\max})`, L the graph Laplacian.
 
     Args:
         graph: an undirected graph on the agents 0..N-1.
@@ -84,12 +82,12 @@ def max_degree(graph: nx.Graph) -> Float[np.ndarray, "agents agents"]:
 
 
 def laplacian(graph: nx.Graph) -> Float[np.ndarray, "agents agents"]:
-    r"""The one weight for all edges that contracts disagreement fastest.
+    r"""The same weight on all edges, chosen so that disagreement contracts fastest.
 
     .. math:: \Pi = I - \frac{2}{\lambda_1(L) + \lambda_{N-1}(L)} L
 
-    with the largest and the smallest non-zero eigenvalue of the Laplacian L. Diagonal entries may
-    be negative.
+    with the largest and the smallest non-zero eigenvalue of the graph Laplacian L. Diagonal entries
+    may be negative.
 
     Args:
         graph: an undirected connected graph on the agents 0..N-1.
@@ -102,12 +100,12 @@ def laplacian(graph: nx.Graph) -> Float[np.ndarray, "agents agents"]:
     if not graph.number_of_edges():
         return np.eye(graph.number_of_nodes())
     adjacency = adjacency_matrix(graph)
-    spectrum = np.linalg.eigvalsh(np.diag(adjacency.sum(axis=1)) - adjacency)
+    spectrum = np.linalg.eigvalsh(np.diag(adjacency.sum(axis=1)) - adjacency)  # ascending from 0
     return _with_diagonal(adjacency * 2 / (spectrum[-1] + spectrum[1]))
 
 
 def lazy(graph: nx.Graph) -> Float[np.ndarray, "agents agents"]:
-    r"""Half of standing still, half of Metropolis–Hastings: :math:`(I + \Pi) / 2`, no λ below 0.
+    r"""The mean of I and Metropolis–Hastings, :math:`(I + \Pi) / 2`: no negative eigenvalue.
 
     Args:
         graph: an undirected graph on the agents 0..N-1.
@@ -142,20 +140,14 @@ def weight_function(weights: Weights) -> Callable[[nx.Graph], np.ndarray]:
         return weights
     if not isinstance(weights, str):
         kind = type(weights).__name__
-        raise ValueError(f"weights is a {kind}; give a name or a function, a matrix to from_matrix")
-    if weights not in WEIGHTS:
-        raise ValueError(unknown_name("weights", weights, list(WEIGHTS)))
+        raise ValueError(
+            f"weights is a {kind}; give a name or a function, or give your matrix to from_matrix"
+        )
+    check_choice("weights", weights, WEIGHTS)
     return WEIGHTS[weights]
 
 
-def unknown_name(argument: str, name: str, choices: list[str]) -> str:
-    """The error text for a name that is not among the choices, with the nearest one."""
-    nearest = get_close_matches(str(name), choices, n=1)
-    guess = f" (did you mean {nearest[0]!r}?)" if nearest else ""
-    return f"unknown {argument} {name!r}{guess}; expected one of {', '.join(choices)}"
-
-
 def _with_diagonal(edge_weights: np.ndarray) -> np.ndarray:
-    """Writes on the diagonal what is missing to rows that sum to one."""
+    """Sets the diagonal so that every row sums to one."""
     np.fill_diagonal(edge_weights, 1 - edge_weights.sum(axis=1))
     return edge_weights

@@ -40,13 +40,13 @@ def test_uniform_is_one_over_the_closed_neighborhood():
 
 @pytest.mark.parametrize("family", REGULAR)
 def test_on_regular_graphs_metropolis_hastings_is_uniform(family):
-    default, uniform = topology.create(family, 16), topology.create(family, 16, "uniform")
+    default, uniform = topology.create(family, 16), topology.create(family, 16, weights="uniform")
     np.testing.assert_allclose(default.mixing_matrix, uniform.mixing_matrix, atol=1e-15)
 
 
 @pytest.mark.parametrize("family", ["ring", "path", "star", "binary_tree", "erdos_renyi"])
 def test_laplacian_weights_balance_the_spectrum_and_beat_any_constant_weight(family):
-    best = topology.create(family, 9, "laplacian")
+    best = topology.create(family, 9, weights="laplacian")
     assert best.second_eigenvalue == pytest.approx(-best.smallest_eigenvalue, abs=1e-12)
     laplacian = nx.laplacian_matrix(best.graph).toarray()
     for weight in np.linspace(0.01, 1, 50):
@@ -57,7 +57,8 @@ def test_laplacian_weights_balance_the_spectrum_and_beat_any_constant_weight(fam
 
 @pytest.mark.parametrize("family", topology.FAMILIES)
 def test_laplacian_weights_mix_no_slower_than_max_degree_weights(family):
-    laplacian, max_degree = (topology.create(family, 16, w) for w in ("laplacian", "max_degree"))
+    names = ("laplacian", "max_degree")
+    laplacian, max_degree = (topology.create(family, 16, weights=name) for name in names)
     assert laplacian.spectral_gap >= max_degree.spectral_gap - 1e-12
 
 
@@ -88,7 +89,7 @@ def test_edge_attributes_count_for_nothing():
 @pytest.mark.parametrize(("family", "weights"), VALID)
 @pytest.mark.parametrize("num_agents", [4, 16])
 def test_every_family_with_every_weight_is_a_mixing_matrix(family, weights, num_agents):
-    graph = topology.create(family, num_agents, weights)
+    graph = topology.create(family, num_agents, weights=weights)
     assert_mixing_matrix(graph.mixing_matrix, graph.graph)
     assert 0 < graph.spectral_gap <= 1
 
