@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cdjax.mixing._schedules import cycle, every, pull, push, random_pairs, random_peers
 
 import cdjax
 from cdjax import mixing, topology
-from cdjax.mixing._schedules import cycle, every, pull, push, random_pairs, random_peers
 from tests.trees import assert_trees_close, random_connected_graph, random_stacked_tree
 
 KEY = jax.random.key(7)
