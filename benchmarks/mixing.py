@@ -75,7 +75,7 @@ def _row(graph: topology.Topology, options: Options) -> dict[str, Any]:
         "agents": graph.num_agents,
         "axpy_ms": 1e3 * median(times["axpy"]),
         **ratios,
-        "auto": mixing.plan(graph),
+        "auto": mixing.choose(graph),
     }
 
 

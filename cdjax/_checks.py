@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jaxtyping import Array, Int
 
 from cdjax._types import Params
 
@@ -78,6 +79,16 @@ def check_callable(name: str, value: Any, remedy: str) -> None:
 def check_mixer(mix: Any) -> None:
     """Raises unless ``mix`` is a function."""
     check_callable("mix", mix, "a mixer, as of cdjax.mixing.auto(topology)")
+
+
+def check_step(step: int | Int[Array, ""] | None, mixer: str) -> int | Int[Array, ""]:
+    """The step; raises where a mixer that changes with it is called without.
+
+    A default would have such a mixer draw the same peers, or lose the same messages, at every call.
+    """
+    if step is None:
+        raise ValueError(f"{mixer} changes with the step: call mix(tree, step)")
+    return step
 
 
 def check_optimizer(name: str, value: Any) -> None:

@@ -49,6 +49,23 @@ def map_floats(fn: Callable[..., Array], tree: Params, *rest: Params) -> Params:
     return jax.tree.map(leaf, tree, *rest)
 
 
+def map_floats_together(fn: Callable[[list[Array]], list[Array]], tree: Params) -> Params:
+    """Replaces all floating leaves by what ``fn`` makes of the list of them.
+
+    For what needs all leaves at once: a common message, or a norm over the whole tree.
+
+    Args:
+        fn: takes the floating leaves as they are, and returns as many, of whatever dtype.
+        tree: any tree; leaves that are not floating are returned unchanged.
+
+    Returns:
+        A tree with the structure of ``tree``.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    results = iter(fn([jnp.asarray(x) for x in leaves if is_floating(x)]))
+    return structure.unflatten([next(results) if is_floating(x) else x for x in leaves])
+
+
 def along_agents(numbers: ArrayLike, leaf: ArrayLike) -> Shaped[Array, "agents ..."]:
     """``numbers``, of shape (N,), with as many axes as ``leaf`` has, of shape (N, ...).
 

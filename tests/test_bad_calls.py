@@ -20,6 +20,7 @@ from cdjax import data, metrics, mixing, robust, sharding, topology
 
 KEY, RING = jax.random.key(0), topology.ring(3)
 MIX, SGD, PEERS = mixing.dense(RING), optax.sgd(0.1), mixing.random_peers(RING, KEY)
+FAULT = robust.lost_messages(RING, 0.1, key=KEY)
 THREE, FOUR = {"w": jnp.ones((3, 2))}, {"dense": {"kernel": jnp.ones((4, 2))}}
 
 def step(tx, grads=THREE, params=THREE):
@@ -35,6 +36,7 @@ for call in json.load(sys.stdin):
 NO_TOPOLOGY = "topology is .*; give a cdjax.Topology, as of cdjax.topology.from_graph"
 NO_MIXER = r"mix is .*; give a mixer, as of cdjax.mixing.auto\(topology\)"
 NO_OPTIMIZER = r"(inner|tx) is .*; give an optax optimizer, as optax.sgd\(0.1\)"
+NO_STEP = r"changes with the step: call mix\(tree, step\)"
 NO_KEY = r"key is 0; give one random key, as of jax.random.key\(0\)"
 FOUR_OF_THREE = (
     r"leaf 'dense/kernel' has leading axis 4, but the topology has 3 agents; "
@@ -72,7 +74,7 @@ TABLE = {
     # mixing
     "mixing.dense(np.eye(3))": "topology is of type ndarray; give a cdjax.Topology",
     "mixing.auto(None)": "topology is None; give a cdjax.Topology",
-    "mixing.plan('ring')": NO_TOPOLOGY,
+    "mixing.choose('ring')": NO_TOPOLOGY,
     "mixing.neighbors(nx.path_graph(3))": NO_TOPOLOGY,
     "mixing.shifts(3)": NO_TOPOLOGY,
     "mixing.ppermute(3, 'agents')": NO_TOPOLOGY,
@@ -95,15 +97,15 @@ TABLE = {
     "mixing.random_peers(RING, jax.random.split(KEY))": "give one random key",
     "robust.faulty(3)": NO_TOPOLOGY,
     "robust.faulty(RING, 3)": "fault is of type int; give a function of the step",
-    "robust.faulty(RING, robust.lost_messages(topology.ring(9), 0.1, KEY))(THREE)": (
+    "robust.faulty(RING, robust.lost_messages(topology.ring(9), 0.1, key=KEY))(THREE, 0)": (
         r"fault gave shape \(18,\), but the topology has 6 links; make it for this topology"
     ),
-    "robust.failing_links(3, 0.1, KEY)": NO_TOPOLOGY,
-    "robust.failing_links(RING, 0.1, 0)": NO_KEY,
-    "robust.failing_links(RING, [0.1], KEY)": r"probability must be one number, not \[0.1\]",
-    "robust.lost_messages(RING, 'x', KEY)": "probability must be a number, not 'x'",
+    "robust.failing_links(3, 0.1, key=KEY)": NO_TOPOLOGY,
+    "robust.failing_links(RING, 0.1, key=0)": NO_KEY,
+    "robust.failing_links(RING, [0.1], key=KEY)": r"probability must be one number, not \[0.1\]",
+    "robust.lost_messages(RING, 'x', key=KEY)": "probability must be a number, not 'x'",
     "robust.absent_agents(RING, [0])": "absence is of type list; give a function of the step",
-    "robust.random_absence(3, 0.1, KEY, duration=1.5)": "duration must be a whole number, not 1.5",
+    "robust.random_absence(3, 0.1, key=KEY, duration=1.5)": "duration must be a whole number, not",
     "robust.scheduled_absence(3, [0])": r"schedule is \[0\]; give a dict from agents to stretches",
     "robust.scheduled_absence(3, {0: 5})": r"schedule gives agent 0 5; expected pairs of steps",
     "robust.trimmed_mean(RING, 1.5)": "num_trimmed must be a whole number, not 1.5",
@@ -114,10 +116,20 @@ TABLE = {
     "robust.clipped_gossip(RING, 1.0, KEY)": "fault is of type .*; give a function of the step",
     "robust.clipped_gossip(RING, 'x')": "radius must be a number, not 'x'",
     "robust.clipped_gossip(RING, None)": "radius must be a number, not None",
-    "robust.attacked(3, robust.sign_flip(), [0])": NO_MIXER,
-    "robust.attacked(MIX, 3, [0])": "forge is of type int; give what malicious agents send",
-    "robust.attacked(MIX, robust.sign_flip(), 0)": "malicious is 0; expected a list of agents' num",
-    "robust.attacked(MIX, robust.sign_flip(), [0.5])": r"malicious is \[0.5\]; expected a list",
+    "robust.attacked(3, robust.sign_flip(), malicious=[0])": NO_MIXER,
+    "robust.attacked(MIX, 3, malicious=[0])": "attack is of type int; give what malicious agents",
+    "robust.attacked(MIX, robust.sign_flip(), malicious=0)": "malicious is 0; expected a list of ag",
+    "robust.attacked(MIX, robust.sign_flip(), malicious=[0.5])": r"malicious is \[0.5\]; expected",
+    # mixers that change with the step
+    "mixing.pull(PEERS)(THREE)": rf"pull {NO_STEP}",
+    "mixing.push(PEERS)(THREE)": rf"push {NO_STEP}",
+    "mixing.every(2, MIX)(THREE)": rf"every {NO_STEP}",
+    "mixing.cycle(MIX, MIX)(THREE)": rf"cycle {NO_STEP}",
+    "robust.faulty(RING, FAULT)(THREE)": rf"a mixer with faults {NO_STEP}",
+    "robust.median(RING, FAULT)(THREE)": rf"a mixer with faults {NO_STEP}",
+    "robust.clipped_gossip(RING, 1.0, FAULT)(THREE)": rf"a mixer with faults {NO_STEP}",
+    "robust.clipped_gossip(RING, lambda step: 1.0)(THREE)": rf"with a schedule {NO_STEP}",
+    "robust.attacked(MIX, robust.sign_flip(), malicious=[0])(THREE)": rf"attacked {NO_STEP}",
     # transforms
     "cdjax.cdsgd('x', MIX)": "learning_rate must be a number, not 'x'",
     "cdjax.cdsgd(None, MIX)": "learning_rate must be a number, not None",

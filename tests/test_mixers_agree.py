@@ -8,9 +8,11 @@ import pytest
 from cdjax import mixing, topology
 from tests.trees import assert_trees_close, random_connected_graph, random_stacked_tree
 
-MIXERS = [mixing.dense, mixing.shifts, mixing.neighbors, mixing.auto]
-SIZES = {"grid": (1, 6, 8, 16), "torus": (1, 6, 8, 16), "hypercube": (1, 2, 8, 16)}
-FAMILIES = [(f, n) for f in topology.FAMILIES for n in SIZES.get(f, (1, 2, 3, 5, 8, 16))]
+MIXERS = [mixing.dense, mixing.shifts, mixing.neighbors]  # auto is one of them: test_auto.py
+ODD_SIZES = {"grid": 6, "torus": 6, "hypercube": 8}
+# Of one agent or two, all families are the same graph.
+FAMILIES = [("ring", 1), ("ring", 2), ("ring", 3)]
+FAMILIES += [(f, n) for f in topology.FAMILIES for n in (ODD_SIZES.get(f, 5), 16)]
 
 
 def matrix_topology(matrix):
@@ -65,7 +67,7 @@ def test_every_family_at_every_size(make, family, num_agents, x64):
     np.testing.assert_allclose(make(graph)(x), expected, rtol=1e-13, atol=1e-13)
 
 
-@pytest.mark.parametrize("family", ["ring", "star", "grid"])
+@pytest.mark.parametrize("family", ["star", "grid"])
 def test_every_leaf_of_a_tree_is_mixed_alike(make, family, x64):
     graph, tree = topology.create(family, 8), random_stacked_tree(8)
     expected = jax.tree.map(lambda x: product(graph.mixing_matrix, x), tree)
@@ -91,7 +93,7 @@ def test_any_weights_on_a_random_graph(make, weights, x64):
     ("dtype", "rounding"),
     [("float32", 2**-22), ("bfloat16", 2**-8), ("float16", 2**-10), ("complex64", 2**-22)],
 )
-@pytest.mark.parametrize("family", ["ring", "star", "complete", "erdos_renyi"])
+@pytest.mark.parametrize("family", ["star", "erdos_renyi"])  # with a full row, and without
 def test_the_sum_is_float32_at_least_and_rounded_once(make, family, dtype, rounding):
     graph = topology.create(family, 16)
     x = jnp.asarray(random_array(16), dtype)
@@ -125,29 +127,27 @@ def test_another_leading_size_names_the_leaf(make):
         make(topology.ring(4))({"kernel": jnp.ones((5, 2))})
 
 
-@pytest.mark.parametrize("name", ["sparse", "repeated rows"])
 class TestTransformations:
-    def test_jit_changes_nothing(self, make, name):
-        graph = NON_SYMMETRIC[name]
-        mix, x = make(graph), jnp.asarray(random_array(graph.num_agents))
+    graph = NON_SYMMETRIC["repeated rows"]  # some agents read the table, some have a full row
+    x = random_array(graph.num_agents)
+
+    def test_jit_changes_nothing(self, make):
+        mix, x = make(self.graph), jnp.asarray(self.x)
         np.testing.assert_allclose(jax.jit(mix)(x), mix(x), rtol=1e-5, atol=1e-5)
 
-    def test_vmap_equals_one_call_each(self, make, name):
-        graph = NON_SYMMETRIC[name]
-        x = jax.random.normal(jax.random.key(0), (3, graph.num_agents, 4))
-        expected = jnp.stack([make(graph)(one) for one in x])
-        np.testing.assert_allclose(jax.vmap(make(graph))(x), expected, rtol=1e-5, atol=1e-5)
+    def test_vmap_equals_one_call_each(self, make):
+        mix, x = make(self.graph), jax.random.normal(jax.random.key(0), (3, *self.x.shape))
+        expected = jnp.stack([mix(one) for one in x])
+        np.testing.assert_allclose(jax.vmap(mix)(x), expected, rtol=1e-5, atol=1e-5)
 
-    def test_scan_multiplies_by_powers(self, make, name, x64):
-        graph, mix = NON_SYMMETRIC[name], make(NON_SYMMETRIC[name])
-        x = jnp.asarray(random_array(graph.num_agents))
+    def test_scan_multiplies_by_powers(self, make, x64):
+        mix, x = make(self.graph), jnp.asarray(self.x)
         scanned, _ = jax.lax.scan(lambda x, step: (mix(x, step), None), x, jnp.arange(3))
-        expected = np.linalg.matrix_power(graph.mixing_matrix, 3) @ x
+        expected = np.linalg.matrix_power(self.graph.mixing_matrix, 3) @ x
         np.testing.assert_allclose(scanned, expected, rtol=1e-10, atol=1e-10)
 
-    def test_the_gradient_goes_back_along_the_edges(self, make, name, x64):
-        graph, mix = NON_SYMMETRIC[name], make(NON_SYMMETRIC[name])
-        x, weights = random_stacked_tree(graph.num_agents)["bias"], np.arange(graph.num_agents)
-        gradient = jax.grad(lambda x: jnp.sum(weights[:, None] * mix(x)))(x)
-        expected = np.tile((graph.mixing_matrix.T @ weights)[:, None], 3)
+    def test_the_gradient_goes_back_along_the_edges(self, make, x64):
+        mix, weights = make(self.graph), np.arange(self.graph.num_agents)
+        gradient = jax.grad(lambda x: jnp.sum(weights[:, None] * mix(x)))(jnp.asarray(self.x))
+        expected = np.tile((self.graph.mixing_matrix.T @ weights)[:, None], 3)
         np.testing.assert_allclose(gradient, expected, rtol=1e-12, atol=1e-12)

@@ -131,7 +131,7 @@ def test_every_mixer_is_the_product_with_the_matrix(make, data):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda graph: robust.faulty(graph, robust.failing_links(graph, 0.4, KEY)),
+        lambda graph: robust.faulty(graph, robust.failing_links(graph, 0.4, key=KEY)),
         lambda graph: robust.clipped_gossip(graph, 0.7),
         lambda graph: mixing.pull(mixing.random_pairs(graph, KEY)),
         mixing.dense,
@@ -155,7 +155,7 @@ def test_the_mean_is_conserved(make, data):
     [
         robust.median,
         lambda graph: robust.trimmed_mean(graph, 0),
-        lambda graph: robust.faulty(graph, robust.lost_messages(graph, 0.4, KEY)),
+        lambda graph: robust.faulty(graph, robust.lost_messages(graph, 0.4, key=KEY)),
         lambda graph: mixing.push(mixing.random_peers(graph, KEY)),
     ],
     ids=["median", "trimmed mean", "lost messages", "push"],

@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec
 import cdjax
 from benchmarks._collectives import bytes_received, collectives
 from cdjax import data, metrics, mixing, models, sharding, topology, training
-from cdjax.mixing._exchange import rows_exchanged
+from tests.mixing.test_exchange import rows_exchanged
 from tests.trees import assert_trees_close
 
 STEPS, BATCH, SAMPLES = 50, 2, 6

@@ -11,7 +11,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import cdjax
 from cdjax import mixing, topology
-from cdjax.mixing._schedules import pull, push, random_pairs, random_peers
+from cdjax.mixing import pull, push, random_pairs, random_peers
 from tests.trees import assert_trees_close, random_stacked_tree
 
 NUM_AGENTS = 8

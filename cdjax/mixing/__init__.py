@@ -1,16 +1,16 @@
 """Mixers: plans that carry out ``mixed[j] = Σ_l Π[j, l] x[l]`` on stacked pytrees."""
 
 from cdjax.mixing._auto import auto as auto
-from cdjax.mixing._auto import plan as plan
+from cdjax.mixing._auto import choose as choose
 from cdjax.mixing._dense import dense as dense
+from cdjax.mixing._every import cycle as cycle
+from cdjax.mixing._every import every as every
 from cdjax.mixing._exchange import exchange as exchange
 from cdjax.mixing._neighbors import neighbors as neighbors
+from cdjax.mixing._peers import Peers as Peers
+from cdjax.mixing._peers import pull as pull
+from cdjax.mixing._peers import push as push
+from cdjax.mixing._peers import random_pairs as random_pairs
+from cdjax.mixing._peers import random_peers as random_peers
 from cdjax.mixing._ppermute import ppermute as ppermute
-from cdjax.mixing._schedules import Peers as Peers
-from cdjax.mixing._schedules import cycle as cycle
-from cdjax.mixing._schedules import every as every
-from cdjax.mixing._schedules import pull as pull
-from cdjax.mixing._schedules import push as push
-from cdjax.mixing._schedules import random_pairs as random_pairs
-from cdjax.mixing._schedules import random_peers as random_peers
 from cdjax.mixing._shifts import shifts as shifts

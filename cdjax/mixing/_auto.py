@@ -11,13 +11,13 @@ from jaxtyping import Array, Int
 from cdjax._checks import check_topology
 from cdjax._types import Mixer, Params
 from cdjax.mixing._dense import dense
-from cdjax.mixing._neighbors import neighbor_table, neighbors
+from cdjax.mixing._neighbors import NeighborTable, neighbor_table, table_mixer
 from cdjax.mixing._shifts import shifts, shifts_of
 from cdjax.topology import Topology
 
 
 def auto(topology: Topology) -> Mixer:
-    """The mixer of the plan that suits the topology, see :func:`plan`.
+    """The mixer of the plan that suits the topology, see :func:`choose`.
 
     Args:
         topology: the graph and its mixing matrix.
@@ -35,7 +35,11 @@ def auto(topology: Topology) -> Mixer:
     # processes has to connect them before that.
     @functools.cache
     def chosen() -> Mixer:
-        return {"dense": dense, "neighbors": neighbors, "shifts": shifts}[plan(topology)](topology)
+        table = neighbor_table(topology.mixing_matrix)
+        name = _choice(topology, table)
+        if name == "neighbors":
+            return table_mixer(table)
+        return {"dense": dense, "shifts": shifts}[name](topology)
 
     def mix(tree: Params, step: int | Int[Array, ""] = 0) -> Params:
         return chosen()(tree, step)
@@ -43,7 +47,7 @@ def auto(topology: Topology) -> Mixer:
     return mix
 
 
-def plan(topology: Topology) -> str:
+def choose(topology: Topology) -> str:
     """The name of the plan that :func:`auto` takes.
 
     - ``dense`` for a graph of many edges: where an agent would read more than 2√N rows of x;
@@ -56,16 +60,28 @@ def plan(topology: Topology) -> str:
 
     Returns:
         ``dense``, ``neighbors`` or ``shifts``.
+
+    Example::
+
+        mix = getattr(cdjax.mixing, cdjax.mixing.choose(topology))(topology)
     """
     check_topology(topology)
-    rows_read = neighbor_table(topology.mixing_matrix).cost
+    return _choice(topology, neighbor_table(topology.mixing_matrix))
+
+
+def product_is_faster(rows_read: int, num_agents: int) -> bool:
+    """Whether to multiply by all of Π rather than have every agent read so many rows of x."""
     # From so many rows read on, the product with Π is faster than reading neighbours, on 2 CPU
     # cores with AVX-512 in float32; the lower number is for 32M parameters in all and steps in a
-    # compiled loop, the higher one for 2M parameters or one step a dispatch into donated memory:
+    # compiled loop, the higher one for 2M parameters or one step per dispatch into donated memory:
     #   N     16    64    256    1024
     #   rows  4–16  4–20  15–50  45–200
-    if rows_read > 2 * math.sqrt(topology.num_agents):
+    return rows_read > 2 * math.sqrt(num_agents)
+
+
+def _choice(topology: Topology, table: NeighborTable) -> str:
+    if product_is_faster(table.cost, topology.num_agents):
         return "dense"
-    if jax.device_count() > 1 and len(shifts_of(topology.mixing_matrix)) <= 1 + rows_read:
-        return "shifts"
-    return "neighbors"
+    # A shift is a pass over x like a row read, but the shift by 0 is the agent's own row.
+    num_shifts = len(shifts_of(topology.mixing_matrix))
+    return "shifts" if jax.device_count() > 1 and num_shifts <= 1 + table.cost else "neighbors"

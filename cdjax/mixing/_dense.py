@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Int
 
 from cdjax._checks import check_stacked, check_topology
+from cdjax._trees import map_floats
 from cdjax._types import Mixer, Params
 from cdjax.topology import Topology
-
-MixLeaf: TypeAlias = Callable[[jax.Array], jax.Array]
 
 
 def dense(topology: Topology) -> Mixer:
@@ -22,14 +18,16 @@ def dense(topology: Topology) -> Mixer:
 
     .. math:: \text{mixed}^j = \sum_l \Pi_{jl} \, x^l
 
-    Row j is the receiver, column l the sender. It takes :math:`2 N^2` operations a parameter,
-    whatever the graph; for sparse ones see :func:`neighbors`.
+    Row j is the receiver, column l the sender. It takes :math:`2 N^2` operations per parameter,
+    whatever the graph; for sparse graphs see :func:`neighbors`.
 
     Args:
         topology: the graph and its mixing matrix of shape (N, N).
 
     Returns:
-        A mixer for stacked trees with N agents; see :func:`leafwise` for what all plans share.
+        A mixer for stacked trees with N agents. It raises ValueError, naming the leaf's path, for a
+        leaf with another leading size than N. Leaves that are not floating point (counters) pass
+        unchanged; ``step`` is accepted and not read.
 
     Example::
 
@@ -48,32 +46,20 @@ def dense(topology: Topology) -> Mixer:
     return leafwise(topology.num_agents, mix_leaf)
 
 
-def leafwise(num_agents: int, mix_leaf: MixLeaf) -> Mixer:
-    """The mixer that a plan for one array makes, and what all plans share.
-
-    It mixes leaf by leaf, without a copy of the whole tree. Leaves that are not floating point
-    (counters) pass unchanged. ``step`` is accepted and not read.
+def leafwise(num_agents: int, mix_leaf: Callable[[Array], Array]) -> Mixer:
+    """The fixed mixer that mixes leaf by leaf, without a copy of the whole tree.
 
     Args:
         num_agents: N.
-        mix_leaf: mixes an array of shape (N, ...) of float32, float64 or their complex kin.
+        mix_leaf: mixes a floating leaf of shape (N, ...), widened to float32 at least.
 
     Returns:
-        A mixer for stacked trees. It raises ValueError, naming the leaf's path, for a leaf with
-        another leading size than N.
+        A mixer for stacked trees, with the errors and the passing leaves of :func:`dense`.
     """
-
-    def mix_any(x: Array | np.ndarray) -> Array | np.ndarray:
-        if not jnp.issubdtype(x.dtype, jnp.inexact):
-            return x
-        # At least float32 even for bfloat16 params: the rows of a rounded Π no longer sum to one
-        # and the mean drifts.
-        wide = jnp.asarray(x, jnp.promote_types(x.dtype, jnp.float32))
-        return mix_leaf(wide).astype(x.dtype)
 
     def mix(tree: Params, step: int | Int[Array, ""] = 0) -> Params:
         del step
         check_stacked(tree, num_agents)
-        return jax.tree.map(mix_any, tree)
+        return map_floats(mix_leaf, tree)
 
     return mix

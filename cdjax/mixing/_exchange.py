@@ -1,4 +1,4 @@
-"""Mixing where one device holds a block of agents: devices exchange the boundary agents alone."""
+"""Mixing where one device holds a block of agents: devices exchange only boundary agents."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from cdjax._checks import check_stacked, check_topology
+from cdjax._trees import along_agents, map_floats_together, widened
 from cdjax._types import Mixer, Params
-from cdjax.mixing._rounds import Round, cut_into_rounds, mix_floating, send, widened
+from cdjax.mixing._rounds import Round, cut_into_rounds, send
 from cdjax.sharding import AXIS, block_size
 from cdjax.topology import Topology
 
-# Beyond so many senders an agent, a product with all of them is faster than to read each.
+# Beyond so many senders per agent, a product with all of them is faster than reading each.
 _MOST_SLOTS = 16
 
 
@@ -27,9 +28,9 @@ def exchange(topology: Topology, mesh: Mesh) -> Mixer:
     .. math:: \text{mixed}_d = \Pi_{dd} \, x_d + \sum_r \Pi_{d, e_r(d)} \, x_{e_r(d)}
 
     with :math:`x_d` the agents of device d, :math:`\Pi_{de}` the block of Π between two devices,
-    and :math:`e_r(d)` the device from which d receives in round r. A device sends another one only
-    those of its agents that have a neighbour there. There are as many rounds of collective permutes
-    as the most devices that one device receives from or sends to; nothing is gathered.
+    and :math:`e_r(d)` the device from which d receives in round r. A device sends to another one
+    only those of its agents that have a neighbour there. There are as many rounds of collective
+    permutes as the most devices that one device receives from or sends to; nothing is gathered.
 
     Args:
         topology: the graph and its mixing matrix of shape (N, N).
@@ -69,39 +70,23 @@ def exchange(topology: Topology, mesh: Mesh) -> Mixer:
 
     by_device = PartitionSpec(AXIS)
     mix_blocks = jax.shard_map(mix_block, mesh=mesh, in_specs=by_device, out_specs=by_device)
-    mix_blocks = jax.jit(mix_blocks)  # without, a call outside of jit is one program an operation
+    mix_blocks = jax.jit(mix_blocks)  # else a call outside of jit is one program per operation
 
     def mix(tree: Params, step: int | Int[Array, ""] = 0) -> Params:
         del step
         check_stacked(tree, topology.num_agents)
-        return mix_floating(lambda leaves: mix_blocks(leaves, rows, weights), tree)
+        return map_floats_together(lambda leaves: mix_blocks(leaves, rows, weights), tree)
 
     return mix
 
 
-def rows_exchanged(topology: Topology, num_devices: int) -> Int[np.ndarray, "devices devices"]:
-    """How many agents' parameters each device receives from each other one in an :func:`exchange`.
-
-    All devices send equally many in a round, so some of them repeat an agent to fill it up; that is
-    counted.
-
-    Args:
-        topology: the graph and its mixing matrix of shape (N, N).
-        num_devices: D, which divides N.
-
-    Returns:
-        Counts of shape (D, D). Row = receiver, column = sender.
-    """
-    counts = np.zeros((num_devices, num_devices), np.int64)
-    rounds, rows, _ = _schedule(topology.mixing_matrix, num_devices)
-    for links, own_rows in zip(rounds, rows, strict=True):
-        for sender, receiver in links:
-            counts[receiver, sender] = own_rows.shape[1]
-    return counts
-
-
 class _Weights(NamedTuple):
-    """Weights that a device's agents give to some rows: a slot a sender, or one for every row."""
+    """Weights that a device's agents give to some rows.
+
+    Attributes:
+        senders: the row that each slot reads; None if there is a slot for every row.
+        weights: the weight of each slot.
+    """
 
     senders: Int[np.ndarray, "devices block slots"] | None
     weights: Float[np.ndarray, "devices block slots"]
@@ -116,7 +101,9 @@ def _schedule(
     needed = (blocks != 0).any(axis=2)  # by receiving device, sending device, row
     counts = needed.sum(axis=2)
     np.fill_diagonal(counts, 0)
-    # Links of many rows first, that they share rounds; shift by shift among the like.
+    # All devices send equally many rows in a round, as many as its largest link needs, so links of
+    # many rows come first and share the first rounds. Among links of as many rows, shift by shift:
+    # all devices of a ring that send the same way are one round.
     links = sorted(
         ((int(sender), int(receiver)) for receiver, sender in np.argwhere(counts)),
         key=lambda link: (-counts[link[::-1]], (link[1] - link[0]) % num_devices),
@@ -138,10 +125,12 @@ def _schedule(
 
 
 def _in_slots(weights: Float[np.ndarray, "devices block rows"]) -> _Weights:
+    """The sparser form of some weights: a slot per sender where there are few, or the block."""
     linked = weights != 0
     num_slots = max(1, int(linked.sum(axis=2).max()))
     if num_slots > _MOST_SLOTS:
         return _Weights(None, weights)
+    # Those with a weight come first in this order, which fills up with rows of weight zero.
     senders = np.argsort(~linked, axis=2, kind="stable")[:, :, :num_slots]
     return _Weights(senders.astype(np.int32), np.take_along_axis(weights, senders, axis=2))
 
@@ -151,11 +140,15 @@ def _taken(x: Array, rows: Int[Array | np.ndarray, " rows"]) -> Array:
 
 
 def _weighted_sum(weights: _Weights, x: Float[Array, "rows ..."]) -> Float[Array, "block ..."]:
-    """What a device's agents get of some rows, its own or received; weights of one device."""
-    own = weights.weights[0].astype(widened(x.dtype))
+    """What a device's agents take of some rows, its own or received; weights of one device."""
+    own = weights.weights[0]
     if weights.senders is None:
+        x = widened(x)
         # "highest" keeps GPUs and TPUs from rounding the weights.
-        return jnp.einsum("jl,l...->j...", own, x, precision="highest")
-    columns = own.T.reshape(-1, len(own), *[1] * (x.ndim - 1))
-    slots = zip(columns, weights.senders[0].T, strict=True)
-    return sum((column * x[senders] for column, senders in slots), start=jnp.zeros([], own.dtype))
+        return jnp.einsum("jl,l...->j...", own.astype(x.dtype), x, precision="highest")
+    total = jnp.zeros([], widened(x).dtype)
+    # One take per slot, as in `neighbors`: all at once they would be a copy of x each.
+    for senders, column in zip(weights.senders[0].T, own.T, strict=True):
+        heard = widened(x[senders])
+        total += along_agents(column, heard) * heard
+    return total

@@ -1,4 +1,4 @@
-"""Mixing by reading neighbours: a table of them, and one row of x a slot of the table."""
+"""Mixing by reading neighbours: a table of them, and one row of x per slot of the table."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _FULL_ROW_COST = 2
 
 
 class NeighborTable(NamedTuple):
-    r"""Π in sparse form: ``own`` and a padded table, but for agents with a full row.
+    r"""Π in sparse form: ``own`` and a padded table, except for agents with a full row.
 
     Attributes:
         own: the weights of the agents' own parameters.
         senders: agent j's neighbours; a slot that it does not need holds j itself.
-        weights: theirs; zero in such a slot.
+        weights: their weights; zero in such a slot.
         full_rows: the distinct rows of Π with so many neighbours that the table would be wide.
         row_of_agent: which of them is agent j's, or -1 if it reads the table.
     """
@@ -44,12 +44,12 @@ class NeighborTable(NamedTuple):
 
 
 def neighbors(topology: Topology) -> Mixer:
-    r"""A mixer in which every agent reads its neighbours' parameters alone.
+    r"""A mixer in which every agent reads only its neighbours' parameters.
 
     .. math:: \text{mixed}^j = \Pi_{jj} \, x^j + \sum_{l \in N(j)} \Pi_{jl} \, x^l
 
     Under jit the sum and what follows it (the optimizer's update) are one pass that reads one row
-    of x a neighbour and writes no other copy of x. The few agents of a graph that have far more
+    of x per neighbour and writes no other copy of x. The few agents of a graph that have far more
     neighbours than the rest (a star's hub) get their row by a product; agents with equal rows (all
     of a complete graph) share it.
 
@@ -66,12 +66,16 @@ def neighbors(topology: Topology) -> Mixer:
     Reference: Jiang et al. (2017), eq. 5, the term :math:`\sum_l \pi_{jl} x_k^l`.
     """
     check_topology(topology)
-    table = neighbor_table(topology.mixing_matrix)
+    return table_mixer(neighbor_table(topology.mixing_matrix))
+
+
+def table_mixer(table: NeighborTable) -> Mixer:
+    """The mixer that reads a table."""
     reads_table = table.row_of_agent < 0
 
     def mix_leaf(x: Array) -> Array:
         mixed = weighted(table.own, x)
-        # One take a slot: taken all at once, the neighbours would be a copy of x each.
+        # One take per slot: taken all at once, the neighbours would be a copy of x each.
         for senders, weights in zip(table.senders.T, table.weights.T, strict=True):
             mixed += weighted(weights, x[senders])
         if reads_table.all():
@@ -80,7 +84,7 @@ def neighbors(topology: Topology) -> Mixer:
         full = jnp.einsum("rl,l...->r...", full_rows, x, precision="highest")[table.row_of_agent]
         return jnp.where(along_agents(reads_table, x), mixed, full)
 
-    return leafwise(topology.num_agents, mix_leaf)
+    return leafwise(len(table.own), mix_leaf)
 
 
 def neighbor_table(matrix: Float[np.ndarray, "agents agents"]) -> NeighborTable:
@@ -97,28 +101,38 @@ def neighbor_table(matrix: Float[np.ndarray, "agents agents"]) -> NeighborTable:
 
 
 def padded_columns(entries: Bool[np.ndarray, "rows columns"]) -> Int[np.ndarray, "rows slots"]:
-    """The columns of each row's true entries, rising; -1 behind those of a row that has fewer."""
+    """The columns of each row's true entries, rising; rows with fewer are filled up with -1."""
     rows, columns = np.nonzero(entries)
     table = np.full((len(entries), np.max(entries.sum(axis=1), initial=0)), -1)
+    # `rows` rises, so that searchsorted finds where each row's entries begin in the list.
     table[rows, np.arange(len(rows)) - np.searchsorted(rows, rows)] = columns
     return table
 
 
 def _full_rows(
-    matrix: np.ndarray, degrees: np.ndarray
-) -> tuple[np.ndarray, Int[np.ndarray, " agents"]]:
-    """Takes agents off the table, the largest degree first, as far as that lowers the cost."""
+    matrix: Float[np.ndarray, "agents agents"], degrees: Int[np.ndarray, " agents"]
+) -> tuple[Float[np.ndarray, "rows agents"], Int[np.ndarray, " agents"]]:
+    """Takes agents off the table as long as that lowers the cost; their rows, and whose they are.
+
+    The table is as wide as the largest degree of the agents on it, so taking any others than those
+    of the largest degrees off does not narrow it. One scan by falling degree therefore finds the
+    best choice: after ``count`` agents the cost is the next degree for the table, and
+    ``_FULL_ROW_COST`` for every distinct row among the agents that are off it. On a star the hub
+    goes; on a complete graph all agents share one row, so all go, and the table is empty.
+    """
     order = np.argsort(-degrees, kind="stable")
     widths = [*degrees[order], 0]  # of the table, by how many agents are off it
     best, num_full, distinct, rows = widths[0], 0, {}, np.full(len(matrix), -1)
     for count, agent in enumerate(order, start=1):
-        key = (np.round(matrix[agent], 12) + 0.0).tobytes()  # + 0.0: no -0.0, equal in bytes too
+        # Rows that are equal by construction differ by rounding; + 0.0 turns -0.0, which has other
+        # bytes, into 0.0.
+        key = (np.round(matrix[agent], 12) + 0.0).tobytes()
         rows[agent] = distinct.setdefault(key, len(distinct))
         row_cost = _FULL_ROW_COST * len(distinct)
-        if row_cost >= best:
+        if row_cost >= best:  # rows only get more, so nothing better follows
             break
         if row_cost + widths[count] < best:
             best, num_full = row_cost + widths[count], count
-    rows[order[num_full:]] = -1
+    rows[order[num_full:]] = -1  # these stay on the table
     holders = [np.argmax(rows == row) for row in range(rows.max() + 1)]
     return matrix[holders], rows

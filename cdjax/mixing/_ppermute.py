@@ -8,8 +8,9 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from cdjax._checks import check_topology
+from cdjax._trees import map_floats_together, scalar_like, widened
 from cdjax._types import Mixer, Params
-from cdjax.mixing._rounds import Round, cut_into_rounds, mix_floating, send, widened
+from cdjax.mixing._rounds import Round, cut_into_rounds, send
 from cdjax.topology import Topology
 
 
@@ -32,7 +33,7 @@ def ppermute(topology: Topology, axis_name: str) -> Mixer:
     Example::
 
         mix = cdjax.mixing.ppermute(cdjax.topology.ring(8), "agents")
-        mixed = jax.pmap(mix, axis_name="agents")(params)
+        mixed = jax.vmap(mix, axis_name="agents")(params)  # or jax.pmap, on 8 devices
 
     Reference: Jiang et al. (2017), eq. 5, the term :math:`\sum_l \pi_{jl} x_k^l`.
     """
@@ -57,19 +58,22 @@ def ppermute(topology: Topology, axis_name: str) -> Mixer:
                 mixed = [m + _scaled(weight, x) for m, x in zip(mixed, arrived, strict=True)]
             return [m.astype(x.dtype) for m, x in zip(mixed, leaves, strict=True)]
 
-        return mix_floating(mix_leaves, tree)
+        return map_floats_together(mix_leaves, tree)
 
     return mix
 
 
 def _scaled(weight: Float[Array, ""], x: Array) -> Array:
-    return weight.astype(widened(x.dtype)) * x
+    # Leaves travel as they are, and are widened where they arrive.
+    x = widened(x)
+    return scalar_like(weight, x) * x
 
 
 def _rounds_and_weights(
     matrix: Float[np.ndarray, "agents agents"],
 ) -> tuple[list[Round], Float[np.ndarray, "agents terms"]]:
     """The rounds, and the weights of an agent's own leaves and of those that each round brings."""
+    # A link's weight, until the first round that uses the link: an idle link may repeat a real one.
     weight_left = matrix * ~np.eye(len(matrix), dtype=bool)
     receivers, senders = np.nonzero(weight_left)
     # Shift by shift: all links of a ring that go the same way are one round.
@@ -78,18 +82,19 @@ def _rounds_and_weights(
     rounds = cut_into_rounds(links + _idle_links(links, len(matrix)), len(matrix))
     weights = [matrix.diagonal()]
     for links in rounds:
-        pairs = tuple(np.array(links).T)[::-1]
+        senders, receivers = np.array(links).T
         received = np.zeros(len(matrix))
-        received[pairs[0]] = weight_left[pairs]
-        weight_left[pairs] = 0.0
+        received[receivers] = weight_left[receivers, senders]
+        weight_left[receivers, senders] = 0.0
         weights.append(received)
     return rounds, np.stack(weights, axis=1)
 
 
 def _idle_links(links: Round, num_agents: int) -> Round:
-    """Links of no weight that make every round a permutation, the one kind that vmap knows.
+    """Links of no weight that make every round a permutation, the only kind that vmap supports.
 
-    They go from an agent to itself, as long as its neighbours are as many one way as the other.
+    With them every agent sends and receives as often as the busiest one. What an agent lacks both
+    ways is filled up by links to itself, the rest by links between agents that lack one way.
     """
     sends, receives = (
         np.bincount([link[end] for link in links], minlength=num_agents) for end in (0, 1)

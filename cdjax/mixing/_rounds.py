@@ -1,17 +1,14 @@
-"""Rounds: who sends to whom at once, and how the leaves of a tree travel in one."""
+"""Rounds: who sends to whom at the same time, and how the leaves of a tree travel in one round."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, DTypeLike
-
-from cdjax._types import Params
+from jaxtyping import Array, Int
 
 Round: TypeAlias = list[tuple[int, int]]
 
@@ -21,15 +18,14 @@ _BUNDLE_BYTES = 1 << 20
 
 
 def cut_into_rounds(links: Iterable[tuple[int, int]], num_devices: int) -> list[Round]:
-    r"""Cuts directed links into the fewest rounds in which nobody sends or receives twice.
+    r"""Cuts directed links into the fewest rounds in which no device sends or receives twice.
 
-    A proper edge colouring of the bipartite graph of senders and receivers. It needs no more
-    colours than the largest number of links that leave or enter one device (Kőnig): a link that
-    finds no common free colour gets one by swapping two colours along an alternating path. Links
-    that come first get the first colours.
+    A proper edge colouring of the bipartite graph of senders and receivers, a colour being a round.
+    It needs no more colours than the largest number of links that leave or enter one device
+    (Kőnig). Links that come first get the first colours.
 
     Args:
-        links: pairs (sender, receiver), each once.
+        links: pairs (sender, receiver).
         num_devices: how many devices there are.
 
     Returns:
@@ -42,38 +38,58 @@ def cut_into_rounds(links: Iterable[tuple[int, int]], num_devices: int) -> list[
     ends = np.array(links, np.intp).reshape(-1, 2)
     counts = [np.bincount(column, minlength=num_devices) for column in ends.T]
     num_rounds = int(np.max(counts, initial=0))
+    # The colouring so far, from either end: to whom a device sends, and from whom it receives, in
+    # each round; -1 for nobody.
     receiver_of = np.full((num_devices, num_rounds), -1)
     sender_of = np.full((num_devices, num_rounds), -1)
 
-    def alternating_path(receiver: int, first: int, second: int) -> list[tuple[int, int, int]]:
-        path = []
-        while (sender := int(sender_of[receiver, first])) >= 0:
-            path.append((sender, receiver, first))
-            if (receiver := int(receiver_of[sender, second])) < 0:
-                break
-            path.append((sender, receiver, second))
-        return path
-
     for sender, receiver in links:
+        # A device has at most num_rounds links one way, and this one has no colour yet: there is a
+        # free colour at either end, if not always the same.
         free_to_send, free_to_receive = receiver_of[sender] < 0, sender_of[receiver] < 0
         if (free_to_send & free_to_receive).any():
             color = int(np.argmax(free_to_send & free_to_receive))
         else:
             color, other = int(np.argmax(free_to_send)), int(np.argmax(free_to_receive))
-            path = alternating_path(receiver, color, other)
-            for s, r, c in path:
-                receiver_of[s, c] = sender_of[r, c] = -1
-            for s, r, c in path:
-                receiver_of[s, color + other - c] = r
-                sender_of[r, color + other - c] = s
+            _swap_colors(receiver_of, sender_of, receiver, color, other)
         receiver_of[sender, color], sender_of[receiver, color] = receiver, sender
     return [[(s, int(r)) for s, r in enumerate(receivers) if r >= 0] for receivers in receiver_of.T]
 
 
-def send(leaves: Sequence[Array], axis_name: str, links: Round) -> list[Array]:
-    """Sends every leaf along the links; a device that is not sent to gets zeros.
+def _swap_colors(
+    receiver_of: Int[np.ndarray, "devices rounds"],
+    sender_of: Int[np.ndarray, "devices rounds"],
+    receiver: int,
+    color: int,
+    other: int,
+) -> None:
+    """Frees a colour at a receiver, at which ``other`` is free, by Kőnig's alternating path.
 
-    Leaves below 1 MiB travel in one message a dtype.
+    The path starts at the receiver and takes links of the two colours in turn, ``color`` first. At
+    every device the two colours meet at most one link each, so the path is unique and, as ``other``
+    is free at its start, is no circle. Swapping the two colours all along it keeps the colouring
+    proper: inside of the path a device has both colours before and after, and at its last device
+    the colour that gets used is free, or the path would go on. Afterwards ``color`` is free at the
+    receiver. It stays free at the sender that asks for it: the path comes to senders over links of
+    ``color`` only, and that sender has none.
+    """
+    path = []
+    while (sender := int(sender_of[receiver, color])) >= 0:
+        path.append((sender, receiver, color, other))
+        if (receiver := int(receiver_of[sender, other])) < 0:
+            break
+        path.append((sender, receiver, other, color))
+    # All old colours go before the new ones come: neighbouring links of the path share a device.
+    for sender, receiver, old, _ in path:
+        receiver_of[sender, old] = sender_of[receiver, old] = -1
+    for sender, receiver, _, new in path:
+        receiver_of[sender, new], sender_of[receiver, new] = receiver, sender
+
+
+def send(leaves: Sequence[Array], axis_name: str, links: Round) -> list[Array]:
+    """Sends every leaf along the links; a device to which no link leads gets zeros.
+
+    Leaves below 1 MiB travel in one message per dtype.
 
     Args:
         leaves: arrays of one device, inside of ``shard_map``, ``pmap`` or ``vmap``.
@@ -94,20 +110,3 @@ def send(leaves: Sequence[Array], axis_name: str, links: Round) -> list[Array]:
         for i, part in zip(members, parts, strict=True):
             arrived[i] = part.reshape(leaves[i].shape)
     return arrived
-
-
-def mix_floating(mix_leaves: Callable[[list[Array]], list[Array]], tree: Params) -> Params:
-    """Mixes the floating-point leaves together; all others (counters) pass unchanged."""
-    leaves, structure = jax.tree.flatten(tree)
-    floating = [i for i, x in enumerate(leaves) if jnp.issubdtype(x.dtype, jnp.inexact)]
-    mixed = mix_leaves([jnp.asarray(leaves[i]) for i in floating])
-    for i, x in zip(floating, mixed, strict=True):
-        leaves[i] = x
-    return jax.tree.unflatten(structure, leaves)
-
-
-def widened(dtype: DTypeLike) -> np.dtype:
-    """The dtype in which to sum."""
-    # At least float32 even for bfloat16 params: the rows of a rounded Π no longer sum to one and
-    # the mean drifts.
-    return jnp.promote_types(dtype, jnp.float32)

@@ -12,18 +12,18 @@ from cdjax._types import Mixer
 from cdjax.mixing._dense import leafwise
 from cdjax.topology import Topology
 
-# Weights of a row that sum to one differ by rounding where they are equal by construction.
+# Weights that are equal by construction differ by rounding: each row was made to sum to one.
 _ROUNDING = 1e-15
 
 
 def shifts(topology: Topology) -> Mixer:
-    r"""A mixer that adds shifted copies of x, one for every wrapped diagonal of Π with a weight.
+    r"""A mixer that adds shifted copies of x, one for every nonzero wrapped diagonal of Π.
 
     .. math:: \text{mixed}^j = \sum_s \Pi_{j,\,(j+s) \bmod N} \; x^{(j+s) \bmod N}
 
-    Rings, grids and exponential graphs have few such diagonals. With the agent axis sharded over
-    devices each shift is a collective permute, so what a device receives does not grow with N; a
-    product with Π, or a take of neighbours, gathers all agents on every device. On one device
+    Rings, grids and exponential graphs have few such diagonals. When the agent axis is sharded over
+    devices, each shift is a collective permute, so what a device receives does not grow with N; a
+    product with Π, or a take of neighbours, would gather all agents on every device. On one device
     :func:`neighbors` is faster.
 
     Args:

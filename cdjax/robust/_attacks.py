@@ -6,7 +6,6 @@ NeurIPS 2019, arXiv:1902.06156 (:func:`alie`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import jax
@@ -15,14 +14,21 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
-from cdjax._checks import check_callable, check_key, check_mixer, check_range, stacked_size
-from cdjax._trees import along_agents
+from cdjax._checks import (
+    check_callable,
+    check_key,
+    check_mixer,
+    check_range,
+    check_step,
+    stacked_size,
+)
+from cdjax._trees import along_agents, map_floats, scalar_like
 from cdjax._types import Mixer, Params
 
 
 @runtime_checkable
-class Forge(Protocol):
-    """Says what malicious agents send."""
+class Attack(Protocol):
+    """Computes what malicious agents send."""
 
     def __call__(
         self,
@@ -30,48 +36,51 @@ class Forge(Protocol):
         step: int | Int[Array, ""],
         malicious: Bool[np.ndarray, " agents"],
     ) -> Params:
-        """Returns a stacked tree whose malicious rows are sent; the other rows are not read.
+        """Returns a stacked tree whose malicious rows are sent; its other rows are not read.
 
         Args:
             tree: what all agents would send if they were honest, stacked.
             step: the step.
-            malicious: which agents are, shape (N,).
+            malicious: whether each agent is malicious, shape (N,).
         """
         ...
 
 
-def attacked(mix: Mixer, forge: Forge, malicious: npt.ArrayLike) -> Mixer:
-    r"""A mixer in whose network some agents lie.
+def attacked(mix: Mixer, attack: Attack, *, malicious: npt.ArrayLike) -> Mixer:
+    r"""A mixer for a network in which some agents send false parameters.
 
     .. math::
         \text{mixed}^j &= \text{mix}(\tilde{x})^j \text{ if j is honest, else } \text{mix}(x)^j \\
-        \tilde{x}^l &= x^l \text{ if l is honest, else } \text{forge}(x)^l
+        \tilde{x}^l &= x^l \text{ if l is honest, else } \text{attack}(x)^l
 
-    Malicious agents know the truth, and each other: they mix what all agents have, as if nobody
-    lied, and go on training. An honest agent's own parameters are not forged.
+    Malicious agents know each other and what everybody has: they mix as if all agents were honest,
+    and go on training.
 
     Args:
         mix: the mixer that is attacked; it is called twice.
-        forge: what malicious agents send, :func:`sign_flip`, :func:`gaussian_noise` or
+        attack: what malicious agents send, :func:`sign_flip`, :func:`gaussian_noise` or
             :func:`alie`.
         malicious: the numbers of the malicious agents.
 
     Returns:
-        A mixer. It raises ValueError for a tree that has no such agent, or no honest one.
+        A mixer; it needs the step. It raises ValueError for a tree that lacks one of these agents,
+        or has no others. Without malicious agents it is ``mix`` itself.
 
     Raises:
         ValueError: if ``malicious`` is not a list of different whole numbers.
 
     Example::
 
-        mix = cdjax.robust.attacked(cdjax.robust.median(topology), cdjax.robust.sign_flip(), [0, 3])
+        attack = cdjax.robust.sign_flip()
+        mix = cdjax.robust.attacked(cdjax.robust.median(topology), attack, malicious=[0, 3])
         tx = cdjax.cdsgd(0.01, mix)
     """
     check_mixer(mix)
-    check_callable("forge", forge, "what malicious agents send, as cdjax.robust.sign_flip()")
+    check_callable("attack", attack, "what malicious agents send, as cdjax.robust.sign_flip()")
     agents = _checked(malicious)
 
-    def mix_under_attack(tree: Params, step: int | Int[Array, ""] = 0) -> Params:
+    def mix_under_attack(tree: Params, step: int | Int[Array, ""] | None = None) -> Params:
+        step = check_step(step, "attacked")
         num_agents = stacked_size(tree)
         if len(agents) >= num_agents or max(agents, default=0) >= num_agents:
             raise ValueError(
@@ -79,91 +88,105 @@ def attacked(mix: Mixer, forge: Forge, malicious: npt.ArrayLike) -> Mixer:
                 f"{num_agents - 1}; give some of these, not all"
             )
         is_malicious = np.isin(np.arange(num_agents), agents)
-        sent = _choose(is_malicious, forge(tree, step, is_malicious), tree)
+        sent = _choose(is_malicious, attack(tree, step, is_malicious), tree)
         return _choose(is_malicious, mix(tree, step), mix(sent, step))
 
     return mix_under_attack if agents else mix
 
 
-def sign_flip(scale: float = 1.0) -> Forge:
+def sign_flip(scale: float = 1.0) -> Attack:
     r"""Malicious agents send :math:`-c \, x^l`.
 
     Args:
         scale: c, at least 0.
 
     Returns:
-        A forge for :func:`attacked`.
+        An attack for :func:`attacked`.
 
     Raises:
         ValueError: if the scale is negative or not finite.
+
+    Example::
+
+        mix = cdjax.robust.attacked(mix, cdjax.robust.sign_flip(2.0), malicious=[0])
     """
     check_range("scale", scale, low=0)
 
-    def forge(
+    def attack(
         tree: Params, step: int | Int[Array, ""], malicious: Bool[np.ndarray, " agents"]
     ) -> Params:
         del step, malicious
-        return _map_floats(lambda x: -jnp.asarray(scale, x.dtype) * x, tree)
+        return map_floats(lambda x: -scalar_like(scale, x) * x, tree)
 
-    return forge
+    return attack
 
 
-def gaussian_noise(deviation: float, key: PRNGKeyArray) -> Forge:
-    r"""Malicious agents send :math:`x^l + s \, \xi`, with fresh normal numbers at each step.
+def gaussian_noise(deviation: float, key: PRNGKeyArray) -> Attack:
+    r"""Malicious agents send :math:`x^l + s \, \xi` with standard normal :math:`\xi`.
+
+    The noise is drawn anew at each step, by ``fold_in(key, step)``.
 
     Args:
         deviation: s, the noise's standard deviation in the units of the parameters, at least 0.
         key: of all draws.
 
     Returns:
-        A forge for :func:`attacked`.
+        An attack for :func:`attacked`.
 
     Raises:
         ValueError: if the deviation is negative or not finite.
+
+    Example::
+
+        noise = cdjax.robust.gaussian_noise(0.5, key)
+        mix = cdjax.robust.attacked(mix, noise, malicious=[0])
     """
     check_range("deviation", deviation, low=0)
     check_key(key)
 
-    def forge(
+    def attack(
         tree: Params, step: int | Int[Array, ""], malicious: Bool[np.ndarray, " agents"]
     ) -> Params:
         del malicious
         leaves, structure = jax.tree.flatten(tree)
         keys = jax.random.split(jax.random.fold_in(key, step), len(leaves))
         keys = jax.tree.unflatten(structure, list(keys))
-        return _map_floats(
-            lambda x, leaf_key: (
-                x + jnp.asarray(deviation, x.dtype) * jax.random.normal(leaf_key, x.shape, x.dtype)
-            ),
-            tree,
-            keys,
-        )
 
-    return forge
+        def leaf(x: Array, leaf_key: PRNGKeyArray) -> Array:
+            return x + scalar_like(deviation, x) * jax.random.normal(leaf_key, x.shape, x.dtype)
+
+        return map_floats(leaf, tree, keys)
+
+    return attack
 
 
-def alie(deviations: float = 1.5) -> Forge:
+def alie(deviations: float = 1.5) -> Attack:
     r"""A little is enough: malicious agents all send :math:`\mu - z \sigma`, number by number.
 
     :math:`\mu` and :math:`\sigma` are the mean and the standard deviation over the honest agents.
-    What is sent lies within the spread of the honest values, so that medians and trimmed means take
-    it in, and always on the same side.
+    What is sent lies within the spread of the honest values, so that medians and trimmed means
+    include it, and always on the same side.
 
     Args:
-        deviations: z. The paper takes the largest that hides, with N agents and m malicious ones
-            :math:`\Phi^{-1}((N - m - s) / (N - m))` with :math:`s = \lfloor N / 2 + 1 \rfloor - m`.
+        deviations: z. The paper takes the largest that stays hidden: with N agents of which m are
+            malicious, :math:`\Phi^{-1}((N - m - s) / (N - m))` where
+            :math:`s = \lfloor N / 2 + 1 \rfloor - m`.
 
     Returns:
-        A forge for :func:`attacked`.
+        An attack for :func:`attacked`.
 
     Raises:
         ValueError: if z is not finite.
+
+    Example::
+
+        mix = cdjax.robust.attacked(mix, cdjax.robust.alie(1.0), malicious=[0, 3])
 
     Reference: Baruch et al. (2019), Algorithm 3.
     """
     check_range("deviations", deviations)
 
-    def forge(
+    def attack(
         tree: Params, step: int | Int[Array, ""], malicious: Bool[np.ndarray, " agents"]
     ) -> Params:
         del step
@@ -174,9 +197,9 @@ def alie(deviations: float = 1.5) -> Forge:
             sent = jnp.mean(honest, axis=0, keepdims=True) - deviations * deviation
             return jnp.broadcast_to(sent, x.shape)
 
-        return _map_floats(leaf, tree)
+        return map_floats(leaf, tree)
 
-    return forge
+    return attack
 
 
 def _checked(malicious: npt.ArrayLike) -> list[int]:
@@ -196,14 +219,3 @@ def _choose(is_malicious: Bool[np.ndarray, " agents"], these: Params, those: Par
         return jnp.where(along_agents(is_malicious, b), a, b).astype(b.dtype)
 
     return jax.tree.map(leaf, these, those)
-
-
-def _map_floats(forge_leaf: Callable[..., Array], tree: Params, *rest: Params) -> Params:
-    """Forges floating-point leaves, in float32 at least; counters pass unchanged."""
-
-    def leaf(x: Array, *rest: Array) -> Array:
-        if not jnp.issubdtype(x.dtype, jnp.inexact):
-            return x
-        return forge_leaf(jnp.asarray(x, jnp.promote_types(x.dtype, jnp.float32)), *rest)
-
-    return jax.tree.map(leaf, tree, *rest)

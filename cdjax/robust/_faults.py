@@ -1,13 +1,12 @@
-"""Networks that fail on purpose: links that break, agents that are away, messages that get lost.
+"""Networks that fail: links that break, agents that are away, messages that get lost.
 
 Which links fail is a function ``fault(step)``, so that a run that starts again at step k replays
-step k; random ones draw by ``fold_in(key, step)``. :func:`faulty` mixes over what is left of a
-topology under any number of faults. Faults that are to be independent take keys of their own.
+step k; random faults draw by ``fold_in(key, step)``. :func:`faulty` mixes over what is left of a
+topology under any number of faults. Independent faults need different keys.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -22,10 +21,12 @@ from cdjax._checks import (
     check_key,
     check_num_agents,
     check_probability,
+    check_stacked,
     check_topology,
 )
+from cdjax._trees import map_floats
 from cdjax._types import Mixer, Params
-from cdjax.mixing._dense import leafwise
+from cdjax.mixing._auto import product_is_faster
 from cdjax.mixing._shifts import weighted
 from cdjax.robust._links import (
     Fault,
@@ -53,23 +54,24 @@ def faulty(topology: Topology, *faults: Fault) -> Mixer:
     .. math:: \text{mixed}^j = \Pi_{jj} \, x^j + \sum_{l \in N(j)} \Pi_{jl}
               \begin{cases} x^j & \text{if link } jl \text{ fails} \\ x^l & \text{else} \end{cases}
 
-    The weight of a failed link goes back to the receiver's own parameters. The rows of the step's
-    mixing matrix sum to one whatever fails. Where links fail in both directions together
-    (:func:`failing_links`, :func:`absent_agents`) and Π is symmetric, it is symmetric and doubly
-    stochastic too: the mean over agents stays. Where they fail in one (:func:`lost_messages`), the
-    mean stays in expectation alone.
+    The weight of a failed link goes back to the receiver's own parameters, so the rows of the
+    step's mixing matrix sum to one whatever fails. If links fail in both directions at once
+    (:func:`failing_links`, :func:`absent_agents`) and Π is symmetric, the step's matrix is
+    symmetric and doubly stochastic as well, and the mean over agents stays. If they fail in one
+    direction (:func:`lost_messages`), the mean stays only in expectation.
 
     Args:
         topology: the graph and its mixing matrix of shape (N, N).
         *faults: a link fails if any of them says so.
 
     Returns:
-        A mixer for stacked trees with N agents, equal to ``dense(topology)`` up to rounding when
-        nothing fails. On a sparse graph an agent reads its neighbours alone, on one device.
+        A mixer for stacked trees with N agents; with faults it needs the step. It equals
+        ``dense(topology)`` up to rounding when nothing fails. On one device and a sparse graph, an
+        agent reads only its neighbours.
 
     Example::
 
-        broken = cdjax.robust.failing_links(topology, 0.2, jax.random.key(0))
+        broken = cdjax.robust.failing_links(topology, 0.2, key=jax.random.key(0))
         tx = cdjax.cdsgd(0.01, cdjax.robust.faulty(topology, broken))
 
     Reference: Xiao, Boyd, Lall (2005), *A Scheme for Robust Distributed Sensor Fusion Based on
@@ -78,19 +80,19 @@ def faulty(topology: Topology, *faults: Fault) -> Mixer:
     check_topology(topology)
     check_faults(faults)
     links = links_of(topology.mixing_matrix)
-    # Where `mixing.plan` changes over to the product as well.
-    is_dense = links.in_slots.shape[1] > 2 * math.sqrt(topology.num_agents)
+    is_dense = product_is_faster(links.in_slots.shape[1], topology.num_agents)
     mix_leaf = _product if is_dense else _by_slots
 
-    def mix(tree: Params, step: int | Int[Array, ""] = 0) -> Params:
+    def mix(tree: Params, step: int | Int[Array, ""] | None = None) -> Params:
         failed = failed_links(links, faults, step)
-        return leafwise(topology.num_agents, lambda x: mix_leaf(links, failed, x))(tree)
+        check_stacked(tree, topology.num_agents)
+        return map_floats(lambda x: mix_leaf(links, failed, x), tree)
 
     return mix
 
 
-def failing_links(topology: Topology, probability: ArrayLike, key: PRNGKeyArray) -> Fault:
-    """Links that break for a step, each with the same probability, in both directions at once.
+def failing_links(topology: Topology, probability: ArrayLike, *, key: PRNGKeyArray) -> Fault:
+    """Links that break for a step, each with the same probability and in both directions at once.
 
     Args:
         topology: the graph whose links break.
@@ -105,20 +107,22 @@ def failing_links(topology: Topology, probability: ArrayLike, key: PRNGKeyArray)
 
     Example::
 
-        mix = faulty(topology, failing_links(topology, 0.2, jax.random.key(0)))
+        fault = cdjax.robust.failing_links(topology, 0.2, key=key)
+        mixed = cdjax.robust.faulty(topology, fault)(params, 0)
     """
     check_topology(topology)
     links = links_of(topology.mixing_matrix)
+    # One draw per edge: both of its directions have the same sorted ends.
     ends = np.sort(np.stack([links.receivers, links.senders]), axis=0)
     edges, edge_of_link = np.unique(ends, axis=1, return_inverse=True)
     draw = _draw(edges.shape[1], probability, key)
     return lambda step: draw(step)[edge_of_link.ravel()]
 
 
-def lost_messages(topology: Topology, probability: ArrayLike, key: PRNGKeyArray) -> Fault:
-    """Messages that get lost, each with the same probability, in one direction.
+def lost_messages(topology: Topology, probability: ArrayLike, *, key: PRNGKeyArray) -> Fault:
+    """Messages that get lost, each with the same probability; both directions of a link separately.
 
-    The step's mixing matrix is row-stochastic and not symmetric, and the mean over agents moves.
+    The step's mixing matrix is row-stochastic but not symmetric, and the mean over agents moves.
 
     Args:
         topology: the graph on whose links messages travel.
@@ -133,7 +137,8 @@ def lost_messages(topology: Topology, probability: ArrayLike, key: PRNGKeyArray)
 
     Example::
 
-        mix = faulty(topology, lost_messages(topology, 0.2, jax.random.key(0)))
+        fault = cdjax.robust.lost_messages(topology, 0.2, key=key)
+        mixed = cdjax.robust.faulty(topology, fault)(params, 0)
     """
     check_topology(topology)
     return _draw(len(links_of(topology.mixing_matrix).receivers), probability, key)
@@ -142,20 +147,21 @@ def lost_messages(topology: Topology, probability: ArrayLike, key: PRNGKeyArray)
 def absent_agents(topology: Topology, absence: Absence) -> Fault:
     """Agents that are away: all their links fail, so an absent agent keeps its parameters.
 
-    The agent still takes its own gradient steps; it is the network that it is away from.
+    An absent agent is away only from the network; it still takes its own gradient steps.
 
     Args:
         topology: the graph.
         absence: who is away when, :func:`random_absence` or :func:`scheduled_absence`.
 
     Returns:
-        A fault for :func:`faulty`. It raises ValueError if ``absence`` speaks of another number of
+        A fault for :func:`faulty`. It raises ValueError if ``absence`` is for another number of
         agents.
 
     Example::
 
-        away = random_absence(16, 0.1, jax.random.key(0), duration=100)
-        mix = faulty(topology, absent_agents(topology, away))
+        away = cdjax.robust.random_absence(topology.num_agents, 0.1, key=key, duration=100)
+        fault = cdjax.robust.absent_agents(topology, away)
+        mixed = cdjax.robust.faulty(topology, fault)(params, 0)
     """
     check_topology(topology)
     check_callable("absence", absence, "a function of the step, as of random_absence")
@@ -174,7 +180,7 @@ def absent_agents(topology: Topology, absence: Absence) -> Fault:
 
 
 def random_absence(
-    num_agents: int, probability: ArrayLike, key: PRNGKeyArray, *, duration: int = 1
+    num_agents: int, probability: ArrayLike, *, key: PRNGKeyArray, duration: int = 1
 ) -> Absence:
     """Every agent is away with the same probability, drawn anew every ``duration`` steps.
 
@@ -189,6 +195,11 @@ def random_absence(
 
     Raises:
         ValueError: if an argument is out of its range.
+
+    Example::
+
+        away = cdjax.robust.random_absence(8, 0.1, key=key, duration=100)
+        assert away(50).shape == (8,)
     """
     check_num_agents(num_agents)
     check_count("duration", duration, low=1)
@@ -204,7 +215,7 @@ def scheduled_absence(
     Args:
         num_agents: N.
         schedule: from an agent's number to the stretches of steps ``(first, last)``, both included,
-            in which it is away.
+            during which it is away.
 
     Returns:
         A function from the step to whether each agent is away, shape (N,).
@@ -214,7 +225,8 @@ def scheduled_absence(
 
     Example::
 
-        away = scheduled_absence(16, {3: [(100, 199)], 5: [(0, 49), (150, 199)]})
+        away = cdjax.robust.scheduled_absence(8, {3: [(100, 199)], 5: [(0, 49), (150, 199)]})
+        fault = cdjax.robust.absent_agents(topology, away)
     """
     check_num_agents(num_agents)
     if not isinstance(schedule, Mapping):
@@ -244,7 +256,7 @@ def scheduled_absence(
 
 
 def _draw(size: int, probability: ArrayLike, key: PRNGKeyArray) -> Fault:
-    """Draws of so many truth values, anew at every step."""
+    """Draws that many truth values, anew at every step."""
     check_probability("probability", probability)
     check_key(key)
 
@@ -255,7 +267,7 @@ def _draw(size: int, probability: ArrayLike, key: PRNGKeyArray) -> Fault:
 
 
 def _by_slots(links: Links, failed: Bool[Array, " links"], x: Array) -> Array:
-    """Reads neighbours one a slot, and itself in place of what does not arrive."""
+    """Reads one neighbour per slot, and itself in place of what does not arrive."""
     mixed = weighted(links.own, x)
     for heard, weights in heard_by_slot(links, failed):
         mixed += weighted(weights, x.at[heard].get(mode="promise_in_bounds"))

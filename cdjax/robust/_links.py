@@ -1,4 +1,4 @@
-"""The directed links of a topology: in a list, in a table with a slot a link; and which fail."""
+"""The directed links of a topology, in a list and in a table, and which of them fail."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from cdjax._checks import check_callable
+from cdjax._checks import check_callable, check_step
 from cdjax.mixing._neighbors import padded_columns
 
 
@@ -18,22 +18,24 @@ class Fault(Protocol):
     """Names the links that fail at a step."""
 
     def __call__(self, step: int | Int[Array, ""]) -> Bool[Array, " links"]:
-        """Returns whether each link fails; links are the weights of Π off its diagonal.
+        """Returns whether each link fails, shape (links,).
 
-        They come in the order of ``numpy.nonzero``: receiver by receiver, and by sender.
+        Links are the weights of Π off its diagonal, in the order of ``numpy.nonzero``: by receiver,
+        then by sender.
         """
         ...
 
 
 class Links(NamedTuple):
-    """The weights of Π off its diagonal, receiver by receiver, and by sender within each.
+    """The weights of Π off its diagonal, by receiver, then by sender.
 
     Attributes:
-        receivers: of each link, the row of Π.
-        senders: the column.
-        weights: the entry.
+        receivers: the row of Π of each link.
+        senders: its column.
+        weights: its entry.
         own: the diagonal of Π.
-        in_slots: the numbers of agent j's links, as a receiver; -1 in a slot that it does not need.
+        in_slots: the numbers of the links on which agent j receives; -1 in a slot that it does not
+            need.
     """
 
     receivers: Int[np.ndarray, " links"]
@@ -60,10 +62,13 @@ def check_faults(faults: Sequence[Fault]) -> None:
 
 
 def failed_links(
-    links: Links, faults: Sequence[Fault], step: int | Int[Array, ""]
+    links: Links, faults: Sequence[Fault], step: int | Int[Array, ""] | None
 ) -> Bool[Array, " links"]:
-    """Whether each link fails at a step by any of the faults."""
+    """Whether any of the faults breaks each link at a step, which may be None without faults."""
     failed = jnp.zeros(links.receivers.shape, bool)
+    if not faults:
+        return failed
+    step = check_step(step, "a mixer with faults")
     for fault in faults:
         fails = fault(step)
         if fails.shape != failed.shape:
@@ -78,7 +83,7 @@ def failed_links(
 def heard_by_slot(
     links: Links, failed: Bool[Array, " links"]
 ) -> Iterator[tuple[Int[Array, " agents"], Float[np.ndarray, " agents"]]]:
-    """Slot by slot whom each agent hears, itself in place of what does not arrive; the weights."""
+    """Slot by slot: whom each agent reads, itself where nothing arrives, and with which weight."""
     for numbers in links.in_slots.T:
         arrives = (numbers >= 0) & ~failed[numbers]
         heard = jnp.where(arrives, links.senders[numbers], np.arange(len(links.own)))

@@ -13,7 +13,7 @@ from jaxtyping import Array, ArrayLike, Int, PRNGKeyArray
 
 from cdjax._checks import check_count, check_key, check_range, stacked_size
 from cdjax._types import Params
-from cdjax.mixing._schedules import every
+from cdjax.mixing import every
 from cdjax.transforms._centralized import agent_average, check_weights
 from cdjax.transforms._consensus import adapt_then_combine
 

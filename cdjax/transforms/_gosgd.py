@@ -22,7 +22,7 @@ from cdjax._checks import (
     stacked_size,
 )
 from cdjax._types import Params
-from cdjax.mixing._schedules import Peers
+from cdjax.mixing import Peers
 
 
 class Mail(NamedTuple):

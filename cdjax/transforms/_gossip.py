@@ -8,7 +8,7 @@ from __future__ import annotations
 import optax
 
 from cdjax._types import Mixer
-from cdjax.mixing._schedules import every
+from cdjax.mixing import every
 from cdjax.transforms._consensus import adapt_then_combine
 
 

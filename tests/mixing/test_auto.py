@@ -53,8 +53,14 @@ def test_dense_shows_what_the_other_tests_look_for():
     assert temporary_share(program) >= 1
 
 
-@pytest.mark.parametrize("plan", [mixing.neighbors, mixing.auto], ids=lambda plan: plan.__name__)
-@pytest.mark.parametrize("family", SPARSE)
+@pytest.mark.parametrize(
+    ("plan", "family"),
+    [
+        *((mixing.neighbors, f) for f in ("path", "exponential", "erdos_renyi", "random_regular")),
+        *((mixing.shifts, f) for f in ("ring", "grid", "exponential")),
+    ],
+    ids=lambda x: getattr(x, "__name__", x),
+)
 def test_a_step_on_a_sparse_graph_is_one_pass_without_a_product(plan, family):
     program = compiled_step(plan(topology.create(family, N)))
     assert "dot_general" not in program.as_text()
@@ -96,20 +102,20 @@ def test_momentum_inside_of_consensus_takes_two_passes(family):
 def test_the_plan_follows_from_the_graph_and_the_devices(
     graph, one_device, eight_devices, monkeypatch
 ):
-    assert mixing.plan(graph) == eight_devices
+    assert mixing.choose(graph) == eight_devices
     monkeypatch.setattr(jax, "device_count", lambda: 1)
-    assert mixing.plan(graph) == one_device
+    assert mixing.choose(graph) == one_device
 
 
 @pytest.mark.parametrize("family", [*SPARSE, "star"])
 def test_no_family_of_256_agents_is_mixed_by_the_whole_product(family):
-    assert mixing.plan(topology.create(family, N)) != "dense"
+    assert mixing.choose(topology.create(family, N)) != "dense"
 
 
 def test_auto_carries_out_the_plan():
     x = jnp.ones((64, 3))
     for graph in (topology.ring(64), topology.star(64), topology.erdos_renyi(64, probability=0.5)):
-        planned = getattr(mixing, mixing.plan(graph))(graph)
+        planned = getattr(mixing, mixing.choose(graph))(graph)
         program, expected = jax.make_jaxpr(mixing.auto(graph))(x), jax.make_jaxpr(planned)(x)
         assert str(program) == str(expected)
 

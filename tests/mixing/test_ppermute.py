@@ -50,10 +50,15 @@ def by_vmap(fn):
 FORMS = [by_pmap, by_shard_map, by_vmap]
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("graph", GRAPHS.values(), ids=GRAPHS)
-def test_every_form_is_the_product_with_the_matrix(form, graph, x64):
-    x = random_stacked_tree(8)["bias"]
+@pytest.mark.parametrize(
+    ("form", "name"),
+    [(by_vmap, name) for name in GRAPHS]
+    + [
+        (form, name) for form in (by_pmap, by_shard_map) for name in ("non-symmetric", "one sender")
+    ],
+)
+def test_every_form_is_the_product_with_the_matrix(form, name, x64):
+    graph, x = GRAPHS[name], random_stacked_tree(8)["bias"]
     mixed = form(ppermute(graph, "agents"))(x)
     expected = graph.mixing_matrix @ np.asarray(x)
     np.testing.assert_allclose(mixed, expected, rtol=1e-13, atol=1e-13)
@@ -66,7 +71,7 @@ def test_every_leaf_of_a_tree_is_mixed_and_counters_pass(form):
     assert_trees_close(jax.device_get(mixed), jax.device_get(mixing.dense(graph)(tree)))
 
 
-@pytest.mark.parametrize("num_agents", [1, 2, 5, 30])
+@pytest.mark.parametrize("num_agents", [1, 2, 15])
 def test_under_vmap_any_number_of_agents(num_agents, x64):
     graph = topology.from_graph(random_connected_graph(num_agents))
     x = random_stacked_tree(num_agents)["bias"]

@@ -5,7 +5,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from cdjax import sharding, topology
-from cdjax.mixing._rounds import cut_into_rounds, mix_floating, send
+from cdjax.mixing._rounds import cut_into_rounds, send
 from tests.trees import assert_trees_close, random_stacked_tree
 
 
@@ -23,7 +23,7 @@ def most_links_of_a_device(links):
 
 
 GRAPHS = {
-    **{f"random {p} {s}": random_links(16, p, s) for p in (0.1, 0.3, 0.7) for s in range(5)},
+    **{f"random {p} {s}": random_links(16, p, s) for p in (0.1, 0.3, 0.7) for s in range(3)},
     **{f"{f} 16": links_of(topology.create(f, 16)) for f in topology.FAMILIES},
     "ring 7": links_of(topology.ring(7)),  # an odd cycle: undirected edges would take 3 colours
     "complete 9": links_of(topology.complete(9)),
@@ -85,9 +85,3 @@ def test_small_leaves_travel_in_one_message_a_dtype_and_large_ones_alone():
     messages = [line for line in str(program).splitlines() if "= ppermute[" in line]
     sizes = sorted(line.split(":")[1].split("{")[0].split(" ")[0] for line in messages)
     assert sizes == ["f16[6]", "f32[262144]", "f32[6]"]
-
-
-def test_leaves_that_are_not_floating_point_stay_at_home():
-    tree = {"count": jnp.arange(4), "x": jnp.ones(4), "mask": jnp.array([True, False])}
-    mixed = mix_floating(lambda leaves: [2 * x for x in leaves], tree)
-    assert_trees_close(mixed, tree | {"x": 2 * jnp.ones(4)}, rtol=0, atol=0)

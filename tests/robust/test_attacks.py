@@ -12,38 +12,38 @@ GRAPH = topology.from_graph(random_connected_graph(9))
 MIX = mixing.dense(GRAPH)
 MALICIOUS = [2, 7]
 HONEST = [j for j in range(9) if j not in MALICIOUS]
-FORGES = {"sign": sign_flip(2.0), "noise": gaussian_noise(3.0, KEY), "alie": alie(1.5)}
+ATTACKS = {"sign": sign_flip(2.0), "noise": gaussian_noise(3.0, KEY), "alie": alie(1.5)}
 
 
-@pytest.fixture(params=FORGES)
-def forge(request):
-    return FORGES[request.param]
+@pytest.fixture(params=ATTACKS)
+def attack(request):
+    return ATTACKS[request.param]
 
 
 def rows(tree, agents):
     return jax.tree.map(lambda x: x[np.asarray(agents)], tree)
 
 
-def sent(forge, tree, step=0):
+def sent(attack, tree, step=0):
     """What the malicious agents send."""
-    return rows(forge(tree, step, np.isin(np.arange(9), MALICIOUS)), MALICIOUS)
+    return rows(attack(tree, step, np.isin(np.arange(9), MALICIOUS)), MALICIOUS)
 
 
-def test_the_honest_hear_forgeries_and_the_malicious_the_truth(forge, x64):
+def test_the_honest_receive_false_parameters_and_the_malicious_true_ones(attack, x64):
     x = np.asarray(random_stacked_tree(9)["bias"])
-    mixed = jax.jit(attacked(MIX, forge, MALICIOUS))(x, 4)
-    forged = x.copy()
-    forged[MALICIOUS] = sent(forge, jnp.asarray(x), 4)
-    expected = GRAPH.mixing_matrix @ forged
+    mixed = jax.jit(attacked(MIX, attack, malicious=MALICIOUS))(x, 4)
+    received = x.copy()
+    received[MALICIOUS] = sent(attack, jnp.asarray(x), 4)
+    expected = GRAPH.mixing_matrix @ received
     expected[MALICIOUS] = (GRAPH.mixing_matrix @ x)[MALICIOUS]
     np.testing.assert_allclose(mixed, expected, rtol=1e-13, atol=1e-13)
 
 
-def test_whoever_is_no_neighbor_of_a_liar_is_not_touched(forge, x64):
+def test_an_agent_without_a_malicious_neighbor_is_not_affected(attack, x64):
     graph, tree = topology.ring(9), random_stacked_tree(9)
     mix = mixing.dense(graph)
-    lied_to = rows(attacked(mix, forge, [4])(tree), [0, 1, 2, 6, 7, 8])
-    assert_trees_close(lied_to, rows(mix(tree), [0, 1, 2, 6, 7, 8]), rtol=0, atol=0)
+    far = rows(attacked(mix, attack, malicious=[4])(tree, 0), [0, 1, 2, 6, 7, 8])
+    assert_trees_close(far, rows(mix(tree), [0, 1, 2, 6, 7, 8]), rtol=0, atol=0)
 
 
 def test_the_sign_is_flipped_and_scaled(x64):
@@ -77,23 +77,24 @@ def test_what_the_malicious_hold_does_not_matter_to_alie(x64):
 def test_alie_gets_past_a_trimmed_mean_and_a_sign_flip_does_not(x64):
     graph, x = topology.complete(10), 5 + random_stacked_tree(10)["layer"]["kernel"]
     mix, honest = robust.trimmed_mean(graph, 1), x[1:].mean(axis=0)
+    mixed = lambda mix, attack: attacked(mix, attack, malicious=[0])(x, 0)[1:].mean(axis=0)  # noqa: E731
     distance = {
-        name: float(jnp.abs(attacked(mix, forge, [0])(x)[1:].mean(axis=0) - honest).max())
-        for name, forge in {"sign": sign_flip(100.0), "alie": alie(1.0)}.items()
+        name: float(jnp.abs(mixed(mix, attack) - honest).max())
+        for name, attack in {"sign": sign_flip(100.0), "alie": alie(1.0)}.items()
     }
     within = jnp.ptp(x[1:], axis=0).max()
     assert all(moved < within for moved in distance.values())
-    plain = attacked(mixing.dense(graph), sign_flip(100.0), [0])(x)[1:].mean(axis=0)
+    plain = mixed(mixing.dense(graph), sign_flip(100.0))
     assert jnp.abs(plain - honest).min() > 10 * distance["sign"]
 
 
 def test_nobody_malicious_is_the_mixer_itself():
-    assert attacked(MIX, sign_flip(), []) is MIX
+    assert attacked(MIX, sign_flip(), malicious=[]) is MIX
 
 
-def test_counters_pass_and_dtypes_stay(forge):
+def test_counters_pass_and_dtypes_stay(attack):
     tree = {"count": jnp.arange(9), "x": jnp.ones((9, 2), jnp.bfloat16)}
-    mixed = attacked(MIX, forge, MALICIOUS)(tree)
+    mixed = attacked(MIX, attack, malicious=MALICIOUS)(tree, 0)
     np.testing.assert_array_equal(mixed["count"], np.arange(9))
     assert mixed["x"].dtype == jnp.bfloat16
 
@@ -101,13 +102,19 @@ def test_counters_pass_and_dtypes_stay(forge):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: attacked(MIX, sign_flip(), [1, 1]), r"malicious is \[1, 1\]; expected different"),
-        (lambda: attacked(MIX, sign_flip(), [-1]), r"malicious is \[-1\]; .* at least 0"),
         (
-            lambda: attacked(MIX, sign_flip(), [9])(jnp.ones(9)),
+            lambda: attacked(MIX, sign_flip(), malicious=[1, 1]),
+            r"malicious is \[1, 1\]; expected different",
+        ),
+        (lambda: attacked(MIX, sign_flip(), malicious=[-1]), r"malicious is \[-1\]; .* at least 0"),
+        (
+            lambda: attacked(MIX, sign_flip(), malicious=[9])(jnp.ones(9), 0),
             r"malicious names agents \[9\], but the tree has 9, 0 to 8",
         ),
-        (lambda: attacked(MIX, sign_flip(), range(9))(jnp.ones(9)), "give some of these, not all"),
+        (
+            lambda: attacked(MIX, sign_flip(), malicious=range(9))(jnp.ones(9), 0),
+            "give some of these, not all",
+        ),
         (lambda: sign_flip(-1.0), "scale is -1.0"),
         (lambda: gaussian_noise(np.inf, KEY), "deviation is inf"),
         (lambda: alie(np.nan), "deviations is nan"),

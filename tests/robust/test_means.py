@@ -5,9 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import cdjax
 from cdjax import mixing, robust, topology
-from cdjax.robust._means import clipped_gossip, comparators, median, trimmed_mean
+from cdjax.robust._means import comparators, median, trimmed_mean
 from tests.trees import assert_trees_close, random_connected_graph, random_stacked_tree
 
 IRREGULAR = topology.from_graph(random_connected_graph(11, seed=1))
@@ -15,14 +14,12 @@ GRAPHS = {
     "one agent": topology.ring(1),
     "ring": topology.ring(6),
     "irregular": IRREGULAR,
-    "hub": topology.star(7),
     "full": topology.complete(6),
     "directed": topology.exponential(8, directed=True),
 }
-OUTLIERS = [1e6, -1e6, 3e38, np.inf, -np.inf, np.nan]
 
 
-@pytest.fixture(params=GRAPHS)
+@pytest.fixture(params=["one agent", "irregular", "full"])
 def graph(request):
     return GRAPHS[request.param]
 
@@ -39,21 +36,6 @@ def middle_means(graph, x, num_trimmed):
         cut = (len(heard) - 1) // 2 if num_trimmed is None else num_trimmed
         mixed[j] = heard[cut : len(heard) - cut].mean(axis=0)
     return mixed
-
-
-def clipped_sums(matrix, rows, radius):
-    """A loop over links: every difference shortened to the radius."""
-    mixed = rows.copy()
-    for j, k in np.argwhere(matrix != 0):
-        difference = rows[k] - rows[j]
-        length = np.linalg.norm(difference)
-        mixed[j] += matrix[j, k] * difference * min(1, radius / length if length else 1)
-    return mixed
-
-
-def flat(tree):
-    """Each agent's leaves end to end."""
-    return np.concatenate([np.reshape(x, (len(x), -1)) for x in jax.tree.leaves(tree)], axis=1)
 
 
 @pytest.mark.parametrize("num_values", range(1, 12))
@@ -90,14 +72,12 @@ def test_the_trimmed_mean_is_each_neighborhoods(name, num_trimmed, x64):
     assert_trees_close(mixed, expected, rtol=1e-14, atol=1e-14)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_irregular_neighborhoods_are_each_trimmed_by_their_own_size(seed, x64):
-    graph = topology.from_graph(random_connected_graph(14, seed))
-    smallest = min(len(heard_by(graph, j)) for j in range(14))
-    x = np.asarray(random_stacked_tree(14, seed=seed)["layer"]["kernel"])
-    for num_trimmed in range((smallest + 1) // 2):
-        mixed = jax.jit(trimmed_mean(graph, num_trimmed))(x)
-        np.testing.assert_allclose(mixed, middle_means(graph, x, num_trimmed), rtol=1e-13)
+def test_irregular_neighborhoods_are_each_trimmed_by_their_own_size(x64):
+    graph = topology.from_graph(random_connected_graph(14, seed=1))
+    assert {len(heard_by(graph, j)) for j in range(14)} == {3, 4, 5, 6, 7}
+    x = np.asarray(random_stacked_tree(14)["layer"]["kernel"])
+    mixed = jax.jit(trimmed_mean(graph, 1))(x)
+    np.testing.assert_allclose(mixed, middle_means(graph, x, 1), rtol=1e-13)
 
 
 def test_nothing_trimmed_is_the_uniform_mean(graph, x64):
@@ -108,71 +88,29 @@ def test_nothing_trimmed_is_the_uniform_mean(graph, x64):
     assert_trees_close(mixed, mixing.dense(uniform)(tree), rtol=1e-13, atol=1e-13)
 
 
-@pytest.mark.parametrize("radius", [0.0, 1.0, 5.0, np.inf])
-def test_differences_are_clipped_by_their_length_over_all_leaves(graph, radius, x64):
-    tree = random_stacked_tree(graph.num_agents)
-    mixed = jax.jit(clipped_gossip(graph, radius))(tree)
-    expected = clipped_sums(graph.mixing_matrix, flat(tree), radius)
-    np.testing.assert_allclose(flat(mixed), expected, rtol=1e-12, atol=1e-12)
-
-
-def test_an_infinite_radius_is_the_dense_mixer(graph, x64):
-    tree = random_stacked_tree(graph.num_agents)
-    mixed = jax.jit(clipped_gossip(graph, np.inf))(tree)
-    assert_trees_close(mixed, mixing.dense(graph)(tree), rtol=1e-12, atol=1e-12)
-
-
-def test_clipped_gossip_conserves_the_mean(x64):
-    mix, tree = jax.jit(clipped_gossip(IRREGULAR, 0.5)), random_stacked_tree(11)
-    mixed = tree
-    for step in range(100):
-        mixed = mix(mixed, step)
-    assert_trees_close(cdjax.mean_params(mixed), cdjax.mean_params(tree), rtol=0, atol=1e-13)
-    assert cdjax.metrics.consensus_distance(mixed) < cdjax.metrics.consensus_distance(tree)
-
-
-def test_the_radius_may_be_a_schedule(x64):
-    tree = random_stacked_tree(6)
-    mix = clipped_gossip(GRAPHS["ring"], lambda step: 2.0 / (1 + step))
-    assert_trees_close(mix(tree, 3), clipped_gossip(GRAPHS["ring"], 0.5)(tree), rtol=1e-14)
-
-
-@pytest.mark.parametrize("sent", OUTLIERS)
 @pytest.mark.parametrize("make", [lambda graph: trimmed_mean(graph, 1), median])
-def test_one_liar_moves_nobody_out_of_the_honest_range(make, sent):
+def test_one_malicious_agent_moves_nobody_out_of_the_honest_range(make):
     graph, x = GRAPHS["ring"], np.random.default_rng(0).normal(size=(6, 50)).astype(np.float32)
-    mixed = np.asarray(jax.jit(make(graph))(jnp.asarray(x).at[2].set(sent)))
-    for j in (1, 3):
+    mix = jax.jit(make(graph))
+    for sent, j in itertools.product([1e6, -1e6, 3e38, np.inf, -np.inf, np.nan], (1, 3)):
+        mixed = np.asarray(mix(jnp.asarray(x).at[2].set(sent)))[j]
         honest = x[[k for k in heard_by(graph, j) if k != 2]]
-        assert (honest.min(axis=0) <= mixed[j]).all() and (mixed[j] <= honest.max(axis=0)).all()
-
-
-@pytest.mark.parametrize("sent", OUTLIERS)
-def test_one_liar_moves_nobody_by_more_than_weight_times_radius(sent):
-    graph, tree, radius = GRAPHS["irregular"], random_stacked_tree(11, dtype=jnp.float32), 0.3
-    liar = max(range(11), key=lambda j: graph.graph.degree[j])
-    lies = jax.tree.map(lambda x: x.at[liar].set(sent), tree)
-    mixed = flat(jax.jit(clipped_gossip(graph, radius))(lies))
-    silent = np.array(graph.mixing_matrix)
-    silent[:, liar] = 0
-    expected = clipped_sums(silent, flat(tree).astype(float), radius)
-    moved = np.linalg.norm(mixed - expected, axis=1)
-    honest = np.arange(11) != liar
-    assert (moved[honest] <= graph.mixing_matrix[honest, liar] * radius + 1e-5).all()
+        assert (honest.min(axis=0) <= mixed).all() and (mixed <= honest.max(axis=0)).all()
 
 
 @pytest.mark.parametrize(
     ("name", "num_trimmed"),
-    [("irregular", None), ("irregular", 0), ("full", None), ("full", 2), ("directed", 1)],
+    [("irregular", None), ("full", 2), ("directed", 1)],
 )
 def test_an_agent_takes_its_own_value_for_one_that_does_not_arrive(name, num_trimmed, x64):
     graph, key = GRAPHS[name], jax.random.key(3)
-    faults = [robust.lost_messages(graph, 0.4, key), robust.failing_links(graph, 0.2, key)]
+    faults = [
+        robust.lost_messages(graph, 0.4, key=key),
+        robust.failing_links(graph, 0.2, key=key),
+    ]
     make = median if num_trimmed is None else lambda *a: trimmed_mean(a[0], num_trimmed, *a[1:])
-    mix, x = (
-        jax.jit(make(graph, *faults)),
-        np.asarray(random_stacked_tree(graph.num_agents)["bias"]),
-    )
+    mix = jax.jit(make(graph, *faults))
+    x = np.asarray(random_stacked_tree(graph.num_agents)["bias"])
     links = np.argwhere((graph.mixing_matrix != 0) & ~np.eye(graph.num_agents, dtype=bool))
     for step in range(3):
         failed = {tuple(link) for link in links[np.any([fault(step) for fault in faults], axis=0)]}
@@ -183,21 +121,11 @@ def test_an_agent_takes_its_own_value_for_one_that_does_not_arrive(name, num_tri
             np.testing.assert_allclose(mixed, heard[cut : len(heard) - cut].mean(axis=0))
 
 
-def test_clipped_gossip_over_failing_links_is_that_with_their_weights_given_back(x64):
-    fault = robust.failing_links(IRREGULAR, 0.4, jax.random.key(0))
-    mix, tree = jax.jit(clipped_gossip(IRREGULAR, 0.5, fault)), random_stacked_tree(11)
-    for step in range(3):
-        matrix = np.asarray(robust.faulty(IRREGULAR, fault)(jnp.eye(11), step))
-        expected = clipped_sums(matrix, flat(tree), 0.5)
-        np.testing.assert_allclose(flat(mix(tree, step)), expected, rtol=1e-12, atol=1e-12)
-    assert_trees_close(cdjax.mean_params(mix(tree, 5)), cdjax.mean_params(tree), rtol=1e-12)
-
-
-@pytest.mark.parametrize("make", [median, lambda graph: clipped_gossip(graph, np.inf)])
-def test_counters_pass_and_dtypes_stay(make):
+def test_counters_pass_and_dtypes_stay():
     tree = {"count": jnp.arange(6), "x": jnp.ones((6, 2), jnp.bfloat16), "z": jnp.ones(6) * 1j}
-    assert_trees_close(make(GRAPHS["full"])(tree), tree, rtol=0, atol=0)
-    assert make(GRAPHS["full"])(tree)["x"].dtype == jnp.bfloat16
+    mixed = jax.jit(median(GRAPHS["full"]))(tree)
+    assert_trees_close(mixed, tree, rtol=0, atol=0)
+    assert mixed["x"].dtype == jnp.bfloat16
 
 
 def test_complex_values_are_ordered_by_their_parts():
@@ -216,17 +144,11 @@ def test_complex_values_are_ordered_by_their_parts():
             lambda: trimmed_mean(topology.star(5), 1),
             "num_trimmed is 1, but agent 1 hears 2 agents, itself included; give at most 0",
         ),
-        (lambda: clipped_gossip(topology.ring(5), -1.0), r"radius is -1.0; .* \[0, inf\)"),
-        (lambda: clipped_gossip(topology.ring(5), np.nan), "radius is nan"),
         (
-            lambda: median(topology.ring(5), lambda step: jnp.zeros(3, bool))(jnp.ones(5)),
+            lambda: median(topology.ring(5), lambda step: jnp.zeros(3, bool))(jnp.ones(5), 0),
             r"fault gave shape \(3,\), but the topology has 10 links",
         ),
         (lambda: median(topology.ring(5))({"w": jnp.ones(4)}), "leaf 'w' has leading axis 4"),
-        (
-            lambda: clipped_gossip(topology.ring(5), 1.0)({"w": jnp.ones(4)}),
-            "leaf 'w' has leading axis 4",
-        ),
     ],
 )
 def test_bad_arguments_are_named(call, message):

@@ -47,7 +47,7 @@ def test_neighbors_hear_what_a_lagging_agent_was(num_steps, x64):
 
 
 def test_the_weights_may_change_from_step_to_step(x64):
-    mix = robust.faulty(GRAPH, robust.failing_links(GRAPH, 0.5, KEY))
+    mix = robust.faulty(GRAPH, robust.failing_links(GRAPH, 0.5, key=KEY))
     x = np.asarray(random_stacked_tree(5)["scalar"])
     tx = optax.chain(optax.sgd(0.1), cdjax.delayed(cdjax.consensus, mix, DELAYS))
     found = iterate(tx, quadratic_gradients(CENTERS), jnp.asarray(x), 6)

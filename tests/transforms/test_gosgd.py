@@ -6,7 +6,7 @@ import pytest
 
 import cdjax
 from cdjax import topology
-from cdjax.mixing._schedules import random_peers
+from cdjax.mixing import random_peers
 from tests.trees import assert_trees_close, random_stacked_tree
 
 KEY = jax.random.key(0)

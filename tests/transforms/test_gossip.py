@@ -5,7 +5,7 @@ import optax
 
 import cdjax
 from cdjax import topology
-from cdjax.mixing._schedules import pull, push, random_pairs, random_peers
+from cdjax.mixing import pull, push, random_pairs, random_peers
 from tests.trees import assert_trees_close, random_stacked_tree
 
 KEY = jax.random.key(0)

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cdjax.mixing._schedules import pull, push, random_pairs, random_peers
 
 import cdjax
 from cdjax import mixing, topology
-from cdjax.mixing._schedules import cycle, every, pull, push, random_pairs, random_peers
 from tests.trees import assert_trees_close, random_connected_graph, random_stacked_tree
 
 KEY = jax.random.key(7)
@@ -22,44 +22,9 @@ def matrix_mixer(matrix):
     return mixing.dense(topology.from_matrix(matrix, validate=False))
 
 
-def one_peer_exponential(num_agents):
-    """Matrices of the one-peer exponential graph: half from agent j + 2^k in step k."""
-    identity = np.eye(num_agents)
-    hops = [2**k for k in range(num_agents.bit_length() - 1)]
-    return [(identity + np.roll(identity, hop, axis=1)) / 2 for hop in hops]
-
-
 @pytest.fixture
 def graph():
     return topology.from_graph(random_connected_graph(9))
-
-
-def test_every_acts_at_the_last_step_of_each_period():
-    mix = every(3, lambda tree, step=0: jax.tree.map(lambda x: x + 1, tree))
-    counts = [int(mix(jnp.zeros([], int), step)) for step in range(7)]
-    assert counts == [0, 0, 1, 0, 0, 1, 0]
-
-
-def test_every_tells_the_mixer_the_round():
-    mix = jax.jit(every(4, lambda tree, step=0: tree + step))
-    assert [int(mix(jnp.zeros([], int), step)) for step in (3, 7, 11)] == [0, 1, 2]
-
-
-def test_a_cycle_inside_of_every_meets_all_its_mixers():
-    doubled, negated = (lambda tree, step=0, f=f: f * tree for f in (2.0, -1.0))
-    mix, x = every(2, cycle(doubled, negated)), jnp.ones([])
-    for step in range(8):
-        x = mix(x, step)
-    assert float(x) == 4
-
-
-@pytest.mark.parametrize("num_agents", [8, 16, 32])
-def test_a_cycle_of_one_peer_exponential_graphs_is_exactly_the_mean(num_agents):
-    matrices = one_peer_exponential(num_agents)
-    mix, x = cycle(*map(matrix_mixer, matrices)), jnp.arange(num_agents, dtype=float)
-    for step in range(len(matrices), 2 * len(matrices)):
-        x = mix(x, step)
-    np.testing.assert_array_equal(x, (num_agents - 1) / 2)
 
 
 def test_peers_are_neighbors_with_equal_chances(graph):
@@ -108,19 +73,21 @@ def test_the_step_and_the_key_determine_the_draw(draw, graph):
 
 def test_pull_averages_with_the_peer(graph, x64):
     peers, tree = random_peers(graph, KEY, probability=0.5), random_stacked_tree(9)
+    mix = jax.jit(pull(peers))
     for step in range(5):
         matrix = (np.eye(9) + np.eye(9)[np.asarray(peers(step))]) / 2
-        assert_trees_close(pull(peers)(tree, step), matrix_mixer(matrix)(tree), atol=1e-14)
+        assert_trees_close(mix(tree, step), matrix_mixer(matrix)(tree), atol=1e-14)
 
 
 def test_push_averages_what_arrives(graph, x64):
     peers, tree = random_peers(graph, KEY, probability=0.5), random_stacked_tree(9)
+    mix = jax.jit(push(peers))
     for step in range(5):
         matrix = np.eye(9)
         for sender, receiver in enumerate(np.asarray(peers(step))):
             matrix[receiver, sender] = 1
         matrix /= matrix.sum(axis=1, keepdims=True)
-        assert_trees_close(push(peers)(tree, step), matrix_mixer(matrix)(tree), atol=1e-14)
+        assert_trees_close(mix(tree, step), matrix_mixer(matrix)(tree), atol=1e-14)
 
 
 def test_pulls_within_pairs_conserve_the_mean(graph, x64):
@@ -143,7 +110,7 @@ def test_one_agent_stays_as_it_is(mixer, draw):
 @pytest.mark.parametrize("mixer", [pull, push])
 def test_counters_pass_and_dtypes_stay(mixer):
     tree = {"count": jnp.arange(4), "x": jnp.arange(4, dtype=jnp.bfloat16)}
-    mixed = mixer(random_peers(topology.complete(4), KEY))(tree)
+    mixed = mixer(random_peers(topology.complete(4), KEY))(tree, 0)
     np.testing.assert_array_equal(mixed["count"], [0, 1, 2, 3])
     assert mixed["x"].dtype == jnp.bfloat16
 
@@ -151,13 +118,16 @@ def test_counters_pass_and_dtypes_stay(mixer):
 @pytest.mark.parametrize("mixer", [pull, push])
 def test_another_number_of_agents_is_named(mixer):
     with pytest.raises(ValueError, match="leading axis 3, but peers has 4 agents"):
-        mixer(random_peers(topology.ring(4), KEY))({"w": jnp.ones(3)})
+        mixer(random_peers(topology.ring(4), KEY))({"w": jnp.ones(3)}, 0)
 
 
-def test_arguments_out_of_range_are_named():
-    with pytest.raises(ValueError, match=r"period is 0; it must lie in \[1, inf\)"):
-        every(0, pull(random_pairs(topology.ring(3), KEY)))
+def test_the_same_mixer_draws_other_peers_at_another_step_and_needs_one(graph):
+    mix, x = jax.jit(pull(random_pairs(graph, KEY))), jnp.arange(9.0)
+    assert (mix(x, 0) != mix(x, 1)).any()
+    with pytest.raises(ValueError, match=r"pull changes with the step: call mix\(tree, step\)"):
+        mix(x)
+
+
+def test_a_probability_out_of_range_is_named():
     with pytest.raises(ValueError, match=r"probability is 1.5; it must lie in \[0, 1\]"):
         random_peers(topology.ring(3), KEY, probability=1.5)
-    with pytest.raises(ValueError, match="cycle needs at least one mixer"):
-        cycle()

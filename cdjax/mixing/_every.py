@@ -1,0 +1,79 @@
+"""Mixers that take turns: one that mixes every few steps, and several one after another."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from cdjax._checks import check_count, check_mixer, check_step
+from cdjax._types import Mixer, Params
+
+
+def every(period: int, mix: Mixer) -> Mixer:
+    r"""Mixes at the last of every ``period`` steps and returns the tree unchanged at the others.
+
+    .. math:: \Pi_k = \Pi \text{ if } \tau \mid k + 1, \text{ else } I
+
+    The inner mixer is given the round, ``step // period``, in place of the step: a cycle of mixers
+    advances by one per mix, whatever the period.
+
+    Args:
+        period: τ, in steps, at least 1.
+        mix: the mixer.
+
+    Returns:
+        A mixer that acts at the steps τ − 1, 2τ − 1, ...; it needs the step. With a period of 1 it
+        is ``mix`` itself.
+
+    Raises:
+        ValueError: if the period is below 1.
+
+    Example::
+
+        mix = cdjax.mixing.every(10, cdjax.mixing.auto(topology))
+        mixed = mix(params, 9)
+    """
+    check_count("period", period, low=1)
+    check_mixer(mix)
+    if period == 1:
+        return mix
+
+    def mix_at_last_step(tree: Params, step: int | Int[Array, ""] | None = None) -> Params:
+        step = check_step(step, "every")
+        is_last = (step + 1) % period == 0
+        return jax.lax.cond(is_last, mix, lambda tree, step: tree, tree, step // period)
+
+    return mix_at_last_step
+
+
+def cycle(*mixers: Mixer) -> Mixer:
+    r"""Mixes with one mixer after another.
+
+    .. math:: \Pi_k = \Pi^{(k \bmod n)} \text{ of the mixers } \Pi^{(0)}, \dots, \Pi^{(n - 1)}
+
+    Args:
+        *mixers: at least one; each is given the step.
+
+    Returns:
+        A mixer; it needs the step.
+
+    Raises:
+        ValueError: without a mixer.
+
+    Example::
+
+        graphs = cdjax.topology.ring(8), cdjax.topology.hypercube(8)
+        mix = cdjax.mixing.cycle(*map(cdjax.mixing.auto, graphs))
+        mixed = mix(params, 1)  # over the hypercube
+    """
+    if not mixers:
+        raise ValueError("cycle needs at least one mixer")
+    for mix in mixers:
+        check_mixer(mix)
+
+    def mix_in_turn(tree: Params, step: int | Int[Array, ""] | None = None) -> Params:
+        step = check_step(step, "cycle")
+        return jax.lax.switch(step % len(mixers), mixers, tree, jnp.asarray(step))
+
+    return mix_in_turn

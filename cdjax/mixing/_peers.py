@@ -1,0 +1,195 @@
+"""Gossip: mixers in which every agent talks to one peer per step.
+
+Who talks to whom is a function ``peers(step)`` that names one peer per agent; an agent that is its
+own peer is silent. :func:`random_peers` and :func:`random_pairs` draw the peers, by
+``fold_in(key, step)``, so that a run that starts again at step k replays step k. :func:`pull` and
+:func:`push` mix along them.
+
+Jin, Yuan, Iandola, Keutzer, *How to scale distributed deep learning?*, 2016, arXiv:1611.04581.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from cdjax._checks import (
+    check_callable,
+    check_key,
+    check_probability,
+    check_stacked,
+    check_step,
+    check_topology,
+)
+from cdjax._trees import along_agents, map_floats
+from cdjax._types import Mixer, Params
+from cdjax.topology import Topology
+
+
+@runtime_checkable
+class Peers(Protocol):
+    """Names each agent's peer at a step; a silent agent is its own."""
+
+    def __call__(self, step: int | Int[Array, ""]) -> Int[Array, " agents"]:
+        """Returns the number of every agent's peer, shape (N,)."""
+        ...
+
+
+def random_peers(topology: Topology, key: PRNGKeyArray, *, probability: float = 1.0) -> Peers:
+    """Draws one of its neighbours for every agent, independently of the other agents.
+
+    Args:
+        topology: a graph whose edges join possible peers; ``topology.complete(N)`` for all.
+        key: of all draws.
+        probability: p in [0, 1] that an agent talks at a step.
+
+    Returns:
+        A function from the step to peers, shape (N,): each a neighbour with the same chance, or the
+        agent itself when it is silent or has no neighbour.
+
+    Raises:
+        ValueError: if the probability is out of its range.
+
+    Example::
+
+        mix = cdjax.mixing.pull(cdjax.mixing.random_peers(cdjax.topology.ring(8), key))
+        mixed = mix(params, 0)
+    """
+    check_topology(topology)
+    check_key(key)
+    check_probability("probability", probability)
+    neighbors = [sorted(topology.graph[j]) or [j] for j in range(topology.num_agents)]
+    degrees = np.array([len(row) for row in neighbors])
+    table = np.array([row + row[:1] * (degrees.max() - len(row)) for row in neighbors])
+    agents = np.arange(topology.num_agents)
+
+    def peers(step: int | Int[Array, ""]) -> Int[Array, " agents"]:
+        talk_key, peer_key = jax.random.split(jax.random.fold_in(key, step))
+        talks = jax.random.bernoulli(talk_key, probability, agents.shape)
+        drawn = jnp.asarray(table)[agents, jax.random.randint(peer_key, agents.shape, 0, degrees)]
+        return jnp.where(talks, drawn, agents)
+
+    return peers
+
+
+def random_pairs(topology: Topology, key: PRNGKeyArray) -> Peers:
+    """Draws disjoint pairs of neighbours, until no two free agents are neighbours.
+
+    The edges come in a random order, and each pairs its agents if both are still free. On a
+    complete graph all agents are paired, except for one where N is odd.
+
+    Args:
+        topology: a graph whose edges join possible pairs; ``topology.complete(N)`` for all.
+        key: of all draws.
+
+    Returns:
+        A function from the step to peers, shape (N,): the partner, whose peer is the agent in turn,
+        or the agent itself when it has none.
+
+    Example::
+
+        mix = cdjax.mixing.pull(cdjax.mixing.random_pairs(cdjax.topology.complete(8), key))
+        mixed = mix(params, 0)
+    """
+    check_topology(topology)
+    check_key(key)
+    agents = np.arange(topology.num_agents)
+    first, second = np.array(topology.graph.edges, int).reshape(-1, 2).T
+
+    def match_favorites(
+        carry: tuple[Int[Array, "agents agents"], Int[Array, " agents"]],
+    ) -> tuple[Int[Array, "agents agents"], Int[Array, " agents"]]:
+        ranks, partners = carry
+        favorites = jnp.argmax(ranks, axis=1)
+        agree = (favorites[favorites] == agents) & jnp.any(ranks, axis=1)
+        partners = jnp.where(agree, favorites, partners)
+        free = partners == agents
+        return jnp.where(jnp.logical_and.outer(free, free), ranks, 0), partners
+
+    def peers(step: int | Int[Array, ""]) -> Int[Array, " agents"]:
+        order = 1 + jax.random.permutation(jax.random.fold_in(key, step), len(first))
+        # ranks[j, l] is the rank of edge jl, the highest first; 0 where there is no edge, or where
+        # one of its agents is no longer free.
+        ranks = jnp.zeros((len(agents), len(agents)), order.dtype)
+        ranks = ranks.at[first, second].set(order).at[second, first].set(order)
+        # Going through the edges one by one would take as many rounds as there are edges. Instead
+        # all agents that are each other's favourite, over their best free edge, pair at once: no
+        # edge of a higher rank can take either of them. The best free edge of all always joins such
+        # agents, and no two ranks tie, so every round pairs somebody and the loop ends.
+        start = (ranks, jnp.asarray(agents))
+        return jax.lax.while_loop(lambda carry: jnp.any(carry[0]), match_favorites, start)[1]
+
+    return peers
+
+
+def pull(peers: Peers) -> Mixer:
+    r"""Every agent averages with its peer.
+
+    .. math:: x^j \leftarrow (x^j + x^{p(j)}) / 2
+
+    With :func:`random_pairs` both sides take the same average, and the mean over agents stays; with
+    :func:`random_peers` it stays only in expectation, and only on regular graphs.
+
+    Args:
+        peers: from the step to each agent's peer.
+
+    Returns:
+        A mixer; it needs the step.
+
+    Example::
+
+        pairs = cdjax.mixing.random_pairs(cdjax.topology.complete(8), key)
+        tx = cdjax.gossip(optax.sgd(0.1), cdjax.mixing.pull(pairs))
+
+    Reference: Jin et al. (2016), pull-gossip.
+    """
+    return _along_peers(peers, "pull", lambda peer, x: (x + x[peer]) / 2)
+
+
+def push(peers: Peers) -> Mixer:
+    r"""Every agent sends to its peer, and averages what arrives with its own parameters.
+
+    .. math:: x^j \leftarrow \Big( x^j + \sum_{p(l) = j} x^l \Big) / (1 + |\{ l : p(l) = j \}|)
+
+    Args:
+        peers: from the step to each agent's peer.
+
+    Returns:
+        A mixer; it needs the step.
+
+    Example::
+
+        peers = cdjax.mixing.random_peers(cdjax.topology.complete(8), key)
+        tx = cdjax.gossip(optax.sgd(0.1), cdjax.mixing.push(peers))
+
+    Reference: Jin et al. (2016), push-gossip.
+    """
+
+    def average(
+        peer: Int[Array, " agents"], x: Float[Array, "agents ..."]
+    ) -> Float[Array, "agents ..."]:
+        sends = peer != jnp.arange(len(peer))
+        num_terms = jnp.ones(len(peer)).at[peer].add(sends)
+        total = x.at[peer].add(along_agents(sends, x) * x)
+        return total / along_agents(num_terms, x)
+
+    return _along_peers(peers, "push", average)
+
+
+def _along_peers(
+    peers: Peers, name: str, average: Callable[[Int[Array, " agents"], Array], Array]
+) -> Mixer:
+    """The mixer that averages every leaf along the step's peers."""
+    check_callable("peers", peers, "a function of the step, as of cdjax.mixing.random_pairs")
+
+    def mix(tree: Params, step: int | Int[Array, ""] | None = None) -> Params:
+        peer = peers(check_step(step, name))
+        check_stacked(tree, len(peer), holder="peers")
+        return map_floats(lambda x: average(peer, x), tree)
+
+    return mix
