@@ -14,7 +14,7 @@ import pytest
 
 import cdjax
 from cdjax import topology
-from cdjax.mixing._schedules import pull, push, random_pairs, random_peers
+from cdjax.mixing import pull, push, random_pairs, random_peers
 
 N, STEPS, ETA = 6, 100, 0.05
 KEY = jax.random.key(3)
