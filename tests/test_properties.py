@@ -182,7 +182,7 @@ def transformations(graph):
         "polyak": cdjax.cdmsgd(0.1, mix, nesterov=False),
         "consensus": cdjax.consensus(mix),
         "adapt_then_combine": cdjax.adapt_then_combine(sgd, mix),
-        "delayed": cdjax.delayed(cdjax.consensus, mix, np.arange(num_agents) % 3),
+        "delayed": cdjax.delayed(cdjax.consensus, mix, delays=np.arange(num_agents) % 3),
         "gossip": cdjax.gossip(sgd, mixing.pull(peers), period=2),
         "fedavg": cdjax.fedavg(sgd, local_steps=2),
         "easgd": cdjax.easgd(0.1, period=2),

@@ -27,7 +27,7 @@ TABLE = {
     "cdmsgd-polyak": (lambda lr: cdjax.cdmsgd(lr, MIX, nesterov=False), True),
     "consensus after adam": (lambda lr: optax.chain(optax.adam(lr), cdjax.consensus(MIX)), True),
     "delayed cdmsgd": (
-        lambda lr: cdjax.delayed(partial(cdjax.cdmsgd, lr), MIX, np.arange(8) % 3),
+        lambda lr: cdjax.delayed(partial(cdjax.cdmsgd, lr), MIX, delays=np.arange(8) % 3),
         True,
     ),
     "adapt_then_combine": (lambda lr: cdjax.adapt_then_combine(optax.sgd(lr), MIX), True),
@@ -63,11 +63,6 @@ TABLE = {
 }
 
 
-@pytest.fixture(params=TABLE)
-def make(request):
-    return TABLE[request.param][0]
-
-
 def gradient(params):
     return jax.tree.map(lambda x: x - 1, params)
 
@@ -86,81 +81,86 @@ def run(step, params, state, num_steps=5):
     return params, state
 
 
-def test_jit_changes_nothing(make):
-    tx, params = make(0.1), random_stacked_tree(NUM_AGENTS)
-    plain = run(step_of(tx), params, tx.init(params))
-    jitted = run(jax.jit(step_of(tx)), params, tx.init(params))
-    assert_trees_close(jitted, plain)
+@pytest.fixture(scope="module")
+def params():
+    return random_stacked_tree(NUM_AGENTS)
 
 
-def test_ten_steps_are_one_trace(make):
-    tx, params, traces = make(0.1), random_stacked_tree(NUM_AGENTS), []
-    step = jax.jit(lambda p, s: (traces.append(0), step_of(tx)(p, s))[1])
-    run(step, params, tx.init(params), 10)
+@pytest.fixture(scope="module", params=TABLE)
+def make(request):
+    return TABLE[request.param][0]
+
+
+@pytest.fixture(scope="module")
+def plain(make, params):
+    """Parameters and state after five steps without jit: what every other way has to give."""
+    tx = make(0.1)
+    return run(step_of(tx), params, tx.init(params))
+
+
+def test_jit_changes_nothing_in_one_trace_and_consumes_donated_buffers(make, params, plain):
+    tx, traces = make(0.1), []
+    step = lambda p, s: (traces.append(0), step_of(tx)(p, s))[1]  # noqa: E731
+    start = jax.tree.map(jnp.copy, params)
+    jitted = jax.jit(step, donate_argnums=(0, 1))
+    after = run(jitted, start, tx.init(start))
+    assert start["bias"].is_deleted()
+    assert_trees_close(after, plain)
+    run(jitted, *after)
     assert len(traces) == 1
 
 
-def test_scan_equals_a_python_loop(make):
-    tx, params = make(0.1), random_stacked_tree(NUM_AGENTS)
+def test_scan_equals_a_python_loop(make, params, plain):
+    tx = make(0.1)
     body = lambda carry, _: (step_of(tx)(*carry), None)  # noqa: E731
     scanned, _ = jax.lax.scan(body, (params, tx.init(params)), length=5)
-    assert_trees_close(scanned, run(step_of(tx), params, tx.init(params)))
+    assert_trees_close(scanned, plain)
 
 
-def test_a_vmapped_sweep_of_learning_rates_equals_single_runs(make):
-    params, rates = random_stacked_tree(NUM_AGENTS), jnp.array([0.0, 0.01, 0.1])
-
-    def train(rate):
+def test_a_vmapped_sweep_of_learning_rates_equals_single_runs(make, params, plain):
+    def swept(rate):
         tx = make(rate)
-        return run(step_of(tx), params, tx.init(params))[0]
+        body = lambda _, carry: step_of(tx)(*carry)  # noqa: E731
+        return jax.lax.fori_loop(0, 5, body, (params, tx.init(params)))[0]
 
-    swept = jax.vmap(train)(rates)
-    single = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[train(float(r)) for r in rates])
-    assert_trees_close(swept, single)
-
-
-def test_a_constant_schedule_equals_the_number(make):
-    params = random_stacked_tree(NUM_AGENTS)
-    number, schedule = make(0.1), make(lambda step: 0.1)
-    expected = run(step_of(number), params, number.init(params))[0]
-    assert_trees_close(run(step_of(schedule), params, schedule.init(params))[0], expected)
+    tx = make(0.0)
+    single = run(step_of(tx), params, tx.init(params))[0], plain[0]
+    expected = jax.tree.map(lambda *leaves: jnp.stack(leaves), *single)
+    assert_trees_close(jax.jit(jax.vmap(swept))(jnp.array([0.0, 0.1])), expected)
 
 
-def test_sharded_over_eight_devices_equals_one_device(make):
-    tx, params = make(0.1), random_stacked_tree(NUM_AGENTS)
-    expected = run(step_of(tx), params, tx.init(params))[0]
+def test_a_constant_schedule_equals_the_number(make, params, plain):
+    tx = make(lambda step: 0.1)
+    assert_trees_close(run(step_of(tx), params, tx.init(params))[0], plain[0])
+
+
+def test_sharded_over_eight_devices_equals_one_device(make, params, plain):
+    tx = make(0.1)
     mesh = jax.make_mesh((8,), ("agents",), axis_types=(AxisType.Auto,))
     sharded = jax.device_put(params, NamedSharding(mesh, PartitionSpec("agents")))
     result, _ = run(jax.jit(step_of(tx)), sharded, tx.init(sharded))
-    assert_trees_close(jax.device_get(result), jax.device_get(expected))
-
-
-def test_donated_buffers_are_consumed(make):
-    tx, params = make(0.1), random_stacked_tree(NUM_AGENTS)
-    expected = run(step_of(tx), params, tx.init(params))[0]
-    params = jax.tree.map(jnp.copy, params)
-    result, _ = run(jax.jit(step_of(tx), donate_argnums=(0, 1)), params, tx.init(params))
-    assert params["bias"].is_deleted()
-    assert_trees_close(result, expected)
+    assert_trees_close(jax.device_get(result), jax.device_get(plain[0]))
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
 def test_keeps_shapes_and_dtypes(make, dtype):
-    tx, params = make(0.1), random_stacked_tree(NUM_AGENTS, dtype=dtype)
-    state = tx.init(params)
-    results = step_of(tx)(params, state)
+    def init_and_step(params):
+        tx = make(0.1)
+        before = (params, tx.init(params))
+        return before, step_of(tx)(*before)
+
+    before, after = jax.eval_shape(init_and_step, random_stacked_tree(NUM_AGENTS, dtype=dtype))
     describe = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)  # noqa: E731
-    assert describe(results) == describe((params, state))
+    assert describe(after) == describe(before)
 
 
-def test_the_state_is_a_pytree_of_arrays(make):
-    state = make(0.1).init(random_stacked_tree(NUM_AGENTS))
+def test_the_state_is_a_pytree_of_arrays(make, params):
+    state = make(0.1).init(params)
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))
 
 
 @pytest.mark.parametrize("name", [name for name, (_, mixes) in TABLE.items() if mixes])
-def test_missing_params_are_the_same_error(name):
-    params = random_stacked_tree(NUM_AGENTS)
+def test_missing_params_are_the_same_error(name, params):
     tx = TABLE[name][0](0.1)
     with pytest.raises(ValueError, match=r"mixes parameters: call tx.update\(grads, state, params"):
         tx.update(gradient(params), tx.init(params))
@@ -179,9 +179,8 @@ def test_a_momentum_out_of_range_is_named(momentum):
         cdjax.cdmsgd(0.1, MIX, momentum=momentum)
 
 
-def test_an_identity_matrix_is_independent_runs():
+def test_an_identity_matrix_is_independent_runs(params):
     mix = mixing.dense(topology.from_matrix(np.eye(NUM_AGENTS), validate=False))
-    params = random_stacked_tree(NUM_AGENTS)
     tx = optax.chain(optax.adam(0.1), cdjax.consensus(mix))
     assert_trees_close(
         run(step_of(tx), params, tx.init(params))[0],
@@ -189,10 +188,10 @@ def test_an_identity_matrix_is_independent_runs():
     )
 
 
-def test_inject_hyperparams_exposes_the_learning_rate():
-    params = random_stacked_tree(NUM_AGENTS)
+def test_inject_hyperparams_exposes_the_learning_rate(params):
     tx = optax.inject_hyperparams(cdjax.cdmsgd, static_args=("mix", "nesterov"))(0.1, mix=MIX)
     expected = run(step_of(cdjax.cdmsgd(0.1, MIX)), params, cdjax.cdmsgd(0.1, MIX).init(params))[0]
     result, state = run(step_of(tx), params, tx.init(params))
     assert_trees_close(result, expected)
+    assert_trees_close(cdjax.eval_params(state, result), cdjax.eval_params(state[-1], result))
     assert float(state.hyperparams["learning_rate"]) == pytest.approx(0.1)

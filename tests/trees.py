@@ -8,14 +8,11 @@ import optax
 
 
 def random_stacked_tree(num_agents, *, dtype=None, seed=0):
-    """Leaves of odd shapes: a scalar an agent, a vector, a kernel, and an empty one."""
-    keys = iter(jax.random.split(jax.random.key(seed), 4))
-    shapes = {"scalar": (), "bias": (3,), "layer": {"kernel": (2, 3, 5), "empty": (0,)}}
-    return jax.tree.map(
-        lambda shape: jax.random.normal(next(keys), (num_agents, *shape), dtype),
-        shapes,
-        is_leaf=lambda x: isinstance(x, tuple),
-    )
+    """Leaves of odd shapes: one scalar per agent, a vector, a kernel, and an empty one."""
+    # Drawn by NumPy: jax.random.normal compiles for seconds per shape and dtype.
+    rng = np.random.default_rng(seed)
+    draw = lambda *shape: jnp.asarray(rng.normal(size=(num_agents, *shape)), dtype)  # noqa: E731
+    return {"scalar": draw(), "bias": draw(3), "layer": {"kernel": draw(2, 3, 5), "empty": draw(0)}}
 
 
 def assert_trees_close(actual, expected, *, rtol=1e-6, atol=1e-6):
@@ -33,13 +30,28 @@ def random_connected_graph(num_agents, seed=0):
 
 
 def quadratic_gradients(centers, curvatures=1.0):
-    """Gradients of f_j(x) = ½ h_j (x − c_j)², one scalar an agent."""
+    """Gradients of f_j(x) = ½ h_j (x − c_j)², one scalar per agent."""
     return lambda x: jnp.asarray(curvatures) * (x - jnp.asarray(centers))
 
 
-def iterate(tx, gradient, x, num_steps):
-    state = tx.init(x)
-    for _ in range(num_steps):
+def train(tx, gradient, x, num_steps):
+    """Stored parameters and state after some steps, in one compiled loop."""
+
+    def step(_, carry):
+        x, state = carry
+        updates, state = tx.update(gradient(x), state, x)
+        return optax.apply_updates(x, updates), state
+
+    return jax.lax.fori_loop(0, num_steps, step, (x, tx.init(x)))
+
+
+def trajectory(tx, gradient, x, num_steps):
+    """Stored parameters and states after each step, stacked along a leading axis of steps."""
+
+    def step(carry, _):
+        x, state = carry
         updates, state = tx.update(gradient(x), state, x)
         x = optax.apply_updates(x, updates)
-    return x
+        return (x, state), (x, state)
+
+    return jax.lax.scan(step, (x, tx.init(x)), length=num_steps)[1]

@@ -7,7 +7,6 @@ from cdjax.transforms._cdmsgd import CDMSGDState as CDMSGDState
 from cdjax.transforms._cdmsgd import cdmsgd as cdmsgd
 from cdjax.transforms._cdmsgd import eval_params as eval_params
 from cdjax.transforms._cdsgd import cdsgd as cdsgd
-from cdjax.transforms._centralized import average_updates as average_updates
 from cdjax.transforms._consensus import AdaptThenCombineState as AdaptThenCombineState
 from cdjax.transforms._consensus import ConsensusState as ConsensusState
 from cdjax.transforms._consensus import adapt_then_combine as adapt_then_combine
@@ -24,6 +23,7 @@ from cdjax.transforms._fedavg import fedavg as fedavg
 from cdjax.transforms._gosgd import GoSGDState as GoSGDState
 from cdjax.transforms._gosgd import gosgd as gosgd
 from cdjax.transforms._gossip import gossip as gossip
-from cdjax.transforms._scale_by_agent import scale_by_agent as scale_by_agent
 from cdjax.transforms._schedules import diminishing_schedule as diminishing_schedule
 from cdjax.transforms._server import server_params as server_params
+from cdjax.transforms._weighting import average_updates as average_updates
+from cdjax.transforms._weighting import scale_by_agent as scale_by_agent

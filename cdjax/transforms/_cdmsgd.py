@@ -26,9 +26,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, Float, Int
 
 from cdjax._checks import check_mixer, check_params, check_range
+from cdjax._trees import scalar_like, value_at
 from cdjax._types import Mixer, Params, ScalarOrSchedule
 
 
@@ -58,7 +59,7 @@ def cdmsgd(
     agent and a constant step it is ``optax.sgd(learning_rate, momentum, nesterov=True)``. (Under a
     schedule it is not: here the step size sits inside the velocity, in optax outside.)
 
-    The velocity holds the consensus displacement too. For momentum of the gradients alone see
+    The velocity holds the consensus displacement too. For momentum of the gradients only, see
     :func:`consensus`.
 
     Args:
@@ -66,7 +67,7 @@ def cdmsgd(
         mix: a mixer, ``mix(tree, step) -> tree`` on stacked trees.
         momentum: :math:`\mu` in [0, 1), a number or a schedule of the step.
         nesterov: whether the gradient is taken at the look-ahead point, as in the paper's
-            experiments; else Polyak's heavy ball.
+            experiments; otherwise Polyak's heavy ball.
 
     Returns:
         An optax transformation; its ``update`` needs ``params``.
@@ -80,7 +81,7 @@ def cdmsgd(
         state = tx.init(params)
         updates, state = tx.update(grads, state, params)
         params = optax.apply_updates(params, updates)
-        accuracy = evaluate(cdjax.eval_params(state, params))
+        evaluated = cdjax.eval_params(state, params)
 
     Reference: Jiang et al. (2017), Algorithms 2 and 3.
     """
@@ -89,7 +90,7 @@ def cdmsgd(
     check_range("momentum", momentum, low=0, high=1, high_open=True)
 
     def lookahead_at(step: Int[Array, ""]) -> Float[Array, ""]:
-        return jnp.asarray(_at(momentum, step) if nesterov else 0.0, jnp.result_type(float))
+        return jnp.asarray(value_at(momentum, step) if nesterov else 0.0, jnp.result_type(float))
 
     def init(params: Params) -> CDMSGDState:
         step = jnp.zeros([], jnp.int32)
@@ -100,18 +101,20 @@ def cdmsgd(
     ) -> tuple[optax.Updates, CDMSGDState]:
         next_step = state.step + 1
         next_lookahead = lookahead_at(next_step)
-        alpha, mu = _at(learning_rate, state.step), _at(momentum, state.step)
+        alpha, mu = value_at(learning_rate, state.step), value_at(momentum, state.step)
 
         iterate = _iterate(check_params(params, "cdmsgd", updates), state)
         velocity = jax.tree.map(
-            lambda mixed, x, v, g: mixed - x + _like(mu, v) * v - _like(alpha, v) * g,
+            lambda mixed, x, v, g: mixed - x + scalar_like(mu, v) * v - scalar_like(alpha, v) * g,
             mix(iterate, state.step),
             iterate,
             state.velocity,
             updates,
         )
         updates = jax.tree.map(
-            lambda v_next, v: _like(1 + next_lookahead, v) * v_next - _like(state.lookahead, v) * v,
+            lambda v_next, v: (
+                scalar_like(1 + next_lookahead, v) * v_next - scalar_like(state.lookahead, v) * v
+            ),
             velocity,
             state.velocity,
         )
@@ -123,44 +126,31 @@ def cdmsgd(
 def eval_params(state: optax.OptState, params: Params) -> Params:
     r"""The parameters to evaluate, mix or publish: the iterate :math:`x`.
 
-    For :func:`cdmsgd` with Nesterov momentum, :math:`x = y - \mu v` of the stored look-ahead point
-    :math:`y`; for every other optimizer ``params`` as they are. ``cdmsgd`` may stand anywhere in a
-    chain.
+    For :func:`cdmsgd` with Nesterov momentum this is :math:`x = y - \mu v`, with :math:`y` the
+    stored look-ahead point; for every other optimizer it is ``params``. ``cdmsgd`` may stand
+    anywhere in a chain.
 
     Args:
         state: the optimizer's state.
-        params: the stored parameters that belong to it, stacked.
+        params: the stored parameters of the same step, stacked.
 
     Returns:
         Stacked parameters with the shapes and dtypes of ``params``.
 
     Example::
 
-        test_accuracy(cdjax.eval_params(opt_state, params))
+        state = cdjax.cdmsgd(0.01, mix).init(params)
+        evaluated = cdjax.eval_params(state, params)
     """
-    for node in jax.tree.leaves(state, is_leaf=_is_cdmsgd_state):
-        if _is_cdmsgd_state(node):
-            params = _iterate(params, node)
+    for _, found in optax.tree.get_all_with_path(state, "CDMSGDState"):
+        params = _iterate(params, found)
     return params
 
 
 def _iterate(params: Params, state: CDMSGDState) -> Params:
     def leaf(v: Array | optax.MaskedNode, y: Params) -> Params:
-        return y if isinstance(v, optax.MaskedNode) else y - _like(state.lookahead, v) * v
+        return y if isinstance(v, optax.MaskedNode) else y - scalar_like(state.lookahead, v) * v
 
     # optax.masked leaves MaskedNodes in the velocity for the parameters that it passes by.
     is_masked = lambda v: isinstance(v, optax.MaskedNode)  # noqa: E731
     return jax.tree.map(leaf, state.velocity, params, is_leaf=is_masked)
-
-
-def _is_cdmsgd_state(node: object) -> bool:
-    return isinstance(node, CDMSGDState)
-
-
-def _at(value: ScalarOrSchedule, step: Int[Array, ""]) -> ArrayLike:
-    return value(step) if callable(value) else value
-
-
-def _like(scalar: ArrayLike, leaf: Array) -> Array:
-    """The scalar in the leaf's dtype, so that a float32 step leaves bfloat16 leaves bfloat16."""
-    return jnp.asarray(scalar, leaf.dtype)

@@ -37,7 +37,7 @@ def consensus(mix: Mixer) -> optax.GradientTransformation:
     r"""Adds the consensus displacement :math:`\Pi x - x` to the updates.
 
     Chained after an optimizer with updates :math:`u` it gives :math:`x^+ = \Pi x + u`; after
-    ``optax.sgd`` that is CDSGD: gradient and mixing both at ``x``. It goes last in a chain, behind
+    ``optax.sgd`` that is CDSGD: gradient and mixing both at ``x``. It goes last in a chain, after
     whatever scales by the learning rate.
 
     After ``optax.sgd(learning_rate, momentum=...)`` the momentum lies *outside* of consensus: its
@@ -87,7 +87,7 @@ def adapt_then_combine(
         mix: a mixer, ``mix(tree, step) -> tree`` on stacked trees.
 
     Returns:
-        An optax transformation; its ``update`` needs ``params`` and hands extra arguments on to
+        An optax transformation; its ``update`` needs ``params`` and passes extra arguments on to
         ``inner``.
 
     Example::

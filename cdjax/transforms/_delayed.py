@@ -1,7 +1,20 @@
-"""Agents that lag: their neighbours hear what they were some steps ago.
+r"""Agents that lag: their neighbours receive what they sent some steps ago.
 
 Tsitsiklis, Bertsekas, Athans, *Distributed asynchronous deterministic and stochastic gradient
 optimization algorithms*, IEEE Trans. Automatic Control 1986: mixing with outdated values.
+
+What is sent is what the algorithm hands to its mixer, :math:`z_k` at step k: the parameters in
+CDSGD, the adapted parameters in adapt-then-combine, the iterate :math:`x = y - \mu v` in CDMSGD.
+What agent l sends arrives :math:`d_l` steps late, so that its neighbours hold :math:`h^l = z^l_{k -
+d_l}` at step k. Every agent has its own :math:`z^j_k` in time:
+
+.. math::
+    \text{mixed}^j = \Pi_{jj} z^j + \sum_{l \ne j} \Pi_{jl} h^l = (\Pi h)^j + \Pi_{jj} (z^j - h^j) .
+
+The right-hand side is exact whatever the weights of the step are. It is the form to compute,
+because a mixer takes one value per agent: it cannot give agent j the latest :math:`z^j` and j's
+neighbours a late one. The diagonal of Π, which a mixer does not tell either, is that of
+:math:`\Pi I`, the mixed identity.
 """
 
 from __future__ import annotations
@@ -17,15 +30,18 @@ import optax
 from jaxtyping import Array, Int
 
 from cdjax._checks import check_callable, check_mixer, check_optimizer, check_stacked
-from cdjax._trees import along_agents
+from cdjax._trees import along_agents, first_size, is_floating, widened
 from cdjax._types import Mixer, Params
 
 
 class DelayedState(NamedTuple):
     """State of :func:`delayed`.
 
-    What the agents sent in the last steps: leaves of shape ``(N, steps, ...)``, those of step k in
-    place k mod steps; and the algorithm's own state.
+    Attributes:
+        step: k.
+        history: what the agents sent in the last steps, a ring buffer as long as the longest delay
+            d: leaves of shape ``(N, d, ...)``, with those of step k at index k mod d.
+        inner: the algorithm's own state.
     """
 
     step: Int[Array, ""]
@@ -34,29 +50,29 @@ class DelayedState(NamedTuple):
 
 
 def delayed(
-    make: Callable[[Mixer], optax.GradientTransformation], mix: Mixer, delays: npt.ArrayLike
+    make: Callable[[Mixer], optax.GradientTransformation], mix: Mixer, *, delays: npt.ArrayLike
 ) -> optax.GradientTransformationExtraArgs:
     r"""A decentralized algorithm among agents that lag.
 
-    Wherever the algorithm mixes what agents have, :math:`z_k` at step k, they hear
+    Wherever the algorithm mixes what agents have, :math:`z_k` at step k, they receive
 
     .. math:: \text{mixed}^j = \Pi_{jj} \, z^j_k + \sum_{l \ne j} \Pi_{jl} \, z^l_{k - d_l}
 
-    What agent l sends arrives :math:`d_l` steps late; before that its neighbours hear
-    :math:`x^l_0`. Every agent knows its own parameters without delay. The mean over agents moves.
-    Without delays it is the algorithm as it is.
+    What agent l sends arrives :math:`d_l` steps late; until its first message arrives, its
+    neighbours use :math:`x^l_0`. Every agent knows its own parameters without delay. The mean over
+    agents is not conserved. Without delays the algorithm is unchanged.
 
-    No delay keeps mixing alone from reaching consensus. With momentum inside of consensus it does:
+    No delay keeps plain mixing from reaching consensus. With momentum inside of consensus it does:
     :func:`cdmsgd` with :math:`\mu = 0.9` on a ring of 5 diverges at a delay of one step, by a
-    factor of 1.2 a step (the largest root of :math:`z^{d+1} - (\Pi_{jj} + \mu) z^d + \mu z^{d-1}
+    factor of 1.2 per step (the largest root of :math:`z^{d+1} - (\Pi_{jj} + \mu) z^d + \mu z^{d-1}
     - (\lambda - \Pi_{jj})` over the eigenvalues of Π, for Polyak's form).
 
     Args:
-        make: from a mixer to the algorithm, such as ``functools.partial(cdjax.cdmsgd, 0.01)``. It
-            has to mix once a step, outside of ``lax.cond``; what is to happen less often belongs
-            into ``mix``, as of :func:`cdjax.mixing.every`.
-        mix: a mixer of weighted means, ``mix(tree, step) -> tree``; whatever its weights at a
-            step. (Not a median, a trimmed mean or clipped gossip.)
+        make: from a mixer to the algorithm, such as ``functools.partial(cdjax.cdmsgd, 0.01)``. The
+            algorithm must mix exactly once per step, outside of ``lax.cond``; to mix less often,
+            wrap ``mix`` in :func:`cdjax.mixing.every`.
+        mix: a mixer of weighted means, ``mix(tree, step) -> tree``; its weights may change from
+            step to step. (Not a median, a trimmed mean or clipped gossip.)
         delays: :math:`d_l` in steps, whole numbers of at least 0, shape (N,).
 
     Returns:
@@ -64,31 +80,27 @@ def delayed(
         the parameters as the longest delay has steps.
 
     Raises:
-        ValueError: if a delay is negative or no whole number; from ``init``, if there are not as
-            many as agents; from ``update``, if the algorithm mixes never or more than once.
+        ValueError: if a delay is negative or not a whole number; from ``init``, if there are not as
+            many delays as agents; from ``update``, if the algorithm does not mix exactly once.
 
     Example::
 
-        tx = cdjax.delayed(lambda mix: cdjax.cdmsgd(0.01, mix), mix, [0, 0, 5, 0])
+        make = lambda mix: cdjax.cdmsgd(0.01, mix)
+        tx = cdjax.delayed(make, mix, delays=[0, 0, 5, 0, 0, 0, 0, 1])
 
     Reference: Tsitsiklis et al. (1986), for the delays.
     """
     check_callable("make", make, "the algorithm of a mixer, as lambda mix: cdjax.cdsgd(0.01, mix)")
     check_mixer(mix)
-    lags = np.asarray(delays)
-    if lags.ndim != 1 or not np.issubdtype(lags.dtype, np.integer) or (lags < 0).any():
-        raise ValueError(f"delays is {delays!r}; expected a whole number >= 0 an agent")
-    num_agents, num_steps = len(lags), int(np.max(lags, initial=0))
-    agents, is_late = np.arange(num_agents), lags > 0
+    lags = _whole_numbers(delays)
     plain = make(mix)
     check_optimizer("make", plain)
 
     def init(params: Params) -> DelayedState:
-        check_stacked(params, num_agents, holder="delays")
-        history = jax.tree.map(
-            lambda x: jnp.repeat(jnp.expand_dims(x, 1), num_steps, axis=1), params
-        )
-        return DelayedState(jnp.zeros([], jnp.int32), history, plain.init(params))
+        check_stacked(params, len(lags), holder="delays")
+        step, longest = jnp.zeros([], jnp.int32), int(np.max(lags, initial=0))
+        history = jax.tree.map(lambda x: jnp.repeat(x[:, None], longest, axis=1), params)
+        return DelayedState(step, history, plain.init(params))
 
     def update(
         updates: optax.Updates,
@@ -99,35 +111,67 @@ def delayed(
         sent: list[Params] = []
 
         def mix_late(tree: Params, step: int | Int[Array, ""] = 0) -> Params:
-            check_stacked(tree, num_agents, holder="delays")
+            check_stacked(tree, len(lags), holder="delays")
             sent.append(tree)
-            if not num_steps:
+            if not lags.any():
                 return mix(tree, step)
-            places = (state.step - lags) % num_steps
-            heard = jax.tree.map(
-                lambda past, x: jnp.where(along_agents(is_late, x), past[agents, places], x),
-                state.history,
-                tree,
-            )
-            # A mixer takes one value an agent, so the weight of its own parameters is needed to
-            # exchange what it heard of itself: mix(I) is Π.
-            own_weights = jnp.diagonal(mix(jnp.eye(num_agents), step))
-            return jax.tree.map(
-                lambda m, x, old: m + jax.vmap(jnp.multiply)(own_weights, x - old).astype(m.dtype),
-                mix(heard, step),
-                tree,
-                heard,
-            )
+            return _mixed(mix, tree, _received(tree, state, lags), step)
 
+        # An algorithm closes over its mixer, and this mixer over the history of this step; so the
+        # algorithm is made again, in Python, whenever JAX traces a step. Its state does not depend
+        # on the mixer, which is why `init` can take that of the plain one.
         inner = optax.with_extra_args_support(make(mix_late))
         updates, inner_state = inner.update(updates, state.inner, params, **extra_args)
+        # A second mix would need a history of its own, and without one there is nothing to delay.
+        # Each call of the mixer runs in Python once per trace, so counting there is counting all.
         if len(sent) != 1:
-            raise ValueError(f"make's algorithm mixes {len(sent)} times in a step; expected once")
-        history = state.history
-        if num_steps:
-            history = jax.tree.map(
-                lambda past, x: past.at[:, state.step % num_steps].set(x), history, sent[0]
-            )
-        return updates, DelayedState(state.step + 1, history, inner_state)
+            raise ValueError(f"make's algorithm mixes {len(sent)} times per step; expected once")
+        return updates, DelayedState(state.step + 1, _remembered(state, sent[0]), inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
+
+
+def _received(tree: Params, state: DelayedState, lags: np.ndarray) -> Params:
+    """What the neighbours of each agent hold of it, h: late values, or ``tree`` without delay."""
+    agents, is_late = np.arange(len(lags)), lags > 0
+
+    def leaf(past: Array, x: Array) -> Array:
+        if not is_floating(x):
+            return x
+        # The longest delay reads the place that this step's values are about to take.
+        places = (state.step - lags) % past.shape[1]
+        return jnp.where(along_agents(is_late, x), past[agents, places], x)
+
+    return jax.tree.map(leaf, state.history, tree)
+
+
+def _mixed(mix: Mixer, tree: Params, received: Params, step: int | Int[Array, ""]) -> Params:
+    """(Πh)^j + Π_jj (z^j − h^j)."""
+    # The identity is mixed at every step: the weights may be random or change with the step, and
+    # nothing distinguishes such a mixer from a constant one. It costs as much as N more parameters
+    # per agent, and travels in the same exchange as the parameters.
+    mixed, matrix = mix((received, jnp.eye(first_size(tree))), step)
+    own_weights = jnp.diagonal(matrix)
+
+    def leaf(m: Array, x: Array, late: Array) -> Array:
+        missed = widened(x - late)
+        return m + (along_agents(own_weights, missed) * missed).astype(m.dtype)
+
+    return jax.tree.map(leaf, mixed, tree, received)
+
+
+def _remembered(state: DelayedState, sent: Params) -> Params:
+    """The history after this step: what was sent takes the place of what has become too old."""
+
+    def leaf(past: Array, x: Array) -> Array:
+        longest = past.shape[1]
+        return past.at[:, state.step % longest].set(x) if longest else past
+
+    return jax.tree.map(leaf, state.history, sent)
+
+
+def _whole_numbers(delays: npt.ArrayLike) -> Int[np.ndarray, " agents"]:
+    lags = np.asarray(delays)
+    if lags.ndim != 1 or not np.issubdtype(lags.dtype, np.integer) or (lags < 0).any():
+        raise ValueError(f"delays is {delays!r}; expected one whole number >= 0 per agent")
+    return lags

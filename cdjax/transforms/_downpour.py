@@ -1,7 +1,21 @@
-"""Downpour SGD.
+r"""Downpour SGD.
 
 Dean, Corrado, Monga, Chen, Devin, Le, Mao, Ranzato, Senior, Tucker, Yang, Ng, *Large Scale
 Distributed Deep Networks*, NIPS 2012, section 4.1, and DownpourSGDClient in the appendix.
+
+An agent sends its accrued gradient :math:`a^j` and receives the server's parameters
+:math:`\tilde{x}`. Gradients are late twice over: they are taken at parameters fetched some steps
+ago, and wait for the next push.
+
+Pushes of one step reach the server one after another, in the agents' order. Adagrad's sum after
+push j is the sum :math:`s` before the step plus the squares pushed so far, so that the server's
+steps are exact without a loop over agents:
+
+.. math::
+    s^j = s + \sum_{i \le j} (a^i)^2, \qquad
+    \tilde{x}^+ = \tilde{x} - \gamma \sum_j a^j / \sqrt{s^j} .
+
+An agent that does not push counts as one that pushes :math:`a^j = 0`, which changes neither.
 """
 
 from __future__ import annotations
@@ -11,18 +25,19 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, ArrayLike, Int
+from jaxtyping import Array, ArrayLike, Bool, Int
 
 from cdjax._checks import check_count, check_params, check_range, stacked_size
+from cdjax._trees import along_agents, value_at, widened
 from cdjax._types import Params, ScalarOrSchedule
 from cdjax.agents import mean_params
-from cdjax.transforms._clocks import check_clocks, clocks_tick
+from cdjax.transforms._server import check_clocks, clocks_tick
 
 
 class DownpourState(NamedTuple):
     """State of :func:`downpour`.
 
-    The server's parameters and its Adagrad sums are one agent's leaves, the gradients that wait to
+    The server's parameters and its Adagrad sums are one agent's leaves; the gradients that wait to
     be pushed are stacked.
     """
 
@@ -55,17 +70,17 @@ def downpour(
         \tilde{x} \leftarrow \tilde{x} - \gamma \, a^j / \sqrt{s}
 
     Pushes of the same step reach the server one after another, in the agents' order, each with the
-    sum that the ones before have left. (The accrued gradients need no factor :math:`\alpha`:
+    sum that the previous ones have left. (The accrued gradients need no factor :math:`\alpha`:
     Adagrad's step does not change with the scale of what is pushed.) The fetch of step k + 1 ends
-    the update of step k, so that the stored parameters are those to take gradients at.
+    the update of step k, so that gradients are taken at the stored parameters.
 
     With both periods 1 agents always hold the server's parameters, :math:`\alpha` has no effect,
     and one agent is ``optax.adagrad``. Longer periods and unequal clocks make gradients stale.
 
     Args:
         learning_rate: :math:`\alpha`, of an agent's own steps, a number or a schedule of the step.
-        server_learning_rate: :math:`\gamma`, a number or a schedule of the step. A parameter's
-            first step is as long as this.
+        server_learning_rate: :math:`\gamma`, a number or a schedule of the step; also the length of
+            each parameter's first step.
         push_period: steps between an agent's pushes, at least 1.
         fetch_period: steps between an agent's fetches, at least 1.
         clocks: offsets of the agents' clocks in steps, whole numbers of shape (N,); 0 by default.
@@ -73,7 +88,7 @@ def downpour(
 
     Returns:
         An optax transformation; its ``update`` needs ``params``. The server starts as the mean of
-        the agents; evaluate it, :func:`server_params`.
+        the agents; evaluate the server, see :func:`server_params`.
 
     Raises:
         ValueError: if an argument is out of its range; from ``update``, if ``clocks`` has another
@@ -81,7 +96,7 @@ def downpour(
 
     Example::
 
-        tx = cdjax.downpour(0.01, 0.01, push_period=5, fetch_period=5, clocks=jnp.arange(5))
+        tx = cdjax.downpour(0.01, 0.01, push_period=5, fetch_period=5, clocks=jnp.arange(8))
 
     Reference: Dean et al. (2012), DownpourSGDClient in the appendix; section 4.1 for Adagrad.
     """
@@ -95,9 +110,10 @@ def downpour(
     def init(params: Params) -> DownpourState:
         server = mean_params(params)
         # float32 even for bfloat16 params, whose sums would stop growing at 256 equal terms.
-        sums = jax.tree.map(lambda x: jnp.full(x.shape, initial_sum_of_squares, _wide(x)), server)
-        zeros = optax.tree.zeros_like(params)
-        return DownpourState(jnp.zeros([], jnp.int32), server, sums, zeros)
+        sums = jax.tree.map(lambda x: jnp.full_like(widened(x), initial_sum_of_squares), server)
+        return DownpourState(
+            jnp.zeros([], jnp.int32), server, sums, accrued=optax.tree.zeros_like(params)
+        )
 
     def update(
         updates: optax.Updates, state: DownpourState, params: Params | None = None
@@ -106,50 +122,40 @@ def downpour(
         num_agents = stacked_size(x)
         pushes = clocks_tick(state.step, push_period, clocks, num_agents)
         fetches = clocks_tick(state.step + 1, fetch_period, clocks, num_agents)
-        alpha, gamma = _at(learning_rate, state.step), _at(server_learning_rate, state.step)
+        alpha, gamma = (value_at(v, state.step) for v in (learning_rate, server_learning_rate))
 
         accrued = optax.tree.add(state.accrued, updates)
-        zeros = optax.tree.zeros_like(accrued)
-        pushed = _where(pushes, accrued, zeros)
-        sums = jax.tree.map(_sums_after_each_push, state.sums_of_squares, pushed)
-        server = jax.tree.map(
-            lambda s, g, sums: s - (gamma * _adagrad(g, sums)).astype(s.dtype),
-            state.server,
-            pushed,
-            sums,
-        )
+        nothing = optax.tree.zeros_like(accrued)
+        server, sums = _pushed(state, _where(pushes, accrued, nothing), gamma)
 
         stepped = jax.tree.map(lambda x, g: x - (alpha * g).astype(x.dtype), x, updates)
-        fetched = jax.tree.map(lambda s, x: jnp.broadcast_to(s, x.shape), server, x)
-        updates = optax.tree.sub(_where(fetches, fetched, stepped), x)
-        accrued = _where(pushes, zeros, accrued)
-        last_sums = jax.tree.map(lambda sums: sums[-1], sums)
-        return updates, DownpourState(state.step + 1, server, last_sums, accrued)
+        fetched = _where(fetches, jax.tree.map(lambda s: s[None], server), stepped)
+        accrued = _where(pushes, nothing, accrued)
+        return optax.tree.sub(fetched, x), DownpourState(state.step + 1, server, sums, accrued)
 
     return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
 
 
-def _sums_after_each_push(sums: Array, pushed: Array) -> Array:
-    """The server's sums of squares as each agent's push leaves them, (N, ...)."""
-    return sums[None] + jnp.cumsum(jnp.square(pushed.astype(sums.dtype)), axis=0)
+def _pushed(state: DownpourState, pushes: Params, gamma: ArrayLike) -> tuple[Params, Params]:
+    """The server and its sums of squares after the pushes of one step, each (N, ...)."""
+    # s^j of all agents at once, (N, ...).
+    sums = jax.tree.map(
+        lambda s, a: s[None] + jnp.cumsum(jnp.square(a.astype(s.dtype)), axis=0),
+        state.sums_of_squares,
+        pushes,
+    )
+    server = jax.tree.map(
+        lambda x, a, s: x - (gamma * _adagrad(a, s)).astype(x.dtype), state.server, pushes, sums
+    )
+    return server, jax.tree.map(lambda s: s[-1], sums)
 
 
-def _adagrad(pushed: Array, sums: Array) -> Array:
+def _adagrad(pushes: Array, sums: Array) -> Array:
     """Σ_j a^j / √s^j; a parameter that never had a gradient stays."""
-    steps = jnp.where(sums > 0, pushed.astype(sums.dtype) * jax.lax.rsqrt(sums), 0)
+    steps = jnp.where(sums > 0, pushes.astype(sums.dtype) * jax.lax.rsqrt(sums), 0)
     return jnp.sum(steps, axis=0)
 
 
-def _where(agents: Array, these: Params, those: Params) -> Params:
-    """Agent by agent, these leaves or those."""
-    return jax.vmap(lambda agent, a, b: jax.tree.map(lambda a, b: jnp.where(agent, a, b), a, b))(
-        agents, these, those
-    )
-
-
-def _wide(x: Array) -> jnp.dtype:
-    return jnp.promote_types(x.dtype, jnp.float32)
-
-
-def _at(value: ScalarOrSchedule, step: Int[Array, ""]) -> ArrayLike:
-    return value(step) if callable(value) else value
+def _where(agents: Bool[Array, " agents"], these: Params, those: Params) -> Params:
+    """These leaves for the agents that are marked, those for the others."""
+    return jax.tree.map(lambda a, b: jnp.where(along_agents(agents, b), a, b), these, those)

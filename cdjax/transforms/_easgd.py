@@ -1,7 +1,11 @@
-"""Elastic averaging SGD.
+r"""Elastic averaging SGD.
 
 Zhang, Choromanska, LeCun, *Deep learning with Elastic Averaging SGD*, NIPS 2015, arXiv:1412.6651:
 eqs. 5 and 6 (synchronous), Algorithm 1 (asynchronous), section 3.2 and Algorithm 2 (EAMSGD).
+
+What is sent is an agent's iterate :math:`x^j` to the centre :math:`\tilde{x}`, and the centre back.
+Their springs are equal and opposite: what a pull :math:`a (x^j - \tilde{x})` takes from the agent
+it gives to the centre, so an exchange conserves the sum of all agents and the centre.
 """
 
 from __future__ import annotations
@@ -14,10 +18,11 @@ import optax
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from cdjax._checks import check_count, check_optimizer, check_params, check_range, stacked_size
+from cdjax._trees import scalar_like
 from cdjax._types import Params, ScalarOrSchedule
 from cdjax.agents import mean_params
 from cdjax.transforms._cdmsgd import cdmsgd, eval_params
-from cdjax.transforms._clocks import check_clocks, clocks_tick
+from cdjax.transforms._server import check_clocks, clocks_tick
 
 
 class EASGDState(NamedTuple):
@@ -41,17 +46,18 @@ def easgd(
         x^{j+} = x^j - \eta g(x^j) - a (x^j - \tilde{x}), \qquad
         \tilde{x}^+ = \tilde{x} + a \sum_j (x^j - \tilde{x}), \qquad a = \beta / N
 
-    with the terms in :math:`a` every ``period`` steps alone. See :func:`elastic_averaging`, which
-    ties any optimizer so, for the arguments and for who reads whose old values.
+    where the terms in :math:`a` act only every ``period`` steps. See :func:`elastic_averaging`,
+    which does the same for any optimizer, for the arguments and for who reads whose old values.
 
     Args:
         learning_rate: :math:`\eta`, a number or a schedule of the step.
-        beta: :math:`\beta = N a`; the centre's share of the way to the mean in an exchange.
+        beta: :math:`\beta = N a`, the share of the way to the mean that the centre moves in an
+            exchange.
         period: τ, in steps, at least 1.
         clocks: offsets of the agents' clocks, shape (N,): the asynchronous form.
 
     Returns:
-        An optax transformation; its ``update`` needs ``params``. Evaluate the centre,
+        An optax transformation; its ``update`` needs ``params``. Evaluate the centre, see
         :func:`server_params`.
 
     Raises:
@@ -60,7 +66,7 @@ def easgd(
     Example::
 
         tx = cdjax.easgd(0.1)
-        test_accuracy(cdjax.server_params(tx.init(params)))
+        center = cdjax.server_params(tx.init(params))
 
     Reference: Zhang et al. (2015), eqs. 5 and 6 and Algorithm 1; defaults of their section 5.
     """
@@ -93,7 +99,7 @@ def eamsgd(
         clocks: offsets of the agents' clocks, shape (N,): the asynchronous form.
 
     Returns:
-        An optax transformation; its ``update`` needs ``params``. Evaluate the centre,
+        An optax transformation; its ``update`` needs ``params``. Evaluate the centre, see
         :func:`server_params`.
 
     Raises:
@@ -121,14 +127,15 @@ def elastic_averaging(
 
     .. math:: x^{j+} = x^j + u^j - a (x^j - \tilde{x}) \quad \text{when } \tau \mid t^j
 
-    Synchronous, by default: all agents exchange when τ divides the step, all with the old centre,
-    which then moves by the sum of their pulls. Asynchronous, with ``clocks``: agent j exchanges
-    when τ divides its own clock, :math:`t^j` = step + offset; those whose clocks agree come one
-    after another, in their order, each to the centre that the one before has left. Offsets of 0 and
-    a period of 1 are the round-robin scheme; on :math:`\frac{1}{2} x^2` that one is stable for
-    :math:`0 \le \eta \le 2,\ 0 \le a \le (4 - 2 \eta) / (4 - \eta)`, a tight bound for odd N.
+    The default is synchronous: all agents exchange when τ divides the step, all with the old
+    centre, which then moves by the sum of their pulls. With ``clocks`` it is asynchronous: agent j
+    exchanges when τ divides its own clock, :math:`t^j` = step + offset; agents whose clocks agree
+    come one after another, in their order, each to the centre that the previous one has left.
+    Offsets of 0 and a period of 1 give the round-robin scheme; on :math:`\frac{1}{2} x^2` it is
+    stable for :math:`0 \le \eta \le 2,\ 0 \le a \le (4 - 2 \eta) / (4 - \eta)`, a tight bound for
+    odd N.
 
-    One agent alone is still pulled to its centre: with N = 1 it is not the inner optimizer.
+    A single agent is still pulled to its centre: with N = 1 this is not the inner optimizer.
 
     Args:
         inner: any optax optimizer with updates :math:`u`. Pulls act on its iterates, see
@@ -138,7 +145,7 @@ def elastic_averaging(
         clocks: offsets of the agents' clocks in steps, whole numbers of shape (N,).
 
     Returns:
-        An optax transformation; its ``update`` needs ``params`` and hands extra arguments on to
+        An optax transformation; its ``update`` needs ``params`` and passes extra arguments on to
         ``inner``. The centre starts as the mean of the agents.
 
     Raises:
@@ -209,4 +216,4 @@ def _one_after_another(
 
 def _pull(x: Params, center: Params, moving_rate: Float[Array, ""]) -> Params:
     """One agent's a(x − x̃)."""
-    return jax.tree.map(lambda x, c: moving_rate.astype(x.dtype) * (x - c), x, center)
+    return jax.tree.map(lambda x, c: scalar_like(moving_rate, x) * (x - c), x, center)

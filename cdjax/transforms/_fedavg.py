@@ -14,8 +14,8 @@ from jaxtyping import Array, ArrayLike, Int, PRNGKeyArray
 from cdjax._checks import check_count, check_key, check_range, stacked_size
 from cdjax._types import Params
 from cdjax.mixing import every
-from cdjax.transforms._centralized import agent_average, check_weights
 from cdjax.transforms._consensus import adapt_then_combine
+from cdjax.transforms._weighting import agent_average, check_positive_weights
 
 
 def fedavg(
@@ -33,21 +33,21 @@ def fedavg(
         \quad \text{after the last step of round } r
 
     The clients :math:`S_r` of a round, :math:`\max(1, C N)` of the agents, rounded, are drawn anew
-    from ``fold_in(key, r)``. The other agents step as well, for all agents of a stack do, but their
-    round is thrown away: they weigh nothing and receive the mean, so that every round starts from
-    it alone. The inner optimizer's state stays with its agent, neither averaged nor reset (plain
-    SGD, the paper's client, has none).
+    from ``fold_in(key, r)``. The other agents step as well, because all agents of a stack do, but
+    their round is discarded: they have no weight and receive the mean, from which every round
+    starts. The inner optimizer's state stays with its agent, neither averaged nor reset (plain SGD,
+    the paper's client, has none).
 
     Args:
         inner: any optax optimizer, each client's own.
-        local_steps: steps a round; E epochs of an agent's data are E times its batches.
+        local_steps: steps per round; E epochs of an agent's data are E times its batches.
         fraction: C in [0, 1], the share of agents that are clients in a round.
-        weights: :math:`n_j`, one positive number an agent, shape (N,), its number of samples.
+        weights: :math:`n_j`, one positive number per agent, shape (N,), its number of samples.
             Equal by default.
-        key: of the draws; needed where the fraction is below 1.
+        key: of the draws; needed if the fraction is below 1.
 
     Returns:
-        An optax transformation; its ``update`` needs ``params`` and hands extra arguments on to
+        An optax transformation; its ``update`` needs ``params`` and passes extra arguments on to
         ``inner``.
 
     Raises:
@@ -61,7 +61,7 @@ def fedavg(
     """
     check_count("local_steps", local_steps, low=1)
     check_range("fraction", fraction, low=0, high=1)
-    check_weights(weights)
+    check_positive_weights(weights)
     if key is None and fraction < 1:
         raise ValueError(f"fraction is {fraction}: give key=jax.random.key(0) to draw clients from")
     if key is not None:
@@ -76,5 +76,5 @@ def fedavg(
             sizes = jnp.where(draw < num_clients, sizes, 0)
         return agent_average(tree, sizes)
 
-    # Inside of `every` the mixer's step is the round.
+    # `every` passes the round on as the step of its mixer, so `step` above is r.
     return adapt_then_combine(inner, every(local_steps, average_clients))

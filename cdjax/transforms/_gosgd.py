@@ -1,7 +1,14 @@
-"""GoSGD: gossip whose messages carry weights.
+r"""GoSGD: gossip whose messages carry weights.
 
 Blot, Picard, Cord, Thome, *Gossip training for deep learning*, 2016, arXiv:1611.09726; the weights
 are those of the sum-weight protocol of Kempe, Dobra, Gehrke (2003).
+
+A message is the pair :math:`(w / 2, \, w x / 2)`: weight and weighted parameters, which arrive
+``delay`` steps late. Sending splits a pair in two and receiving adds pairs up, so neither changes
+the sums of both components over agents and messages, whoever talks to whom and however late: the
+weights sum to one and :math:`\sum_j w^j x^j` is conserved. An agent's parameters are the quotient
+of its pair. Messages that arrive together are added before the quotient is taken, which equals
+taking the paper's weighted mean message by message.
 """
 
 from __future__ import annotations
@@ -21,6 +28,7 @@ from cdjax._checks import (
     check_stacked,
     stacked_size,
 )
+from cdjax._trees import along_agents, is_floating, widened
 from cdjax._types import Params
 from cdjax.mixing import Peers
 
@@ -47,7 +55,7 @@ def gosgd(
     r"""Gossip SGD with weighted pushes.
 
     After its own step :math:`x^j \leftarrow x^j + u^j` an agent that talks halves its weight
-    :math:`w^j` (at first 1/N) and pushes it along with its parameters; a receiver takes the
+    :math:`w^j` (initially 1/N) and pushes the half along with its parameters; a receiver takes the
     weighted mean:
 
     .. math::
@@ -59,22 +67,23 @@ def gosgd(
 
     Args:
         inner: any optax optimizer with updates :math:`u`.
-        peers: from the step to each agent's receiver, or itself when it does not talk;
+        peers: from the step to each agent's receiver, or the agent itself if it does not talk;
             :func:`cdjax.mixing.random_peers` with probability p on ``topology.complete(N)`` is the
             paper's.
-        delay: steps that a message is under way; with 0 the receiver's next gradient sees it, as
-            when it has arrived by the start of the receiver's next step.
+        delay: the number of steps that a message travels; with 0 it arrives in time for the
+            receiver's next gradient.
 
     Returns:
-        An optax transformation; its ``update`` needs ``params`` and hands extra arguments on to
-        ``inner``. Its state holds one more copy of the parameters for every step of delay.
+        An optax transformation; its ``update`` needs ``params`` and passes extra arguments on to
+        ``inner``. Its state holds one more copy of the parameters per step of delay.
 
     Raises:
         ValueError: if the delay is negative.
 
     Example::
 
-        peers = cdjax.mixing.random_peers(cdjax.topology.complete(8), key, probability=0.02)
+        complete = cdjax.topology.complete(8)
+        peers = cdjax.mixing.random_peers(complete, jax.random.key(0), probability=0.02)
         tx = cdjax.gosgd(optax.sgd(0.1), peers)
 
     Reference: Blot et al. (2016), the workers' loop with PushMessage and ProcessMessages.
@@ -86,10 +95,10 @@ def gosgd(
 
     def init(params: Params) -> GoSGDState:
         num_agents = stacked_size(params)
-        # In float32 at least: a weight times parameters has no place in bfloat16's eight bits.
-        empty = lambda x: jnp.zeros(x.shape, jnp.promote_types(x.dtype, jnp.float32))  # noqa: E731
+        # Messages share no buffers, so that the state can be donated.
         in_flight = tuple(
-            Mail(jnp.zeros(num_agents), jax.tree.map(empty, params)) for _ in range(delay)
+            Mail(jnp.zeros(num_agents), jax.tree.map(lambda x: jnp.zeros_like(widened(x)), params))
+            for _ in range(delay)
         )
         weight = jnp.ones(num_agents) / num_agents
         return GoSGDState(jnp.zeros([], jnp.int32), weight, in_flight, inner.init(params))
@@ -105,31 +114,44 @@ def gosgd(
         receiver = peers(state.step)
         check_stacked(x, len(receiver), holder="peers")
 
-        talks = receiver != jnp.arange(len(receiver))
-        pushed = jnp.where(talks, state.weight / 2, 0)
         stepped = optax.apply_updates(x, updates)
-        sent = Mail(_deliver(pushed, receiver), _deliver(_weighted(pushed, stepped), receiver))
+        kept, sent = _push(state.weight, stepped, receiver)
         arrived, *in_flight = *state.in_flight, sent
-
-        kept = state.weight - pushed
-        weight = kept + arrived.weight
-        total = optax.tree.add(_weighted(kept, stepped), arrived.weighted_params)
-        updates = jax.tree.map(lambda m, x: m.astype(x.dtype) - x, _weighted(1 / weight, total), x)
+        weight, mean = _receive(kept, stepped, arrived)
+        updates = jax.tree.map(_displacement, mean, x)
         return updates, GoSGDState(state.step + 1, weight, tuple(in_flight), inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
 
 
+def _push(
+    weight: Float[Array, " agents"], params: Params, receiver: Int[Array, " agents"]
+) -> tuple[Float[Array, " agents"], Mail]:
+    """The weights that senders keep, and what they send as it reaches the receivers."""
+    talks = receiver != jnp.arange(len(receiver))
+    pushed = jnp.where(talks, weight / 2, 0)
+    outgoing = Mail(pushed, _weighted(pushed, params))
+    sent = jax.tree.map(lambda m: jnp.zeros_like(m).at[receiver].add(m), outgoing)
+    return weight - pushed, sent
+
+
+def _receive(
+    weight: Float[Array, " agents"], params: Params, mail: Mail
+) -> tuple[Float[Array, " agents"], Params]:
+    """The receivers' new weights, and the weighted means of their own parameters and the mail."""
+    total = optax.tree.add(_weighted(weight, params), mail.weighted_params)
+    weight = weight + mail.weight
+    return weight, _weighted(1 / weight, total)
+
+
 def _weighted(weight: Float[Array, " agents"], params: Params) -> Params:
-    """Agent j's leaves times its weight, in float32 at least."""
+    """Agent j's leaves times its weight, and left in float32 at least.
 
-    def leaf(x: Array) -> Array:
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        return jax.vmap(jnp.multiply)(weight.astype(x.dtype), x)
-
-    return jax.tree.map(leaf, params)
+    Rounded to bfloat16 in between, the weighted sum would not be conserved.
+    """
+    return jax.tree.map(lambda x: along_agents(weight, x) * x, jax.tree.map(widened, params))
 
 
-def _deliver(tree: Params, receiver: Int[Array, " agents"]) -> Params:
-    """Sums what every agent receives."""
-    return jax.tree.map(lambda x: jnp.zeros_like(x).at[receiver].add(x), tree)
+def _displacement(mean: Array, x: Array) -> Array:
+    """From the parameters to the mean; counters stay."""
+    return mean.astype(x.dtype) - x if is_floating(x) else jnp.zeros_like(x)

@@ -15,18 +15,18 @@ from cdjax.transforms._consensus import adapt_then_combine
 def gossip(
     inner: optax.GradientTransformation, mix: Mixer, *, period: int = 1
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Local steps, and every ``period`` of them a talk with a random peer.
+    r"""Local steps, and an exchange with a random peer after every ``period`` of them.
 
     .. math:: x^+ = \Pi_k (x + u), \qquad \Pi_k = I \text{ unless } \tau \mid k + 1
 
     Args:
         inner: any optax optimizer with updates :math:`u`.
         mix: a random mixer: :func:`cdjax.mixing.pull` or :func:`cdjax.mixing.push` with random
-            peers, or ``pull`` with random pairs; over all agents or a topology's edges.
+            peers, or ``pull`` with random pairs; among all agents or along a topology's edges.
         period: τ, in steps, at least 1.
 
     Returns:
-        An optax transformation; its ``update`` needs ``params`` and hands extra arguments on to
+        An optax transformation; its ``update`` needs ``params`` and passes extra arguments on to
         ``inner``.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Step sizes that the theory of consensus asks for and optax does not have."""
+"""Step sizes that the theory of consensus needs and optax does not provide."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def diminishing_schedule(
 
     Args:
         init_value: :math:`\alpha_0`, the step size at step 0.
-        power: :math:`\varepsilon` in (0.5, 1]: the sum of the steps diverges, that of their squares
-            does not.
+        power: :math:`\varepsilon` in (0.5, 1]: the sum of the step sizes diverges, that of their
+            squares converges.
         offset: :math:`t > 0`; the step size has halved when :math:`k^\varepsilon = t`.
 
     Returns:

@@ -1,13 +1,14 @@
-"""The parameters that a server holds beside its agents'."""
+"""What algorithms with a server share: the server's parameters, and when agents reach it."""
 
 from __future__ import annotations
 
-import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.core import Tracer
+from jaxtyping import Array, ArrayLike, Bool, Int
 
 from cdjax._types import Params
-from cdjax.transforms._downpour import DownpourState
-from cdjax.transforms._easgd import EASGDState
 
 
 def server_params(state: optax.OptState) -> Params:
@@ -27,11 +28,32 @@ def server_params(state: optax.OptState) -> Params:
 
     Example::
 
-        test_accuracy(cdjax.replicate(cdjax.server_params(opt_state), num_agents))
+        state = cdjax.easgd(0.1).init(params)
+        evaluated = cdjax.replicate(cdjax.server_params(state), num_agents)
     """
-    for node in jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, EASGDState | DownpourState)):
-        if isinstance(node, EASGDState):
-            return node.center
-        if isinstance(node, DownpourState):
-            return node.server
+    # By name, because the files that define these states import this one for the clocks.
+    for name, field in (("EASGDState", "center"), ("DownpourState", "server")):
+        for _, found in optax.tree.get_all_with_path(state, name):
+            return getattr(found, field)
     raise ValueError("the optimizer has no server; average its agents with cdjax.mean_params")
+
+
+def clocks_tick(
+    step: Int[Array, ""], period: int, clocks: ArrayLike | None, num_agents: int
+) -> Bool[Array, " agents"]:
+    """Whether each agent's clock, the step plus its own offset, is a multiple of the period."""
+    offsets = jnp.zeros(num_agents, jnp.int32) if clocks is None else jnp.asarray(clocks)
+    if offsets.shape != (num_agents,):
+        raise ValueError(
+            f"clocks has shape {offsets.shape}; expected one offset per agent, ({num_agents},)"
+        )
+    return (step + offsets) % period == 0
+
+
+def check_clocks(clocks: ArrayLike | None) -> None:
+    """Raises unless concrete ``clocks`` are a vector of whole numbers, or None."""
+    if clocks is None or isinstance(clocks, Tracer):
+        return
+    offsets = np.asarray(clocks)
+    if offsets.ndim != 1 or offsets.dtype.kind not in "iu":
+        raise ValueError(f"clocks is {clocks!r}; expected one whole number per agent")

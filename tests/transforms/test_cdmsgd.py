@@ -6,7 +6,13 @@ import pytest
 
 import cdjax
 from cdjax import mixing, topology
-from tests.trees import assert_trees_close, quadratic_gradients, random_stacked_tree
+from tests.trees import (
+    assert_trees_close,
+    quadratic_gradients,
+    random_stacked_tree,
+    train,
+    trajectory,
+)
 
 # ring-5, f_j = ½(x − c_j)², c = 0..4, α = .1, μ = .9, x_0 = v_0 = 0: iterates x at k = 1, 2, 3.
 POLYAK = [
@@ -27,15 +33,10 @@ NESTEROV_STORED = [
 FIXED_POINT = [1.745068, 1.758725, 2, 2.241275, 2.254932]
 
 
-def trajectory(tx, gradient, x, num_steps):
+def stored_and_iterates(tx, gradient, x, num_steps):
     """Stored parameters and iterates after each step."""
-    state, stored, iterates = tx.init(x), [], []
-    for _ in range(num_steps):
-        updates, state = tx.update(gradient(x), state, x)
-        x = optax.apply_updates(x, updates)
-        stored.append(x)
-        iterates.append(cdjax.eval_params(state, x))
-    return stored, iterates
+    stored, states = trajectory(tx, gradient, x, num_steps)
+    return stored, jax.vmap(cdjax.eval_params)(states, stored)
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def ring_5(x64):
 
 def test_polyak_on_ring_5(ring_5):
     mix, gradient, x = ring_5
-    stored, iterates = trajectory(cdjax.cdmsgd(0.1, mix, nesterov=False), gradient, x, 400)
+    stored, iterates = stored_and_iterates(cdjax.cdmsgd(0.1, mix, nesterov=False), gradient, x, 400)
     np.testing.assert_allclose(iterates[:3], POLYAK, atol=5e-7)
     np.testing.assert_array_equal(stored, iterates)
     np.testing.assert_allclose(iterates[-1], FIXED_POINT, atol=5e-7)
@@ -53,7 +54,7 @@ def test_polyak_on_ring_5(ring_5):
 
 def test_nesterov_on_ring_5(ring_5):
     mix, gradient, x = ring_5
-    stored, iterates = trajectory(cdjax.cdmsgd(0.1, mix, momentum=0.9), gradient, x, 400)
+    stored, iterates = stored_and_iterates(cdjax.cdmsgd(0.1, mix, momentum=0.9), gradient, x, 400)
     np.testing.assert_allclose(iterates[:3], NESTEROV, atol=5e-7)
     np.testing.assert_allclose(stored[:3], NESTEROV_STORED, atol=5e-7)
     np.testing.assert_allclose(iterates[-1], FIXED_POINT, atol=5e-7)
@@ -77,7 +78,7 @@ def test_schedules_follow_the_equations_exactly(nesterov, x64):
     alpha = lambda k: 0.2 / (k + 1)  # noqa: E731
     mu = lambda k: 0.9 * (k + 1) / (k + 4)  # noqa: E731
     tx = cdjax.cdmsgd(alpha, mixing.dense(graph), momentum=mu, nesterov=nesterov)
-    _, iterates = trajectory(tx, quadratic_gradients(centers), jnp.zeros(4), 30)
+    _, iterates = stored_and_iterates(tx, quadratic_gradients(centers), jnp.zeros(4), 30)
     x, v = np.zeros(4), np.zeros(4)
     for k in range(30):
         ahead = x + mu(k) * v if nesterov else x
@@ -91,9 +92,9 @@ def test_one_agent_with_a_constant_step_is_optax_sgd(nesterov, x64):
     tree = random_stacked_tree(1, dtype=jnp.float64)
     gradient = lambda t: jax.tree.map(jnp.sin, t)  # noqa: E731
     mix = mixing.dense(topology.ring(1))
-    ours, _ = trajectory(cdjax.cdmsgd(0.1, mix, nesterov=nesterov), gradient, tree, 20)
-    theirs, _ = trajectory(optax.sgd(0.1, 0.9, nesterov=nesterov), gradient, tree, 20)
-    assert_trees_close(ours[-1], theirs[-1], atol=1e-14)
+    ours, _ = train(cdjax.cdmsgd(0.1, mix, nesterov=nesterov), gradient, tree, 20)
+    theirs, _ = train(optax.sgd(0.1, 0.9, nesterov=nesterov), gradient, tree, 20)
+    assert_trees_close(ours, theirs, atol=1e-14)
 
 
 def test_without_momentum_it_is_cdsgd(x64):
@@ -115,10 +116,10 @@ def test_momentum_inside_and_outside_of_consensus_differ(ring_5):
 def test_the_directed_exponential_graph_makes_inner_momentum_diverge(x64):
     graph = topology.exponential(16, directed=True)
     x = jnp.arange(16.0)
-    _, momentum = trajectory(cdjax.cdmsgd(0.0, mixing.dense(graph)), jnp.zeros_like, x, 200)
-    _, plain = trajectory(cdjax.cdsgd(0.0, mixing.dense(graph)), jnp.zeros_like, x, 200)
-    assert cdjax.metrics.consensus_distance(momentum[-1]) > 1e6
-    assert cdjax.metrics.consensus_distance(plain[-1]) < 1e-6
+    momentum, state = train(cdjax.cdmsgd(0.0, mixing.dense(graph)), jnp.zeros_like, x, 200)
+    plain, _ = train(cdjax.cdsgd(0.0, mixing.dense(graph)), jnp.zeros_like, x, 200)
+    assert cdjax.metrics.consensus_distance(cdjax.eval_params(state, momentum)) > 1e6
+    assert cdjax.metrics.consensus_distance(plain) < 1e-6
 
 
 def test_eval_params_finds_the_state_inside_of_a_chain():
@@ -139,6 +140,17 @@ def test_eval_params_passes_by_masked_leaves():
     evaluated = cdjax.eval_params(state, optax.apply_updates(x, updates))
     np.testing.assert_allclose(evaluated["w"], mix(x["w"]), rtol=1e-6)
     np.testing.assert_array_equal(evaluated["frozen"], x["frozen"])
+
+
+def test_eval_params_finds_every_state_of_multi_transform():
+    mix, x = mixing.dense(topology.ring(3)), {"a": jnp.arange(3.0), "b": jnp.arange(3.0)}
+    groups = {"slow": cdjax.cdmsgd(0.1, mix, momentum=0.5), "fast": cdjax.cdmsgd(0.2, mix)}
+    tx = optax.multi_transform(groups, {"a": "slow", "b": "fast"})
+    y, state = train(tx, lambda x: jax.tree.map(jnp.ones_like, x), x, 3)
+    for name, group in {"a": "slow", "b": "fast"}.items():
+        alone, own_state = train(groups[group], jnp.ones_like, x[name], 3)
+        expected = cdjax.eval_params(own_state, alone)
+        np.testing.assert_allclose(cdjax.eval_params(state, y)[name], expected, rtol=1e-6)
 
 
 def test_eval_params_of_other_optimizers_are_the_parameters():

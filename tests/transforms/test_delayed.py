@@ -10,10 +10,11 @@ import cdjax
 from cdjax import mixing, robust, topology
 from tests.trees import (
     assert_trees_close,
-    iterate,
     quadratic_gradients,
     random_connected_graph,
     random_stacked_tree,
+    train,
+    trajectory,
 )
 
 KEY = jax.random.key(2)
@@ -24,7 +25,7 @@ CENTERS = np.arange(5.0)
 
 
 def lagging_run(matrix_at, x, num_steps, *, rate=0.1):
-    """A loop over agents and the whole past."""
+    """Parameters after each step, by a loop over agents and the whole past."""
     past = [x]
     for step in range(num_steps):
         matrix, now = matrix_at(step), past[-1]
@@ -34,55 +35,53 @@ def lagging_run(matrix_at, x, num_steps, *, rate=0.1):
             for j in range(5)
         ]
         past.append(np.array(mixed) - rate * (now - CENTERS))
-    return past[-1]
+    return past[1:]
 
 
-@pytest.mark.parametrize("num_steps", [1, 2, 3, 4, 9])
-def test_neighbors_hear_what_a_lagging_agent_was(num_steps, x64):
+def test_neighbors_receive_what_a_lagging_agent_was(x64):
     x = np.asarray(random_stacked_tree(5)["scalar"])
-    tx = optax.chain(optax.sgd(0.1), cdjax.delayed(cdjax.consensus, MIX, DELAYS))
-    found = iterate(tx, quadratic_gradients(CENTERS), jnp.asarray(x), num_steps)
-    expected = lagging_run(lambda step: GRAPH.mixing_matrix, x, num_steps)
+    tx = optax.chain(optax.sgd(0.1), cdjax.delayed(cdjax.consensus, MIX, delays=DELAYS))
+    found, _ = trajectory(tx, quadratic_gradients(CENTERS), jnp.asarray(x), 9)
+    expected = lagging_run(lambda step: GRAPH.mixing_matrix, x, 9)
     np.testing.assert_allclose(found, expected, rtol=1e-13)
 
 
 def test_the_weights_may_change_from_step_to_step(x64):
     mix = robust.faulty(GRAPH, robust.failing_links(GRAPH, 0.5, key=KEY))
     x = np.asarray(random_stacked_tree(5)["scalar"])
-    tx = optax.chain(optax.sgd(0.1), cdjax.delayed(cdjax.consensus, mix, DELAYS))
-    found = iterate(tx, quadratic_gradients(CENTERS), jnp.asarray(x), 6)
-    expected = lagging_run(lambda step: np.asarray(mix(jnp.eye(5), step)), x, 6)
+    tx = optax.chain(optax.sgd(0.1), cdjax.delayed(cdjax.consensus, mix, delays=DELAYS))
+    found, _ = trajectory(tx, quadratic_gradients(CENTERS), jnp.asarray(x), 6)
+    matrices = jax.vmap(lambda step: mix(jnp.eye(5), step))(jnp.arange(6))
+    expected = lagging_run(lambda step: np.asarray(matrices[step]), x, 6)
     np.testing.assert_allclose(found, expected, rtol=1e-13)
 
 
-def hear(past, now):
-    """What agents hear of a value each, with the weights of the graph."""
+def mixed(past, now):
+    """What agents make of one value each, with the weights of the graph."""
     matrix, sent = GRAPH.mixing_matrix, [*past, now]
     heard = np.array([sent[max(len(past) - lag, 0)][j] for j, lag in enumerate(DELAYS)])
     own = matrix.diagonal()
     return own * now + matrix @ heard - own * heard
 
 
-def test_momentum_hears_the_past_of_the_iterates(x64):
+def test_momentum_mixes_the_past_of_the_iterates(x64):
     x, v, past = np.asarray(random_stacked_tree(5)["scalar"]), np.zeros(5), []
-    tx = cdjax.delayed(partial(cdjax.cdmsgd, 0.1, momentum=0.5), MIX, DELAYS)
-    params, state = jnp.asarray(x), tx.init(jnp.asarray(x))
-    for _ in range(7):
-        v_next = hear(past, x) - x + 0.5 * v - 0.1 * (x + 0.5 * v - CENTERS)
+    tx = cdjax.delayed(partial(cdjax.cdmsgd, 0.1, momentum=0.5), MIX, delays=DELAYS)
+    params, states = trajectory(tx, quadratic_gradients(CENTERS), jnp.asarray(x), 7)
+    for iterate in jax.vmap(cdjax.eval_params)(states, params):
+        v_next = mixed(past, x) - x + 0.5 * v - 0.1 * (x + 0.5 * v - CENTERS)
         past, x, v = [*past, x], x + v_next, v_next
-        updates, state = tx.update(params - CENTERS, state, params)
-        params = optax.apply_updates(params, updates)
-        np.testing.assert_allclose(cdjax.eval_params(state, params), x, rtol=1e-12)
+        np.testing.assert_allclose(iterate, x, rtol=1e-12)
 
 
 def test_what_is_late_is_what_an_algorithm_sends(x64):
     start = x = np.asarray(random_stacked_tree(5)["scalar"])
-    past = [start] * 3  # of steps before the first the start is heard, adapted in none of them
+    past = [start] * 3  # before the first step there is only the start, not adapted
     for _ in range(7):
         adapted = x - 0.1 * (x - CENTERS)
-        past, x = [*past, adapted], hear(past, adapted)
-    tx = cdjax.delayed(partial(cdjax.adapt_then_combine, optax.sgd(0.1)), MIX, DELAYS)
-    found = iterate(tx, quadratic_gradients(CENTERS), jnp.asarray(start), 7)
+        past, x = [*past, adapted], mixed(past, adapted)
+    tx = cdjax.delayed(partial(cdjax.adapt_then_combine, optax.sgd(0.1)), MIX, delays=DELAYS)
+    found, _ = train(tx, quadratic_gradients(CENTERS), jnp.asarray(start), 7)
     np.testing.assert_allclose(found, x, rtol=1e-12)
 
 
@@ -100,10 +99,9 @@ def test_mixing_grows_by_the_largest_root_with_momentum_and_never_without(delay,
 
     factor = max(map(largest_root, others))
     make = partial(cdjax.cdmsgd, 0.0, momentum=momentum, nesterov=False)
-    tx = cdjax.delayed(make, mixing.dense(ring), [delay] * 5)
-    zero = lambda x: jnp.zeros_like(x)  # noqa: E731
-    start = jnp.asarray(random_stacked_tree(5)["scalar"])
-    sizes = [jnp.linalg.norm(iterate(tx, zero, start, steps)) for steps in (200, 500)]
+    tx = cdjax.delayed(make, mixing.dense(ring), delays=[delay] * 5)
+    x, _ = trajectory(tx, jnp.zeros_like, random_stacked_tree(5)["scalar"], 500)
+    sizes = np.linalg.norm(np.asarray(x)[[199, 499]], axis=1)
     if momentum:
         assert factor > 1.05
         np.testing.assert_allclose((sizes[1] / sizes[0]) ** (1 / 300), factor, rtol=0.01)
@@ -120,37 +118,37 @@ def test_mixing_grows_by_the_largest_root_with_momentum_and_never_without(delay,
     ],
 )
 def test_an_algorithm_has_to_mix_once(make, times):
-    tx = cdjax.delayed(make, MIX, DELAYS)
-    with pytest.raises(ValueError, match=f"mixes {times} times in a step; expected once"):
+    tx = cdjax.delayed(make, MIX, delays=DELAYS)
+    with pytest.raises(ValueError, match=f"mixes {times} times per step; expected once"):
         tx.update(jnp.ones(5), tx.init(jnp.ones(5)), jnp.ones(5))
 
 
-@pytest.mark.parametrize("delays", [[0] * 5, np.zeros(5, int)])
-def test_without_delays_it_is_consensus(delays, x64):
-    tree = random_stacked_tree(5)
+def test_without_delays_it_is_consensus(x64):
+    tree, delays = random_stacked_tree(5), np.zeros(5, int)
     gradient = lambda tree: jax.tree.map(lambda x: x - 1, tree)  # noqa: E731
-    tx = optax.chain(optax.sgd(0.1), cdjax.delayed(cdjax.consensus, MIX, delays))
-    expected = iterate(cdjax.cdsgd(0.1, MIX), gradient, tree, 4)
-    assert_trees_close(iterate(tx, gradient, tree, 4), expected, rtol=1e-13, atol=1e-13)
+    tx = optax.chain(optax.sgd(0.1), cdjax.delayed(cdjax.consensus, MIX, delays=delays))
+    found, expected = (train(t, gradient, tree, 4)[0] for t in (tx, cdjax.cdsgd(0.1, MIX)))
+    assert_trees_close(found, expected, rtol=1e-13, atol=1e-13)
 
 
 def test_the_fixed_point_is_that_of_cdsgd(x64):
-    tx = optax.chain(optax.sgd(0.1), cdjax.delayed(cdjax.consensus, MIX, DELAYS))
-    found = iterate(tx, quadratic_gradients(CENTERS), jnp.zeros(5), 800)
+    tx = optax.chain(optax.sgd(0.1), cdjax.delayed(cdjax.consensus, MIX, delays=DELAYS))
+    found, _ = train(tx, quadratic_gradients(CENTERS), jnp.zeros(5), 800)
     system = np.eye(5) - GRAPH.mixing_matrix + 0.1 * np.eye(5)
     np.testing.assert_allclose(found, np.linalg.solve(system, 0.1 * CENTERS), rtol=1e-10)
 
 
 def test_the_past_leads_with_the_agent_axis_and_is_as_long_as_the_longest_delay():
-    state = cdjax.delayed(cdjax.consensus, MIX, DELAYS).init(random_stacked_tree(5))
+    state = cdjax.delayed(cdjax.consensus, MIX, delays=DELAYS).init(random_stacked_tree(5))
     assert state.history["layer"]["kernel"].shape == (5, 3, 2, 3, 5)
 
 
 def test_counters_pass():
+    tx = cdjax.delayed(cdjax.consensus, MIX, delays=DELAYS)
     tree = {"count": jnp.arange(5), "x": jnp.ones(5)}
-    tx = cdjax.delayed(cdjax.consensus, MIX, DELAYS)
+    later = {"count": 10 * jnp.arange(5), "x": jnp.ones(5)}
     zeros = jax.tree.map(jnp.zeros_like, tree)
-    updates, _ = tx.update(zeros, tx.init(tree), tree)
+    updates, _ = tx.update(zeros, tx.init(tree), later)
     assert_trees_close(updates, zeros)
 
 
@@ -158,11 +156,11 @@ def test_counters_pass():
     ("call", "message"),
     [
         (
-            lambda: cdjax.delayed(cdjax.consensus, MIX, [0, -1]),
-            r"delays is \[0, -1\]; expected a whole number",
+            lambda: cdjax.delayed(cdjax.consensus, MIX, delays=[0, -1]),
+            r"delays is \[0, -1\]; expected one whole number >= 0 per agent",
         ),
         (
-            lambda: cdjax.delayed(cdjax.consensus, MIX, [0, 1]).init({"w": jnp.ones(5)}),
+            lambda: cdjax.delayed(cdjax.consensus, MIX, delays=[0, 1]).init({"w": jnp.ones(5)}),
             "leaf 'w' has leading axis 5, but delays has 2 agents",
         ),
     ],

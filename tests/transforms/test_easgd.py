@@ -6,17 +6,7 @@ import pytest
 
 import cdjax
 from cdjax import mixing, topology
-from tests.trees import quadratic_gradients
-
-
-def iterate(tx, gradient, x, num_steps):
-    """Stored parameters and state after some steps."""
-    state = tx.init(x)
-    step = jax.jit(lambda x, state: tx.update(gradient(x), state, x))
-    for _ in range(num_steps):
-        updates, state = step(x, state)
-        x = optax.apply_updates(x, updates)
-    return x, state
+from tests.trees import quadratic_gradients, train
 
 
 def round_robin_matrix(num_agents, learning_rate, moving_rate):
@@ -46,9 +36,9 @@ def test_synchronous_is_cdsgd_on_a_star_whose_hub_has_no_gradient(x64):
     mix = mixing.dense(topology.from_matrix(np.eye(6) - a * laplacian, validate=False))
     centers, curvatures = np.arange(5.0), np.linspace(0.5, 2, 5)
     hub_first = quadratic_gradients(np.append(0, centers), np.append(0, curvatures))
-    on_star, _ = iterate(cdjax.cdsgd(0.1, mix), hub_first, jnp.zeros(6), 50)
+    on_star, _ = train(cdjax.cdsgd(0.1, mix), hub_first, jnp.zeros(6), 50)
     gradient = quadratic_gradients(centers, curvatures)
-    x, state = iterate(cdjax.easgd(0.1, period=1), gradient, jnp.zeros(5), 50)
+    x, state = train(cdjax.easgd(0.1, period=1), gradient, jnp.zeros(5), 50)
     np.testing.assert_allclose(np.append(state.center, x), on_star, atol=1e-13)
 
 
@@ -81,7 +71,7 @@ def test_round_robin_of_an_even_number_is_stable_within_the_bound(num_agents, x6
 def test_exchanges_conserve_the_sum_of_agents_and_center(x64):
     for clocks in (None, np.arange(4)):
         tx = cdjax.easgd(0.0, beta=0.7, period=3, clocks=clocks)
-        x, state = iterate(tx, jnp.zeros_like, jnp.arange(4.0), 20)
+        x, state = train(tx, jnp.zeros_like, jnp.arange(4.0), 20)
         assert float(jnp.sum(x) + state.center) == pytest.approx(6 + 1.5, abs=1e-13)
         assert np.ptp(x) < 2.9
 
@@ -90,24 +80,24 @@ def test_agents_exchange_when_their_own_clock_says(x64):
     x = jnp.arange(4.0)
     tx = cdjax.easgd(0.0, period=4, clocks=np.array([0, 3, 2, 2]))
     for num_steps, moved in enumerate([[0], [0, 1], [0, 1, 2, 3]], start=1):
-        after, _ = iterate(tx, jnp.zeros_like, x, num_steps)
+        after, _ = train(tx, jnp.zeros_like, x, num_steps)
         assert np.flatnonzero(np.asarray(after != x)).tolist() == moved
 
 
 def test_without_springs_it_is_the_inner_optimizer(x64):
     gradient, x = quadratic_gradients(np.arange(3.0)), jnp.ones(3)
     tx = cdjax.elastic_averaging(optax.adam(0.1), beta=0.0, period=1)
-    ours, theirs = (iterate(t, gradient, x, 10)[0] for t in (tx, optax.adam(0.1)))
+    ours, theirs = (train(t, gradient, x, 10)[0] for t in (tx, optax.adam(0.1)))
     np.testing.assert_allclose(ours, theirs, atol=1e-15)
     eamsgd = cdjax.eamsgd(0.1, momentum=0.9, beta=0.0)
     ours, theirs = (
-        iterate(t, gradient, x, 10)[0] for t in (eamsgd, optax.sgd(0.1, 0.9, nesterov=True))
+        train(t, gradient, x, 10)[0] for t in (eamsgd, optax.sgd(0.1, 0.9, nesterov=True))
     )
     np.testing.assert_allclose(ours, theirs, atol=1e-14)
 
 
 def test_one_agent_is_tied_to_its_center(x64):
-    x, state = iterate(cdjax.easgd(0.1, beta=0.5, period=1), lambda x: x, jnp.ones(1), 7)
+    x, state = train(cdjax.easgd(0.1, beta=0.5, period=1), lambda x: x, jnp.ones(1), 7)
     both = np.linalg.matrix_power([[0.4, 0.5], [0.5, 0.5]], 7) @ [1, 1]
     np.testing.assert_allclose([x[0], state.center], both, atol=1e-14)
 
@@ -115,7 +105,7 @@ def test_one_agent_is_tied_to_its_center(x64):
 def test_without_momentum_eamsgd_is_easgd(x64):
     gradient, clocks = quadratic_gradients(np.arange(4.0)), np.arange(4)
     (x, state), (y, other) = (
-        iterate(tx, gradient, jnp.zeros(4), 30)
+        train(tx, gradient, jnp.zeros(4), 30)
         for tx in (cdjax.easgd(0.1, clocks=clocks), cdjax.eamsgd(0.1, momentum=0.0, clocks=clocks))
     )
     np.testing.assert_allclose(x, y, atol=1e-14)
@@ -124,14 +114,14 @@ def test_without_momentum_eamsgd_is_easgd(x64):
 
 def test_the_elastic_term_stays_out_of_the_velocity(x64):
     tx = cdjax.eamsgd(0.0, momentum=0.9, beta=0.5, period=1)
-    x, state = iterate(tx, jnp.zeros_like, jnp.array([0.0, 4.0]), 1)
+    x, state = train(tx, jnp.zeros_like, jnp.array([0.0, 4.0]), 1)
     np.testing.assert_array_equal(x, [0 + 0.25 * 2, 4 - 0.25 * 2])
     np.testing.assert_array_equal(state.inner.velocity, [0, 0])
 
 
 def test_the_center_finds_the_optimum_of_the_mean_loss(x64):
     tx = cdjax.easgd(0.1, beta=0.9, period=1)
-    _, state = iterate(tx, quadratic_gradients(np.array([0.0, 1.0, 5.0])), jnp.zeros(3), 500)
+    _, state = train(tx, quadratic_gradients(np.array([0.0, 1.0, 5.0])), jnp.zeros(3), 500)
     assert float(cdjax.server_params(state)) == pytest.approx(2, abs=1e-10)
 
 
@@ -146,9 +136,3 @@ def test_the_center_finds_the_optimum_of_the_mean_loss(x64):
 def test_arguments_out_of_range_are_named(transform, options, message):
     with pytest.raises(ValueError, match=message):
         transform(0.1, **options)
-
-
-def test_another_number_of_clocks_is_named():
-    tx, x = cdjax.easgd(0.1, clocks=jnp.arange(3)), jnp.ones(4)
-    with pytest.raises(ValueError, match=r"clocks has shape \(3,\); expected one offset an agent"):
-        tx.update(x, tx.init(x), x)

@@ -6,30 +6,28 @@ import pytest
 
 import cdjax
 from cdjax import mixing, topology
-from tests.trees import assert_trees_close, quadratic_gradients, random_stacked_tree
+from tests.trees import (
+    assert_trees_close,
+    quadratic_gradients,
+    random_stacked_tree,
+    train,
+    trajectory,
+)
 
 KEY = jax.random.key(0)
-
-
-def iterates(tx, gradient, x, num_steps):
-    state, xs = tx.init(x), []
-    for _ in range(num_steps):
-        updates, state = tx.update(gradient(x), state, x)
-        x = optax.apply_updates(x, updates)
-        xs.append(x)
-    return np.array(xs)
 
 
 def clients(fraction, num_agents, num_rounds):
     """The sets of clients, seen from outside: agent j's mark is 2^j, the server sums them."""
     tx = cdjax.fedavg(optax.sgd(0.0), local_steps=1, fraction=fraction, key=KEY)
-    marks, step = 2.0 ** jnp.arange(num_agents), jnp.int32
-    means = [
-        marks + tx.update(0 * marks, tx.init(marks)._replace(step=step(r)), marks)[0]
-        for r in range(num_rounds)
-    ]
+    marks = 2.0 ** jnp.arange(num_agents)
+
+    def mean(step):
+        return marks + tx.update(0 * marks, tx.init(marks)._replace(step=step), marks)[0]
+
+    means = jax.vmap(mean)(jnp.arange(num_rounds))
     num_clients = max(1, round(fraction * num_agents))
-    sums = [round(float(mean[0]) * num_clients) for mean in means]
+    sums = [round(float(mean) * num_clients) for mean in means[:, 0]]
     return [{j for j in range(num_agents) if total >> j & 1} for total in sums]
 
 
@@ -38,15 +36,16 @@ def test_one_local_step_of_everybody_is_atc_with_equal_rows(sizes, x64):
     weights = np.ones(4) / 4 if sizes is None else sizes / sizes.sum()
     mix = mixing.dense(topology.from_matrix(np.tile(weights, (4, 1)), validate=False))
     gradient, x = quadratic_gradients(np.arange(4.0), np.arange(1.0, 5.0)), jnp.arange(4.0) ** 2
-    fedavg = iterates(cdjax.fedavg(optax.sgd(0.1), local_steps=1, weights=sizes), gradient, x, 50)
-    atc = iterates(cdjax.adapt_then_combine(optax.sgd(0.1), mix), gradient, x, 50)
-    np.testing.assert_allclose(fedavg, atc, atol=1e-13)
+    fedavg = cdjax.fedavg(optax.sgd(0.1), local_steps=1, weights=sizes)
+    atc = cdjax.adapt_then_combine(optax.sgd(0.1), mix)
+    ours, theirs = (trajectory(tx, gradient, x, 50)[0] for tx in (fedavg, atc))
+    np.testing.assert_allclose(ours, theirs, atol=1e-13)
 
 
 def test_a_round_of_local_steps_contracts_each_client_by_itself(x64):
     centers, curvatures = np.array([0.0, 1.0, 5.0]), np.array([1.0, 2.0, 3.0])
     tx = cdjax.fedavg(optax.sgd(0.1), local_steps=4)
-    xs = iterates(tx, quadratic_gradients(centers, curvatures), jnp.zeros(3), 8)
+    xs, _ = trajectory(tx, quadratic_gradients(centers, curvatures), jnp.zeros(3), 8)
     server = 0.0
     for r in range(2):
         server = np.mean(centers + (1 - 0.1 * curvatures) ** 4 * (server - centers))
@@ -55,8 +54,8 @@ def test_a_round_of_local_steps_contracts_each_client_by_itself(x64):
 
 def test_agents_are_apart_within_a_round_and_equal_at_its_end():
     tx = cdjax.fedavg(optax.sgd(0.1), local_steps=3, fraction=0.4, key=KEY)
-    xs = iterates(tx, quadratic_gradients(np.arange(5.0)), jnp.zeros(5), 9)
-    assert (np.ptp(xs, axis=1) > 0).tolist() == [True, True, False] * 3
+    xs, _ = trajectory(tx, quadratic_gradients(np.arange(5.0)), jnp.zeros(5), 9)
+    assert (jnp.ptp(xs, axis=1) > 0).tolist() == [True, True, False] * 3
 
 
 @pytest.mark.parametrize(("fraction", "size"), [(0.0, 1), (0.1, 1), (0.5, 5), (1.0, 10)])
@@ -80,10 +79,7 @@ def test_work_of_agents_that_are_no_clients_is_thrown_away():
 
 def test_an_optimizer_state_stays_with_its_agent():
     tx = cdjax.fedavg(optax.sgd(0.1, momentum=0.9), local_steps=2)
-    x, state = jnp.zeros(3), tx.init(jnp.zeros(3))
-    for _ in range(2):
-        updates, state = tx.update(jnp.arange(3.0), state, x)
-        x = optax.apply_updates(x, updates)
+    x, state = train(tx, lambda x: jnp.arange(3.0), jnp.zeros(3), 2)
     assert np.ptp(x) == 0
     np.testing.assert_allclose(state.inner[0].trace, 1.9 * np.arange(3), rtol=1e-6)
 
@@ -91,13 +87,9 @@ def test_an_optimizer_state_stays_with_its_agent():
 def test_one_agent_is_the_inner_optimizer(x64):
     tree, inner = random_stacked_tree(1), optax.adam(0.1)
     tx = cdjax.fedavg(inner, local_steps=2, fraction=0.5, key=KEY)
-    state, inner_state, theirs = tx.init(tree), inner.init(tree), tree
-    for _ in range(5):
-        updates, state = tx.update(jax.tree.map(jnp.sin, tree), state, tree)
-        tree = optax.apply_updates(tree, updates)
-        updates, inner_state = inner.update(jax.tree.map(jnp.sin, theirs), inner_state)
-        theirs = optax.apply_updates(theirs, updates)
-    assert_trees_close(tree, theirs, atol=1e-14)
+    gradient = lambda tree: jax.tree.map(jnp.sin, tree)  # noqa: E731
+    ours, theirs = (train(t, gradient, tree, 5)[0] for t in (tx, inner))
+    assert_trees_close(ours, theirs, atol=1e-14)
 
 
 @pytest.mark.parametrize(

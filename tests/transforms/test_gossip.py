@@ -6,24 +6,15 @@ import optax
 import cdjax
 from cdjax import topology
 from cdjax.mixing import pull, push, random_pairs, random_peers
-from tests.trees import assert_trees_close, random_stacked_tree
+from tests.trees import assert_trees_close, random_stacked_tree, train
 
 KEY = jax.random.key(0)
-
-
-def iterate(tx, gradient, x, num_steps):
-    state = tx.init(x)
-    step = jax.jit(lambda x, state: tx.update(gradient(x), state, x))
-    for _ in range(num_steps):
-        updates, state = step(x, state)
-        x = optax.apply_updates(x, updates)
-    return x
 
 
 def test_pairs_leave_the_mean_to_the_gradients(x64):
     targets = np.array([3.0, -1.0, 4.0, 1.0, -5.0])
     tx = cdjax.gossip(optax.sgd(0.1), pull(random_pairs(topology.ring(5), KEY)), period=2)
-    x = iterate(tx, lambda x: x - targets, jnp.arange(5.0), 30)
+    x, _ = train(tx, lambda x: x - targets, jnp.arange(5.0), 30)
     expected = targets.mean() + 0.9**30 * (2.0 - targets.mean())
     np.testing.assert_allclose(jnp.mean(x), expected, atol=1e-13)
 
@@ -32,8 +23,8 @@ def test_agents_talk_in_the_last_step_of_a_period_alone():
     peers = random_peers(topology.complete(4), KEY)
     x = jnp.arange(4.0)
     tx = cdjax.gossip(optax.sgd(0.0), push(peers), period=3)
-    np.testing.assert_array_equal(iterate(tx, jnp.zeros_like, x, 2), x)
-    np.testing.assert_array_equal(iterate(tx, jnp.zeros_like, x, 3), push(peers)(x, 0))
+    np.testing.assert_array_equal(train(tx, jnp.zeros_like, x, 2)[0], x)
+    np.testing.assert_array_equal(train(tx, jnp.zeros_like, x, 3)[0], push(peers)(x, 0))
 
 
 def test_every_kind_of_gossip_reaches_consensus(x64):
@@ -44,7 +35,7 @@ def test_every_kind_of_gossip_reaches_consensus(x64):
         pull(random_pairs(graph, KEY)),
     ):
         tx = cdjax.gossip(optax.sgd(0.0), mix)
-        x = iterate(tx, jnp.zeros_like, jnp.arange(6.0), 300)
+        x, _ = train(tx, jnp.zeros_like, jnp.arange(6.0), 300)
         assert cdjax.metrics.consensus_distance(x) < 1e-9
 
 
@@ -52,4 +43,5 @@ def test_one_agent_is_the_inner_optimizer(x64):
     tree, inner = random_stacked_tree(1), optax.adam(0.1)
     gradient = lambda tree: jax.tree.map(jnp.sin, tree)  # noqa: E731
     tx = cdjax.gossip(inner, push(random_peers(topology.ring(1), KEY)))
-    assert_trees_close(iterate(tx, gradient, tree, 5), iterate(inner, gradient, tree, 5))
+    ours, theirs = (train(t, gradient, tree, 5)[0] for t in (tx, inner))
+    assert_trees_close(ours, theirs)

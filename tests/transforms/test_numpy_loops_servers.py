@@ -22,8 +22,9 @@ SIZES = np.array([10, 50, 20, 30, 40, 10])
 BETA, DELTA, TAU = 0.9, 0.8, 5
 CLOCKS = np.array([0, 1, 2, 3, 1, 0])
 GAMMA, PUSH, FETCH = 0.02, 2, 3
-PEERS = random_peers(topology.star(N), KEY, probability=0.6)
-PAIRS = random_pairs(topology.complete(N), KEY)
+# Compiled, since the loops ask for the peers of one step after another.
+PEERS = jax.jit(random_peers(topology.star(N), KEY, probability=0.6))
+PAIRS = jax.jit(random_pairs(topology.complete(N), KEY))
 
 
 def centralized(gradient, x, num_steps):
