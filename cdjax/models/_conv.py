@@ -1,18 +1,21 @@
-r"""A convolution that is fast on a CPU under the agent axis and in loops.
+r"""A convolution that is fast on a CPU under the agent axis and inside loops.
 
-XLA:CPU's own runs at the speed of its matrix products in one form alone: images of layout NHWC and
-a kernel of layout HWIO, in one group. Outside of loops it brings gradients into that form, inside
-of loops it does not, and there they are some 40 times slower (jax issues 26568, 15339, 13800); so
-are the groups into which ``vmap`` turns a kernel an agent. Here everything has that form.
+XLA:CPU reaches the speed of its matrix products in one form only: images of layout NHWC, a kernel
+of layout HWIO, one group. Outside loops XLA rewrites gradients into that form. Inside loops
+(``lax.scan``, ``lax.map``) it does not, and gradients take about 40 times as long (jax issues
+26568, 15339, 13800). The grouped convolutions into which ``vmap`` turns one kernel per agent are as
+slow. This module writes every convolution and every gradient in the fast form itself.
 
 A convolution :math:`y = x * k` is bilinear, so :math:`\langle \bar{y},\, x * k \rangle` is linear
-in each of three arrays. Its derivatives by them are the convolution and the two gradients:
+in each of three arrays. Its derivatives with respect to them are the convolution and its two
+gradients:
 
 .. math::
     (x, k) \mapsto y, \qquad (\bar{y}, k) \mapsto \bar{x}, \qquad (x, \bar{y}) \mapsto \bar{k}.
 
-Each of these maps is bilinear, and its transposes are the other two: one primitive with these three
-faces has derivatives of any order.
+Each of these maps is bilinear, and the other two are its transposes. So one primitive with three
+faces ("result", "images", "kernel") is closed under differentiation and has derivatives of any
+order, which a ``custom_vjp`` would not have.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
+# The one fast layout: (batch, channels, spatial...) as axis numbers of NHWC, HWIO and NHWC.
 _NHWC = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
 
 
@@ -45,23 +49,23 @@ def conv_general_dilated(
     preferred_element_type: Any = None,
     out_sharding: Any = None,
 ) -> Array:
-    """A drop-in for :func:`jax.lax.conv_general_dilated`, for Flax's argument of that name.
+    """A drop-in for :func:`jax.lax.conv_general_dilated`, for the Flax argument of that name.
 
-    On a CPU, two-dimensional convolutions of floats in the layout NHWC, HWIO with one group go
-    their own way. All else, and every other backend, is handed on to JAX. Values and derivatives
-    are JAX's up to rounding.
+    On a CPU, two-dimensional convolutions of floats in the layout NHWC, HWIO with one group take
+    the fast path. All other convolutions and all other backends are left to JAX. Values and
+    derivatives equal JAX's up to rounding. The arguments are positional where JAX's are.
 
     Args:
         lhs: the images; on the fast path of shape (batch, height, width, channels).
         rhs: the kernel; on the fast path of shape (height, width, channels, features).
         window_strides: strides of the kernel.
-        padding: ``"SAME"``, ``"VALID"`` or a pair (low, high) for each spatial axis.
+        padding: ``"SAME"``, ``"VALID"`` or one pair (low, high) per spatial axis.
         lhs_dilation: dilation of the images, none by default.
         rhs_dilation: dilation of the kernel, none by default.
         dimension_numbers: the layout of images, kernel and result.
-        feature_group_count: groups of channels.
-        batch_group_count: groups of images.
-        precision: of the products.
+        feature_group_count: the number of groups of channels.
+        batch_group_count: the number of groups of images.
+        precision: the precision of the products.
         preferred_element_type: the dtype of the result.
         out_sharding: the sharding of the result.
 
@@ -70,7 +74,11 @@ def conv_general_dilated(
 
     Example::
 
-        flax.linen.Conv(32, (3, 3), conv_general_dilated=conv_general_dilated)
+        convolve = cdjax.models.conv_general_dilated
+        layer = flax.linen.Conv(32, (3, 3), conv_general_dilated=convolve)
+        images = jnp.ones((2, 8, 8, 3))
+        features, variables = layer.init_with_output(jax.random.key(0), images)
+        assert features.shape == (2, 8, 8, 32)
     """
     convolve = partial(
         lax.conv_general_dilated,
@@ -96,26 +104,18 @@ def conv_general_dilated(
         and out_sharding is None
     ):
         return convolve(lhs, rhs)
-    kernel_dilation = rhs_dilation or (1, 1)
-    if isinstance(padding, str):
-        spans = [(k - 1) * d + 1 for k, d in zip(rhs.shape[:2], kernel_dilation, strict=True)]
-        padding = lax.padtype_to_pads(lhs.shape[1:3], spans, window_strides, padding)
-    axes = map(
-        _Axis,
-        lhs.shape[1:3],
-        rhs.shape[:2],
-        result.shape[1:3],
-        window_strides,
-        *zip(*padding, strict=True),
-        lhs_dilation or (1, 1),
-        kernel_dilation,
-    )
+    dilations = lhs_dilation or (1, 1), rhs_dilation or (1, 1)
+    sizes = lhs.shape[1:3], rhs.shape[:2], result.shape[1:3]
+    axes = _axes(*sizes, window_strides, padding, *dilations)
     operands = _vary_like(lhs, rhs), _vary_like(rhs, lhs)
-    return _convolution.bind(*operands, wanted="result", axes=tuple(axes), precision=precision)
+    return _convolution.bind(*operands, wanted="result", axes=axes, precision=precision)
 
 
 class _Axis(NamedTuple):
-    """A convolution along one of the images' two axes."""
+    """A convolution along one of the two spatial axes: sizes, stride, padding and dilations.
+
+    A span is a size once the dilation or the stride has put its gaps between the pixels.
+    """
 
     image: int
     kernel: int
@@ -139,12 +139,36 @@ class _Axis(NamedTuple):
         return (self.result - 1) * self.stride + 1
 
     def transposed(self) -> _Axis:
-        """The convolution of the result's gradient with the turned kernel: the images'."""
+        """The convolution of the result's gradient with the flipped kernel: the images' gradient.
+
+        With y[i] = Σ_t x[i·stride + t - low]·k[t] (x dilated), pixel p of x meets k[t] in the
+        result i·stride = p + low - t. With the kernel flipped, t → span - 1 - t, that is again a
+        convolution: of y dilated by the old stride, with low padding span - 1 - low, taken at the
+        pixels that the old image dilation leaves, so it becomes the stride. The high padding
+        follows from the number of pixels wanted. Both may be negative, which crops.
+        """
         low = self.kernel_span - 1 - self.low
         high = self.image_span + self.kernel_span - 1 - self.result_span - low
         pads = {"low": low, "high": high}
         dilations = {"stride": self.image_dilation, "image_dilation": self.stride}
         return self._replace(image=self.result, result=self.image, **pads, **dilations)
+
+
+def _axes(
+    image: Sequence[int],
+    kernel: Sequence[int],
+    result: Sequence[int],
+    strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    image_dilation: Sequence[int],
+    kernel_dilation: Sequence[int],
+) -> tuple[_Axis, ...]:
+    """The rows and the columns of a convolution, the padding in numbers."""
+    if isinstance(padding, str):
+        spans = [(k - 1) * d + 1 for k, d in zip(kernel, kernel_dilation, strict=True)]
+        padding = lax.padtype_to_pads(image, spans, strides, padding)
+    pads = zip(*padding, strict=True)
+    return tuple(map(_Axis, image, kernel, result, strides, *pads, image_dilation, kernel_dilation))
 
 
 def _result(
@@ -154,16 +178,24 @@ def _result(
     columns: _Axis,
     precision: Any,
 ) -> Float[Array, "batch result_height result_width features"]:
-    """All images side by side as a single one: XLA:CPU cuts wide images among the cores."""
+    """The convolution: all images side by side as one wide image.
+
+    XLA:CPU divides a wide image among the cores. So the batch becomes part of the width: the strip
+    has the shape (1, height, batch · pitch, channels).
+    """
     batch, _, _, channels = images.shape
-    if channels % 2 and channels > 1:  # XLA:CPU is three times slower with an odd number
+    if channels % 2 and channels > 1:  # XLA:CPU takes three times as long for an odd number
         images, kernel = _zeros_behind(images, 3), _zeros_behind(kernel, 2)
-    # The zeros between two images are the padding of both.
+    # The pitch is the distance between two images of the strip. The zeros between them serve as
+    # the high padding of the left and the low padding of the right one. A multiple of the stride
+    # makes the kernel start at the same column of every image, so that the result can be cut up
+    # again by a reshape; each image needs room for all of its columns of the result.
     pitch = max(
         columns.image_span + max(columns.low, columns.high, 0), columns.stride * columns.result
     )
     pitch = -(-pitch // columns.stride) * columns.stride
     strip = _dilated(images, rows, columns, high=pitch - columns.image_span).swapaxes(0, 1)
+    # With this padding behind it, the strip has exactly batch · pitch / stride columns.
     after_last = columns.kernel_span - columns.stride - columns.low
     result = lax.conv_general_dilated(
         strip.reshape(1, len(strip), -1, images.shape[3]),
@@ -175,6 +207,7 @@ def _result(
         precision=precision,
     )
     result = result.reshape(rows.result, batch, -1, kernel.shape[3])
+    # The columns behind an image's own mix it with its neighbour.
     return result[:, :, : columns.result].swapaxes(0, 1)
 
 
@@ -185,9 +218,9 @@ def _images(
     columns: _Axis,
     precision: Any,
 ) -> Float[Array, "batch height width channels"]:
-    """A convolution of the result with the kernel turned around."""
-    turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
-    return _result(result, turned, rows.transposed(), columns.transposed(), precision)
+    """The images' gradient: a convolution of the result's with the flipped kernel."""
+    flipped = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+    return _result(result, flipped, rows.transposed(), columns.transposed(), precision)
 
 
 def _kernel(
@@ -197,10 +230,14 @@ def _kernel(
     columns: _Axis,
     precision: Any,
 ) -> Float[Array, "kernel_height kernel_width channels features"]:
-    """A convolution that has channels for images, the result for a kernel and images for channels.
+    """The kernel's gradient: a convolution of the images with the result's gradient as the kernel.
 
-    Two images at a time: their copies in the other layout stay in the cache, and an odd number, one
-    too, takes XLA:CPU longer.
+    k̄[t] = Σ_i x[i·stride + t·dilation - low]·ȳ[i], summed over the images: channels take the place
+    of the batch and the batch that of the channels, which are summed over; stride and kernel
+    dilation change places.
+
+    The scan takes two images at a time, since their transposed copies then stay in the cache. An
+    odd number of images as channels, 1 included, would take XLA:CPU longer.
     """
     images = _dilated(images, rows, columns)
     if len(images) % 2:
@@ -242,27 +279,36 @@ def _zeros_behind(array: Array, axis: int) -> Array:
 
 
 def _vary_like(array: Array, other: Array) -> Array:
-    """Inside of shard_map, the array as one that varies over the mesh axes that the other does."""
+    """Inside ``shard_map``, marks the array as varying over the mesh axes that the other varies on.
+
+    The operands of the primitive must vary alike. The transpose of this multiplication is the psum
+    that the gradient of a replicated kernel needs.
+    """
     if not jax.sharding.get_abstract_mesh().manual_axes:
         return array
-    return array * jnp.prod(lax.stop_gradient(other[:0]))  # the product of no numbers, 1
+    return array * jnp.prod(lax.stop_gradient(other[:0]))  # an empty product: 1
 
 
+# The three faces of the primitive, and the two operands of each; the third array is its value.
 _MAPS = {"result": _result, "images": _images, "kernel": _kernel}
-_OPERANDS = {"result": ("images", "kernel"), "images": ("result", "kernel")}
-_OPERANDS["kernel"] = ("images", "result")
+_OPERANDS = {
+    "result": ("images", "kernel"),
+    "images": ("result", "kernel"),
+    "kernel": ("images", "result"),
+}
 
 
 def _evaluate(
     first: Array, second: Array, *, wanted: str, axes: tuple[_Axis, _Axis], precision: Any
 ) -> Array:
-    # Half precision adds up in float32, as in XLA's own.
+    # Half precision is summed in float32, as XLA's own convolutions do.
     wide = jnp.promote_types(first.dtype, jnp.float32)
     value = _MAPS[wanted](first.astype(wide), second.astype(wide), *axes, precision)
     return value.astype(first.dtype)
 
 
 def _transpose(which: int, cotangent: Array, *operands: Any, wanted: str, **params: Any) -> Array:
+    """The derivative of ⟨cotangent, value⟩ with respect to one operand: another of the faces."""
     names = _OPERANDS[wanted]
     known = {wanted: cotangent, names[1 - which]: operands[1 - which]}
     sought = names[which]
@@ -272,7 +318,10 @@ def _transpose(which: int, cotangent: Array, *operands: Any, wanted: str, **para
 def _batch(
     operands: Sequence[Any], batched: Sequence[int | None], *, wanted: str, **params: Any
 ) -> tuple[Array, int]:
-    """Under vmap: more images for a kernel that all share, else one after the other."""
+    """Under vmap: a larger batch where all share the kernel, else one agent after another.
+
+    A kernel per agent as one convolution would be a grouped one, which is the slow form.
+    """
     bind = partial(_convolution.bind, wanted=wanted, **params)
     pairs = enumerate(zip(operands, batched, strict=True))
     stacked = {i: jnp.moveaxis(x, axis, 0) for i, (x, axis) in pairs if axis is not None}
@@ -287,6 +336,7 @@ def _batch(
     return lax.map(one, stacked), 0
 
 
+# Defined at import, since a primitive is its rules; no computation takes place here.
 _convolution = Primitive("cdjax_convolution")
 _convolution.def_impl(jax.jit(_evaluate, static_argnames=("wanted", "axes", "precision")))
 _convolution.def_abstract_eval(

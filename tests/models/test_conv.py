@@ -15,24 +15,18 @@ IMAGES, KERNEL = (5, 9, 8, 4), (3, 3, 4, 6)
 # name: images, kernel, strides, padding, dilation of the images, dilation of the kernel
 CASES = {
     "same": (IMAGES, KERNEL, (1, 1), "SAME", None, None),
-    "valid": (IMAGES, KERNEL, (1, 1), "VALID", None, None),
     "same_lower": (IMAGES, (2, 4, 4, 3), (1, 1), "SAME_LOWER", None, None),
     "explicit": (IMAGES, KERNEL, (1, 1), ((3, 0), (1, 4)), None, (1, 1)),
     "cropped": (IMAGES, KERNEL, (1, 1), ((-1, 2), (0, -2)), None, None),
-    "few_channels": (IMAGES, (3, 3, 4, 40), (1, 1), "SAME", None, None),
     "few_features": (IMAGES, (3, 3, 4, 1), (1, 1), "SAME", None, None),
-    "even_kernel": (IMAGES, (2, 4, 4, 3), (1, 1), "SAME", None, None),
     "one_by_one": (IMAGES, (1, 1, 4, 6), (1, 1), "SAME", None, None),
-    "one_row": (IMAGES, (1, 5, 4, 6), (1, 1), "SAME", None, None),
     "whole_image": (IMAGES, (9, 8, 4, 2), (1, 1), "VALID", None, None),
     "strides": (IMAGES, KERNEL, (2, 3), "SAME", None, None),
-    "column_strides": (IMAGES, KERNEL, (1, 2), "VALID", None, None),
-    "row_strides": (IMAGES, KERNEL, (2, 1), ((2, 1), (0, 1)), None, None),
     "strides_beyond_kernel": (IMAGES, (2, 2, 4, 3), (3, 4), "VALID", None, None),
-    "dilation": (IMAGES, KERNEL, (1, 1), "SAME", None, (2, 3)),
     "strides_and_dilation": (IMAGES, KERNEL, (2, 1), "SAME", None, (2, 2)),
     "dilated_images": (IMAGES, KERNEL, (1, 1), ((1, 1), (2, 0)), (2, 3), None),
     "all": (IMAGES, (3, 2, 4, 6), (2, 3), ((4, 1), (0, 3)), (2, 3), (1, 2)),
+    "even_batch": ((6, 9, 8, 4), KERNEL, (1, 1), "SAME", None, None),
     "one_image": ((1, 5, 5, 3), (3, 3, 3, 2), (1, 1), "SAME", None, None),
 }
 
@@ -79,14 +73,6 @@ def test_values_and_gradients_are_those_of_jax(name):
         assert "conv_general_dilated" not in primitives(convolve(conv_general_dilated), *args)
 
 
-@pytest.mark.parametrize("batch", [1, 6, 7])
-def test_every_batch_size(batch):
-    with jax.enable_x64(True):
-        args = normal((batch, 9, 8, 4)), normal(KERNEL, seed=1)
-        actual = value_and_gradients(same, *args)
-        assert_close(actual, value_and_gradients(same_in_jax, *args))
-
-
 @pytest.mark.parametrize("dtype, rtol", [("float32", 1e-5), ("bfloat16", 2e-2), ("float16", 2e-3)])
 def test_dtypes_are_kept(dtype, rtol):
     images, kernel = normal(IMAGES, dtype=dtype), normal(KERNEL, seed=1, dtype=dtype)
@@ -98,8 +84,9 @@ def test_dtypes_are_kept(dtype, rtol):
     assert_close(actual[1][1], exact[1][1], 2 * rtol)
 
 
-@pytest.mark.parametrize("axes", [(0, 0), (None, 0), (0, None)])
-@pytest.mark.parametrize("loop", ["vmap", "map"])
+@pytest.mark.parametrize(
+    "axes, loop", [((0, 0), "vmap"), ((None, 0), "vmap"), ((0, None), "vmap"), ((0, 0), "map")]
+)
 def test_agents(axes, loop):
     agents = [(3,) if axis == 0 else () for axis in axes]
     with jax.enable_x64(True):
@@ -190,7 +177,7 @@ def test_inside_shard_map_the_gradient_of_a_replicated_kernel_is_the_sum():
         ((0, 6, 6, 4), (3, 3, 4, 4), {"dimension_numbers": NHWC}),
     ],
 )
-def test_all_else_is_handed_on_to_jax(images, kernel, options):
+def test_other_convolutions_are_left_to_jax(images, kernel, options):
     args = normal(images), normal(kernel, seed=1)
     arguments = {"window_strides": (1,) * (len(images) - 2), "padding": "SAME", **options}
     actual = conv_general_dilated(*args, **arguments)
@@ -207,8 +194,8 @@ def test_wrong_shapes_raise_the_error_of_jax():
         same(jnp.ones(IMAGES), jnp.ones((3, 3, 5, 6)))
 
 
-@pytest.mark.parametrize("options", [{}, {"strides": (2, 2)}, {"kernel_dilation": (2, 2)}])
-def test_both_flax_layers_take_it(options):
+def test_both_flax_layers_take_it():
+    options = {"strides": (2, 1), "kernel_dilation": (1, 2)}
     images = normal(IMAGES, dtype=jnp.float32)
     layers = [
         nn.Conv(6, (3, 3), conv_general_dilated=conv, **options)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from cdjax import agent_map, models, replicate
+from cdjax.models._networks import _max_pool
 
 KEY = jax.random.key(0)
 
@@ -86,6 +87,24 @@ def test_cnn_computes_what_flaxs_own_layers_compute():
         jax.jit(model.apply)({"params": params}, images) for model in (models.CNN(), PlainCNN())
     )
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(6, 8), (7, 9)])
+def test_pooling_has_the_values_and_gradients_of_flax_at_ties_too(size):
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.integers(0, 3, (3, *size, 2)), jnp.float32)
+    actual, vjp = jax.vjp(_max_pool, images)
+    expected, vjp_of_flax = jax.vjp(lambda x: nn.max_pool(x, (2, 2), (2, 2)), images)
+    np.testing.assert_array_equal(actual, expected)
+    cotangent = jnp.asarray(rng.normal(size=actual.shape), jnp.float32)
+    np.testing.assert_array_equal(vjp(cotangent)[0], vjp_of_flax(cotangent)[0])
+
+
+@pytest.mark.parametrize("place", [(0, 0), (0, 1), (1, 0), (1, 1)])
+def test_a_nan_anywhere_in_a_window_is_its_maximum(place):
+    images = jnp.zeros((1, 4, 4, 1)).at[0, *place, 0].set(jnp.nan)
+    is_nan = jnp.isnan(_max_pool(images))[0, ..., 0]
+    np.testing.assert_array_equal(is_nan, [[True, False], [False, False]])
 
 
 def test_init_is_of_one_agent_and_splits_off_the_state():
