@@ -1,137 +1,142 @@
 """Several processes, one run: how they find each other, and how they learn that one has died.
 
-JAX answers the loss of a peer with an abort in C++, or waits for ever. So with ``--coordinator``
-the program that the user starts runs the experiment in a child and stays beside it as a watcher.
-Every watcher keeps a connection to that of process 0, over which both ends say every few seconds
-that they live. When a child or a watcher is gone, the others end their children and name the dead.
+JAX answers the loss of a process with an abort in C++ after 100 s, or it waits forever. So every
+process also keeps a TCP connection to process 0, and a thread that listens to it: JAX releases the
+GIL while it waits for other processes. A message is one line of JSON.
+
+*Meeting.* Process i calls process 0 at ``--coordinator`` with ``{"process": i, "processes": N}``.
+When all have come, process 0 answers ``{"jax_port": port}``, where JAX's own coordinator will be.
+
+*Ending.* A process that ends by itself sends ``{"left": code}``. One that has died sends nothing,
+but its connection ends, at the latest when its machine has not answered the kernel for 25 s. The
+others then have 5 s to end for the same reason with their own message (a wrong option), or a minute
+after a signal, because they save first.
+
+*Verdict.* After that process 0, which alone is connected to all, sends ``{"lost": text}``, and
+everyone prints the text and ends. Process 0 goes last, because its end takes JAX's coordinator
+along and then JAX aborts the others. If it is process 0 that dies they must be quicker than JAX:
+before its abort it prints a stack trace, and the 0.1 s that this takes are enough for the thread.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
+import math
 import os
 import select
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
-from experiments.run.config import Run
+from experiments.run.config import Machine
 from experiments.run.errors import UsageError
 
 Message = dict[str, Any]
 
 _JOIN_SECONDS = 45.0
-_BEAT_SECONDS = 3.0
 _GRACE_SECONDS = 5.0
-_SILENCE_SECONDS = 30.0
-# Tells a child its number and where JAX's own coordinator is: "1@HOST:PORT".
-_VARIABLE = "CDJAX_JAX_COORDINATOR"
+_SAVING_SECONDS = 60.0
+# The kernel probes after 10 s of silence, then every 5 s; macOS has another name for the first.
+_KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPALIVE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+# What a broken connection raises, or a message of a stranger.
+_BROKEN = (OSError, ValueError, TypeError, KeyError)
+
+# The process at the other end of each connection, until it ends.
+_peers: dict[socket.socket, int] = {}
+_joined, _leaving = threading.Event(), threading.Event()
 
 
-def watch(config: Run) -> int | None:
-    """Runs the whole program in a child that is watched, if it is one of several processes.
-
-    Args:
-        config: with ``coordinator``, ``num_processes`` and ``process_id`` to be one of several.
-
-    Returns:
-        The exit code for the watcher; None for a child, or a process that is alone, to go on.
-
-    Raises:
-        UsageError: if a number does not fit or the others are not found within a minute.
-    """
-    if not config.coordinator or _VARIABLE in os.environ:
-        return None
-    host, port = _checked(config)
-    num_processes, own = config.num_processes or 1, config.process_id or 0
-    if own:
-        peer, answer = _greet((host, port), own, num_processes)
-        peers, jax_port = {0: peer}, answer["jax_port"]
-    else:
-        peers, jax_port = _gather((host, port), num_processes)
-    child = subprocess.Popen(
-        [sys.executable, *sys.orig_argv[1:]],
-        env=os.environ | {_VARIABLE: f"{own}@{host}:{jax_port}"},
-        stdin=subprocess.PIPE,
-    )
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the child as well
-    signal.signal(signal.SIGTERM, lambda number, frame: child.send_signal(number))
-    kept = "the metrics so far are kept"
-    if config.checkpoint_every:
-        kept += "; start all processes again with --resume"
-    return _watch(child, peers, own, kept)
-
-
-def join(config: Run) -> None:
+def join(machine: Machine, *, kept: str) -> None:
     """Joins this process to the others of the run, if there are any, before JAX finds its devices.
 
-    The child of a watcher joins the processes of the options; without, whatever launcher JAX
-    recognises (Slurm, Open MPI, a TPU pod) says who takes part.
+    With ``coordinator`` these are the processes that the options name. Without it, a launcher that
+    JAX recognises (Slurm, Open MPI, a TPU pod) says who takes part.
+
+    Args:
+        machine: the options ``coordinator``, ``num_processes`` and ``process_id``.
+        kept: what is left of the run when a process has died, for the error message.
+
+    Raises:
+        UsageError: if a number does not fit, or the others are not found within a minute.
     """
+    num_processes, own = machine.num_processes, machine.process_id
+    if machine.coordinator:
+        address = _meet(machine.coordinator, num_processes, own)
+        threading.Thread(target=_watch, args=(own, kept), daemon=True).start()
+        _joined.set()
     import jax
 
-    if _VARIABLE in os.environ:
-        threading.Thread(target=_end_with_watcher, daemon=True).start()
-        address = os.environ[_VARIABLE].partition("@")[2]
-        jax.distributed.initialize(address, config.num_processes, config.process_id)
+    if machine.coordinator:
+        jax.distributed.initialize(address, num_processes, own)
+        # JAX's own exit comes after this and waits for the others, so they are watched until then.
+        atexit.register(_send, [*_peers], {"left": 0})
     else:
         with contextlib.suppress(ValueError):  # no launcher that JAX knows
             jax.distributed.initialize()
-            # jax.distributed swallows the signal that schedulers send to end a program.
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if jax.distributed.is_initialized():
+        # It swallows the signal that schedulers send to end a program.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def await_verdict() -> None:
-    """Leaves it to a watcher to name a peer's death as the cause of an error."""
-    if _VARIABLE in os.environ:
+    """Gives the thread time to name the death that may have caused an error."""
+    if _joined.is_set():
         time.sleep(2 * _GRACE_SECONDS)
 
 
 def leave(code: int) -> NoReturn:
     """Ends this process after an error.
 
-    A usual exit of a process that JAX has joined to others waits for them, who wait for it.
+    An ordinary exit would wait for the other processes, which may be waiting for this one.
     """
+    if not _joined.is_set():
+        sys.exit(code)
     sys.stdout.flush()
     sys.stderr.flush()
-    if _VARIABLE in os.environ:
-        if os.environ[_VARIABLE].startswith("0@"):
-            time.sleep(_GRACE_SECONDS)  # with it goes JAX's coordinator, and with that all others
-        os._exit(code)
-    sys.exit(code)
+    _leaving.set()
+    _send(_peers, {"left": code})
+    deadline = time.monotonic() + _patience(code) + _GRACE_SECONDS
+    while any(_peers.values()) and time.monotonic() < deadline:  # process 0 goes last
+        time.sleep(0.05)
+    os._exit(code)
 
 
-def _end_with_watcher() -> None:
-    sys.stdin.read()  # until the watcher is gone
-    os._exit(1)
+def _patience(code: int) -> float:
+    """How long after the end of one process the others may take to end for the same reason."""
+    return _SAVING_SECONDS if code > 128 else _GRACE_SECONDS
 
 
-def _checked(config: Run) -> tuple[str, int]:
-    """The coordinator's host and port."""
-    num_processes, process_id = config.num_processes, config.process_id
-    if num_processes is None or process_id is None:
+def _meet(coordinator: str, num_processes: int | None, own: int | None) -> str:
+    """Connects this process to the others; returns the address of JAX's own coordinator."""
+    if num_processes is None or own is None:
         raise UsageError("--coordinator: it takes --num-processes and --process-id beside it")
     if num_processes < 1:
         raise UsageError(f"--num-processes: {num_processes} is too few; give at least 1")
-    if not 0 <= process_id < num_processes:
+    if not 0 <= own < num_processes:
         raise UsageError(
-            f"--process-id: {process_id} is none of {num_processes} processes; give 0 to "
+            f"--process-id: {own} is none of {num_processes} processes; give 0 to "
             f"{num_processes - 1}"
         )
-    host, _, port = str(config.coordinator).rpartition(":")
+    host, _, port = coordinator.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
-        raise UsageError(f"--coordinator: {config.coordinator!r} is not of the form HOST:PORT")
-    return host, int(port)
+        raise UsageError(f"--coordinator: {coordinator!r} is not of the form HOST:PORT")
+    address = host, int(port)
+    jax_port = _call(address, num_processes, own) if own else _gather(address, num_processes)
+    for peer in _peers:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name in _KEEPALIVE.keys() & {*dir(socket)}:
+            peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), _KEEPALIVE[name])
+    return f"{host}:{jax_port}"
 
 
-def _gather(address: tuple[str, int], num_processes: int) -> tuple[dict[int, socket.socket], int]:
-    """Process 0 waits for all others and answers them together."""
+def _gather(address: tuple[str, int], num_processes: int) -> int:
+    """Process 0 waits for all others and answers them together; returns the port for JAX."""
     try:
         listener = socket.create_server(address)
     except OSError as error:
@@ -139,127 +144,92 @@ def _gather(address: tuple[str, int], num_processes: int) -> tuple[dict[int, soc
             f"--coordinator: process 0 cannot listen at {address[0]}:{address[1]} "
             f"({error.strerror}); give an address of its own machine and a free port"
         ) from error
+    deadline = time.monotonic() + _JOIN_SECONDS
     with listener:
-        peers: dict[int, socket.socket] = {}
-        deadline = time.monotonic() + _JOIN_SECONDS
-        while missing := sorted({*range(1, num_processes)} - {*peers}):
+        while missing := sorted({*range(1, num_processes)} - {*_peers.values()}):
             if not select.select([listener], [], [], max(0, deadline - time.monotonic()))[0]:
                 raise UsageError(
                     f"--num-processes: of {num_processes} processes {missing} did not come within "
                     f"{_JOIN_SECONDS:g} s; start each with the same --coordinator"
                 )
-            with contextlib.suppress(OSError, ValueError):  # a stranger, or one that went away
+            with contextlib.suppress(*_BROKEN):
                 peer, _ = listener.accept()
                 peer.settimeout(_GRACE_SECONDS)
-                hello = _hear(peer)
-                process = hello.get("process")
-                if hello.get("processes") != num_processes:
-                    _say([peer], {"error": f"process 0 has --num-processes {num_processes}"})
-                elif process not in missing:
-                    _say([peer], {"error": f"there is a process {process} already"})
+                hello = _receive(peer)
+                if hello["processes"] != num_processes:
+                    _send([peer], {"error": f"process 0 has --num-processes {num_processes}"})
+                elif hello["process"] not in missing:
+                    _send([peer], {"error": f"there is a process {hello['process']} already"})
                 else:
-                    peers[process] = peer
+                    _peers[peer] = hello["process"]
     with socket.create_server((address[0], 0)) as free:
         jax_port = free.getsockname()[1]
-    _say(peers.values(), {"jax_port": jax_port})
-    return peers, jax_port
+    _send(_peers, {"jax_port": jax_port})
+    return jax_port
 
 
-def _greet(
-    address: tuple[str, int], process: int, num_processes: int
-) -> tuple[socket.socket, Message]:
-    """Every other process calls process 0 until it answers."""
-    deadline, where = time.monotonic() + _JOIN_SECONDS, f"{address[0]}:{address[1]}"
+def _call(address: tuple[str, int], num_processes: int, own: int) -> int:
+    """Every other process calls process 0 until it answers; returns the port for JAX."""
+    deadline = time.monotonic() + _JOIN_SECONDS
     while True:
         try:
-            peer = socket.create_connection(address, timeout=_GRACE_SECONDS)
+            peer = socket.create_connection(address, timeout=_JOIN_SECONDS)
+            _send([peer], {"process": own, "processes": num_processes})
+            answer = _receive(peer)
             break
-        except OSError as error:
+        except _BROKEN as error:
             if time.monotonic() >= deadline:
                 raise UsageError(
-                    f"--coordinator: {where} cannot be reached ({error}); start process 0 there"
+                    f"--coordinator: {address[0]}:{address[1]} cannot be reached ({error}); start "
+                    "process 0 there"
                 ) from error
             time.sleep(0.2)
-    try:
-        peer.settimeout(_JOIN_SECONDS)
-        _say([peer], {"process": process, "processes": num_processes})
-        answer = _hear(peer)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--coordinator: no process 0 answers at {where} ({error})") from error
     if "error" in answer:
         raise UsageError(f"--process-id: {answer['error']}; start each process once")
-    return peer, answer
+    _peers[peer] = 0
+    return answer["jax_port"]
 
 
-def _watch(
-    child: subprocess.Popen[bytes], peers: dict[int, socket.socket], own: int, kept: str
-) -> int:
-    """Waits for the child's end, or the death of a peer."""
-    heard = dict.fromkeys(peers, time.monotonic())
-    beat = ended = 0.0
-    dead = None
-    while dead is None:
-        now = time.monotonic()
-        code = child.poll()
-        if code == 0:
-            _say(peers.values(), {"leaving": True})
-            return 0
-        # A child that fails may be the first victim of a death that is not yet known here.
-        ended = ended or (now if code is not None else 0.0)
-        if ended and now > ended + _GRACE_SECONDS:
-            dead = own
-        if now > beat + _BEAT_SECONDS:
-            _say(peers.values(), {})
-            beat = now
-        ready = select.select([*peers.values()], [], [], 0.2)[0]
-        for process, peer in [*peers.items()]:
-            try:
-                message = _hear(peer) if peer in ready else {}
-            except (OSError, ValueError):
-                message = {"dead": process}
-            if message.get("leaving"):
-                del peers[process]
-            elif peer in ready:
-                heard[process] = now
-            elif now > heard[process] + _SILENCE_SECONDS:
-                message = {"dead": process}
-            dead = message.get("dead", dead)
-    _say(peers.values(), {"dead": dead})
-    return _end(child, dead, own, kept)
+def _watch(own: int, kept: str) -> None:
+    """Listens to the others; when one is lost, names it and ends this process."""
+    lost, due = "", math.inf
+    # A process that is leaving listens on, to know when the others have gone.
+    while _leaving.is_set() or time.monotonic() < due:
+        for process, message in _last_messages():
+            code = message.get("left")
+            if code != 0 and not lost:
+                lost = message.get("lost", f"process {process} has ended with exit code {code}")
+                is_verdict = own and code is None
+                due = time.monotonic() + (0 if is_verdict else _patience(code or 1))
+    if not own:
+        _send(_peers, {"lost": lost})
+    if sys.stdout.isatty():
+        os.write(1, b"\033[?25h\n")  # shows the cursor, which a progress bar has hidden
+    # Not by print: the main thread may be holding the lock of the stream.
+    os.write(2, f"error: {lost}, so the run cannot go on; {kept}\n".encode())
+    end = time.monotonic() + _GRACE_SECONDS
+    while any(_peers.values()) and time.monotonic() < end:
+        list(_last_messages())
+    os._exit(1)
 
 
-def _end(child: subprocess.Popen[bytes], dead: int, own: int, kept: str) -> int:
-    """Ends the child, unless it ends by itself of an error that all processes meet alike."""
-    try:
-        code = child.wait(_GRACE_SECONDS)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        code = child.wait()
-    if code > 0 and (dead == own or code == 2 or code > 128):  # it has said why
-        return code
-    show_cursor = "\033[?25h" if sys.stderr.isatty() else ""
-    cause = f" (signal {-code})" if dead == own else ""
-    print(
-        f"{show_cursor}\nerror: process {dead} has died{cause}, so the run cannot go on; {kept}",
-        file=sys.stderr,
-    )
-    return 1
+def _last_messages() -> Iterator[tuple[int, Message]]:
+    """Listens for a moment; yields who says goodbye or has died, and what they say."""
+    for peer in select.select([*_peers], [], [], 0.2)[0]:
+        process = _peers.pop(peer)
+        try:
+            yield process, _receive(peer)
+        except _BROKEN:
+            yield process, {"lost": f"process {process} has died"}
 
 
-def _say(peers: Iterable[socket.socket], message: Message) -> None:
-    for peer in peers:
+def _send(peers: Iterable[socket.socket], message: Message) -> None:
+    for peer in [*peers]:
         with contextlib.suppress(OSError):  # who is gone is found out by listening
             peer.sendall(json.dumps(message).encode() + b"\n")
 
 
-def _hear(peer: socket.socket) -> Message:
-    line = b""
-    while not line.endswith(b"\n"):
-        received = peer.recv(1)
-        if not received or len(line) > 1000:
-            raise ConnectionError("the connection ended")
-        line += received
-    message = json.loads(line)
-    if not isinstance(message, dict):
-        raise ValueError(f"not a message: {message!r}")
-    return message
+def _receive(peer: socket.socket) -> Message:
+    # Without a buffer, in which a second message would hide from select.
+    with peer.makefile("rb", buffering=0) as lines:
+        return dict(json.loads(lines.readline(1000)))
