@@ -68,14 +68,13 @@ def values():
     params = {"w": x, "b": jnp.zeros(NUM_AGENTS)}
     features = jax.random.normal(keys[1], (NUM_AGENTS, BATCH, FEATURES))
     batch = (features, features.sum(-1))
-    rng = np.random.default_rng(0)
-    images = rng.integers(256, size=(NUM_AGENTS, BATCH, 4, 4, 1), dtype=np.uint8)
-    labels = rng.integers(10, size=(NUM_AGENTS, BATCH), dtype=np.int32)
+    images = jax.random.uniform(keys[2], (NUM_AGENTS, BATCH, 4, 4, 1))
+    labels = jnp.arange(NUM_AGENTS * BATCH).reshape(NUM_AGENTS, BATCH) % 10
     return {name: getattr(cdjax, name) for name in MODULES} | {
         "jax": jax, "jnp": jnp, "np": np, "optax": optax, "nx": nx, "flax": flax, "cdjax": cdjax,
         "topology": topology, "num_agents": NUM_AGENTS, "mix": mix,
         "mesh": cdjax.sharding.agent_mesh(),
-        "params": params, "tree": params, "x": x, "key": keys[2],
+        "params": params, "tree": params, "x": x, "key": keys[3],
         "grads": jax.vmap(jax.grad(loss_fn))(params, batch),
         "tx": tx, "state": tx.init(params), "step": 0,
         "loss_fn": loss_fn, "batch": batch, "images": images, "labels": labels,
