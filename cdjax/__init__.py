@@ -1,7 +1,10 @@
 """Consensus-based distributed SGD in JAX: many agents, private data, fixed topology, no server."""
 
+from __future__ import annotations
+
 import importlib
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from cdjax import data as data
 from cdjax import metrics as metrics
@@ -42,22 +45,29 @@ from cdjax.transforms import gossip as gossip
 from cdjax.transforms import scale_by_agent as scale_by_agent
 from cdjax.transforms import server_params as server_params
 
+__version__ = "0.2.0.dev0"
+
+# Modules that need an extra, with the package that it brings: imported at first use, so that the
+# core works without it.
+_LAZY = {"checkpoint": "orbax", "models": "flax"}
+
 if TYPE_CHECKING:
     from cdjax import checkpoint as checkpoint
     from cdjax import models as models
+else:  # a type checker that saw this function would take every misspelled name for Any
 
-__version__ = "0.1.0"
+    def __getattr__(name: str) -> ModuleType:
+        if name not in _LAZY:
+            raise AttributeError(f"module 'cdjax' has no attribute {name!r}")
+        try:
+            return importlib.import_module(f"cdjax.{name}")
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != _LAZY[name]:
+                raise
+            raise ImportError(
+                f"cdjax.{name} needs {_LAZY[name]}; pip install 'cdjax[experiments]'"
+            ) from error
 
-# Modules that need an extra: imported when first used, so that the core works without it.
-_LAZY = {"checkpoint": "orbax-checkpoint", "models": "flax"}
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'cdjax' has no attribute {name!r}")
-    try:
-        return importlib.import_module(f"cdjax.{name}")
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            f"cdjax.{name} needs {_LAZY[name]}: pip install 'cdjax[experiments]'"
-        ) from error
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

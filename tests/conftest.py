@@ -1,32 +1,57 @@
-"""Eight virtual CPU devices, strict JAX settings, and runtime shape checks of cdjax itself."""
+"""Workers, eight virtual CPU devices, strict JAX settings, and runtime shape checks of cdjax."""
 
 import os
+from pathlib import Path
+
+import pytest
 
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-import flax.linen  # noqa: F401
-import jax
-import networkx  # noqa: F401
-import optax  # noqa: F401
-import pytest
-from jaxtyping import install_import_hook
+_BYTES_PER_WORKER = 2 << 30
 
-import tests.typechecker  # noqa: F401
 
-with install_import_hook("cdjax", "tests.typechecker.typechecker"):
-    import cdjax  # noqa: F401
-    import cdjax.data
-    import cdjax.models
-    import cdjax.training  # noqa: F401
+def pytest_xdist_auto_num_workers():
+    """As many workers as cores and free memory allow."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min([cores, *(free // _BYTES_PER_WORKER for free in _free_bytes())]))
 
-jax.config.update("jax_numpy_rank_promotion", "raise")
+
+def _free_bytes():
+    """What Linux says is free in the machine, and in the container if there is one."""
+    meminfo, cgroup = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+    if meminfo.exists():
+        words = meminfo.read_text().split()
+        yield 1024 * int(words[words.index("MemAvailable:") + 1])
+    limit = cgroup / "memory.max"
+    if limit.exists() and limit.read_text().strip() != "max":
+        yield int(limit.read_text()) - int((cgroup / "memory.current").read_text())
+
+
+def pytest_configure(config):
+    """Prepares a process that runs tests; the one that only hands them out needs no JAX."""
+    if config.getoption("numprocesses", None):
+        return
+
+    import jax
+    from jaxtyping import install_import_hook
+
+    import tests.typechecker  # noqa: F401
+
+    with install_import_hook("cdjax", "tests.typechecker.typechecker"):
+        import cdjax
+        from cdjax import checkpoint, models  # noqa: F401
+
+    assert cdjax.__file__.startswith(str(config.rootpath))
+    jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 @pytest.fixture
 def x64():
     """Float64 for the tests of mathematics."""
+    import jax
+
     with jax.enable_x64(True):
         yield
