@@ -8,12 +8,12 @@ with ``model_state`` the non-trainable collections ({} for none), ``key`` a rand
 and step only, and ``metrics`` a dict of scalars.
 """
 
+from cdjax.training._evaluation import evaluation as evaluation
+from cdjax.training._loop import train_loop as train_loop
 from cdjax.training._sequential import sequential_loop as sequential_loop
-from cdjax.training._training import LossFn as LossFn
-from cdjax.training._training import Metrics as Metrics
-from cdjax.training._training import StepFn as StepFn
-from cdjax.training._training import TrainState as TrainState
-from cdjax.training._training import evaluation as evaluation
-from cdjax.training._training import init_state as init_state
-from cdjax.training._training import train_loop as train_loop
-from cdjax.training._training import train_step as train_step
+from cdjax.training._step import LossFn as LossFn
+from cdjax.training._step import Metrics as Metrics
+from cdjax.training._step import StepFn as StepFn
+from cdjax.training._step import TrainState as TrainState
+from cdjax.training._step import init_state as init_state
+from cdjax.training._step import train_step as train_step

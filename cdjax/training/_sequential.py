@@ -19,7 +19,8 @@ from jaxtyping import Array, Int
 
 from cdjax._checks import stacked_size
 from cdjax.data import take_batch
-from cdjax.training._training import LossFn, Metrics, TrainState
+from cdjax.training._loop import empty_rows
+from cdjax.training._step import LossFn, Metrics, TrainState, agent_key, gradient_fn, updated
 
 Carry: TypeAlias = "tuple[TrainState, Metrics]"
 
@@ -36,46 +37,47 @@ def sequential_loop(
     Args:
         loss_fn: the loss of one agent, see :mod:`cdjax.training`.
         tx: any optax optimizer on stacked parameters. What in its state leads with the agent axis
-            moves for the agent whose turn it is alone; counters run through the same steps in
+            changes for the agent that has its turn only; counters run through the same steps in
             every agent's turn.
 
     Returns:
         A jitted function ``loop(state, data, indices, num_steps) -> (state, metrics)``, to be used
         as that of :func:`cdjax.training.train_loop`: every agent takes the first ``num_steps`` of
         its row of ``indices``, of shape ``(max_steps, N, batch)``, all in its one turn; ``state``
-        is donated and counts ``num_steps`` more; the metrics are means over the agent's own steps,
-        each of shape (N,).
+        is donated and counts ``num_steps`` more; row k of the metrics, of shape (max_steps, N), is
+        every agent's own step k.
 
     Example::
 
-        loop = sequential_loop(loss_fn, cdjax.cdsgd(0.01, mix))
-        indices = cdjax.data.batch_indices(sizes, 32, first_step=0, num_steps=epoch, seed=0)
-        state, metrics = loop(state, data, indices, epoch)  # every agent's first epoch
+        def loss_fn(params, model_state, batch, key):
+            return jnp.mean((params["w"] - batch) ** 2), (model_state, {})
+
+        params = cdjax.replicate({"w": jnp.zeros(3)}, topology.num_agents)
+        tx = cdjax.cdsgd(0.1, mix)
+        loop = cdjax.training.sequential_loop(loss_fn, tx)
+        state = cdjax.training.init_state(params, tx, key=jax.random.key(0))
+        samples = jnp.ones((topology.num_agents, 10, 3))
+        sizes = np.full(topology.num_agents, 10)
+        indices = cdjax.data.batch_indices(sizes, 5, first_step=0, num_steps=2, seed=0)
+        state, metrics = loop(state, samples, indices, 2)  # every agent's first epoch
 
     Reference: github.com/SCSLabISU/CDSGD, the schedule of train.py.
     """
+    gradient = gradient_fn(loss_fn)
 
     def step(state: TrainState, agent: Int[Array, ""], batch: Any) -> Carry:
         own = jax.tree.map(lambda x: x[agent], (state.params, state.model_state, batch))
-        key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), agent)
-        loss_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
-        (loss, (model_state, metrics)), grad = loss_and_grad(*own, key)
-
+        grad, model_state, metrics = gradient(*own, agent_key(state, agent))
         grads = jax.tree.map(lambda x, g: jnp.zeros_like(x).at[agent].set(g), state.params, grad)
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-
+        moved = updated(tx, state, grads)
         num_agents = stacked_size(grads)
 
         def one_moved(old: Array, moved: Array) -> Array:
             return old.at[agent].set(moved[agent]) if _stacked(old, num_agents) else moved
 
-        params, opt_state = jax.tree.map(
-            one_moved, (state.params, state.opt_state), (params, opt_state)
-        )
+        params, opt_state = jax.tree.map(one_moved, (state.params, state.opt_state), moved)
         model_state = jax.tree.map(lambda x, y: x.at[agent].set(y), state.model_state, model_state)
-        next_state = TrainState(state.step + 1, params, opt_state, model_state, state.key)
-        return next_state, {"loss": loss, **metrics}
+        return TrainState(state.step + 1, params, opt_state, model_state, state.key), metrics
 
     def loop(
         start: TrainState,
@@ -86,7 +88,8 @@ def sequential_loop(
         num_agents = stacked_size(start.params)
 
         def turn(agent: Int[Array, ""], carry: Carry) -> Carry:
-            state, sums = carry
+            state, rows = carry
+            # Every agent's turn passes through the same steps, so what counts them starts anew.
             counters = jax.tree.map(
                 lambda now, first: now if _stacked(now, num_agents) else first,
                 state.opt_state,
@@ -95,17 +98,17 @@ def sequential_loop(
             state = state._replace(step=start.step, opt_state=counters)
 
             def body(i: Int[Array, ""], carry: Carry) -> Carry:
-                state, sums = carry
+                state, rows = carry
                 state, metrics = step(state, agent, take_batch(data, indices[i]))
-                return state, jax.tree.map(lambda s, m: s.at[agent].add(m), sums, metrics)
+                rows = jax.tree.map(lambda rows, m: rows.at[i, agent].set(m), rows, metrics)
+                return state, rows
 
-            return jax.lax.fori_loop(0, num_steps, body, (state, sums))
+            return jax.lax.fori_loop(0, num_steps, body, (state, rows))
 
         first_batch = take_batch(data, indices[0])
         _, shapes = jax.eval_shape(lambda s: step(s, jnp.int32(0), first_batch), start)
-        sums = jax.tree.map(lambda x: jnp.zeros((num_agents, *x.shape), x.dtype), shapes)
-        state, sums = jax.lax.fori_loop(0, num_agents, turn, (start, sums))
-        return state, jax.tree.map(lambda total: total / num_steps, sums)
+        rows = empty_rows(shapes, (len(indices), num_agents))
+        return jax.lax.fori_loop(0, num_agents, turn, (start, rows))
 
     return jax.jit(loop, donate_argnums=0)
 

@@ -1,13 +1,25 @@
-"""One voice for what a user got wrong."""
+"""How a run can fail: a bad option, or an end before its last epoch."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 
 class UsageError(ValueError):
     """A bad option, in one line that names it and the remedy."""
+
+
+class RunEnded(Exception):
+    """A run that has ended early: why, in one line, and the program's exit code."""
+
+    def __init__(self, message: str, *, code: int = 1) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Diverged(RunEnded):
+    """A run in which an agent's loss or parameters are not finite."""
 
 
 def flag(option: str) -> str:
@@ -15,15 +27,9 @@ def flag(option: str) -> str:
     return f"--{option.replace('_', '-')}"
 
 
-def check_choice(option: str, value: str, choices: Sequence[str]) -> None:
-    """Raises unless the value is one of the choices."""
-    if value not in choices:
-        raise UsageError(f"{option}: unknown choice {value!r}; expected {', '.join(choices)}")
-
-
 @contextlib.contextmanager
 def blame(option: str) -> Iterator[None]:
-    """Turns the library's errors into usage errors of the option that caused them."""
+    """Turns the library's errors into usage errors that name the option that caused them."""
     try:
         yield
     except UsageError:

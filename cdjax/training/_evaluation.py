@@ -1,0 +1,83 @@
+"""The evaluation of every agent on data that all share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
+
+from cdjax._checks import stacked_size
+from cdjax._types import Params
+from cdjax.agents import agent_map
+from cdjax.sharding import sharded
+from cdjax.training._step import Metrics
+
+
+def evaluation(
+    metrics_fn: Callable[[Params, Params, Any], Metrics],
+    *,
+    batch_size: int = 250,
+    plan: str = "auto",
+    mesh: Mesh | None = None,
+) -> Callable[..., Metrics]:
+    """The evaluation of every agent on one shared data set.
+
+    Args:
+        metrics_fn: for one agent, ``(params, model_state, batch) -> metrics``, each metric with one
+            number a sample, shape (batch,).
+        batch_size: samples at a time.
+        plan: how to map over agents, see :func:`cdjax.agent_map`.
+        mesh: the devices over which the parameters are sharded, if any.
+
+    Returns:
+        A jitted function ``evaluate(params, model_state, samples) -> metrics`` on stacked
+        parameters. ``samples`` is a pytree whose leaves lead with the sample axis; the metrics are
+        means over samples, each of shape (N,).
+
+    Example::
+
+        def metrics_fn(params, model_state, batch):
+            return {"loss": jnp.sum((params["w"] - batch) ** 2, axis=-1)}
+
+        evaluate = cdjax.training.evaluation(metrics_fn)
+        params = cdjax.replicate({"w": jnp.zeros(3)}, topology.num_agents)
+        losses = evaluate(params, {}, jnp.ones((1000, 3)))["loss"]  # shape (N,)
+    """
+
+    def evaluate(params: Params, model_state: Params, samples: Any) -> Metrics:
+        num_samples = stacked_size(samples)
+        batches, weights = _batches(samples, num_samples, min(batch_size, num_samples))
+
+        def evaluate_agents(
+            params: Params, model_state: Params, batches: Any, weights: Array
+        ) -> Metrics:
+            def evaluate_one_agent(params: Params, model_state: Params) -> Metrics:
+                def batch_sums(batch_and_weights: Any) -> Metrics:
+                    batch, weights = batch_and_weights
+                    per_sample = metrics_fn(params, model_state, batch)
+                    return jax.tree.map(lambda values: jnp.vdot(weights, values), per_sample)
+
+                sums = jax.lax.map(batch_sums, (batches, weights))
+                return jax.tree.map(lambda totals: jnp.sum(totals) / num_samples, sums)
+
+            return agent_map(evaluate_one_agent, plan=plan)(params, model_state)
+
+        if mesh:
+            evaluate_agents = sharded(evaluate_agents, mesh, num_shared=2)
+        return evaluate_agents(params, model_state, batches, weights)
+
+    return jax.jit(evaluate)
+
+
+def _batches(
+    samples: Any, num_samples: int, batch_size: int
+) -> tuple[Any, Float[Array, "batches batch"]]:
+    """Samples cut into equal batches; the last is padded with samples of weight zero."""
+    num_batches = -(-num_samples // batch_size)
+    order = jnp.arange(num_batches * batch_size).reshape(num_batches, batch_size)
+    batches = jax.tree.map(lambda x: x[jnp.minimum(order, num_samples - 1)], samples)
+    return batches, (order < num_samples).astype(jnp.float32)

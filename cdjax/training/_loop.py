@@ -1,0 +1,77 @@
+"""Many steps in one dispatch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jaxtyping import Array, Int
+
+from cdjax._types import Params
+from cdjax.data import take_batch
+from cdjax.sharding import sharded
+from cdjax.training._step import Metrics, StepFn, TrainState
+
+
+def train_loop(
+    step: StepFn, *, mesh: Mesh | None = None
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """Many steps in one dispatch, without a round trip to the host between them.
+
+    Args:
+        step: a step function, see :func:`train_step`.
+        mesh: the devices over which state and data are sharded, if any.
+
+    Returns:
+        A jitted function ``loop(state, data, indices, num_steps) -> (state, metrics)``. It donates
+        ``state``; ``data`` is stacked and stays on the device; ``indices`` of shape
+        ``(max_steps, N, batch)`` says which samples each agent takes in each step; the first
+        ``num_steps`` of them are run, and one compilation serves every ``num_steps``. The metrics
+        hold one row per step, each of shape ``(max_steps, N)``; rows beyond ``num_steps`` are zero.
+
+    Example::
+
+        def loss_fn(params, model_state, batch, key):
+            return jnp.mean((params["w"] - batch) ** 2), (model_state, {})
+
+        params = cdjax.replicate({"w": jnp.zeros(3)}, topology.num_agents)
+        tx = cdjax.cdsgd(0.1, mix)
+        loop = cdjax.training.train_loop(cdjax.training.train_step(loss_fn, tx))
+        state = cdjax.training.init_state(params, tx, key=jax.random.key(0))
+        samples = jnp.ones((topology.num_agents, 10, 3))  # ten of each agent
+        sizes = np.full(topology.num_agents, 10)
+        indices = cdjax.data.batch_indices(sizes, 5, first_step=0, num_steps=20, seed=0)
+        state, metrics = loop(state, samples, indices, 20)
+        losses = metrics["loss"]  # of every step and agent, shape (20, N)
+    """
+    take = sharded(take_batch, mesh) if mesh else take_batch
+
+    def loop(
+        state: TrainState,
+        data: Any,
+        indices: Int[Array, "steps agents batch"],
+        num_steps: Int[Array, ""],
+    ) -> tuple[TrainState, Metrics]:
+        def one_step(state: TrainState, i: Int[Array, ""] | int) -> tuple[TrainState, Metrics]:
+            return step(state, take(data, indices[i]))
+
+        def body(
+            i: Int[Array, ""], carry: tuple[TrainState, Metrics]
+        ) -> tuple[TrainState, Metrics]:
+            state, rows = carry
+            state, metrics = one_step(state, i)
+            return state, jax.tree.map(lambda rows, row: rows.at[i].set(row), rows, metrics)
+
+        _, shapes = jax.eval_shape(one_step, state, 0)
+        rows = empty_rows(shapes, (len(indices),))
+        return jax.lax.fori_loop(0, num_steps, body, (state, rows))
+
+    return jax.jit(loop, donate_argnums=0)
+
+
+def empty_rows(shapes: Params, axes: tuple[int, ...]) -> Params:
+    """Zeros for what has these shapes, behind further leading axes."""
+    return jax.tree.map(lambda x: jnp.zeros((*axes, *x.shape), x.dtype), shapes)

@@ -1,0 +1,78 @@
+"""Signals that end a run, and what its processes have to agree on."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from experiments.run.errors import UsageError
+
+_LONGEST_PATH = 1 << 13
+
+
+@contextlib.contextmanager
+def caught_signals() -> Iterator[list[signal.Signals]]:
+    """A list to which the first SIGTERM or SIGINT is added; a second one acts as usual."""
+    caught: list[signal.Signals] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught  # Python delivers signals to the main thread only
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def catch(number: int, frame: FrameType | None) -> None:
+        del frame
+        caught.append(signal.Signals(number))
+        restore()
+
+    for number in before:
+        signal.signal(number, catch)
+    try:
+        yield caught
+    finally:
+        restore()
+
+
+def of_all(number: int) -> np.ndarray:
+    """Every process's number, by process, in every process."""
+    if jax.process_count() == 1:
+        return np.array([number])
+    return np.asarray(multihost_utils.process_allgather(np.int32(number))).reshape(-1)
+
+
+def agreed(signals: Sequence[signal.Signals]) -> signal.Signals | None:
+    """A signal that some process has caught, the same in all processes; None if there is none."""
+    # Not multihost_utils.reached_preemption_sync_point: it knows SIGTERM only, and the processes
+    # exchange the length of a dispatch at this place anyway.
+    number = int(of_all(signals[0] if signals else 0).max())
+    return signal.Signals(number) if number else None
+
+
+def common_folder(folder: Path | None) -> Path:
+    """The folder that process 0 has made.
+
+    Raises:
+        UsageError: in a process that does not see it.
+    """
+    name = str(folder and folder.absolute()).encode()
+    if jax.process_count() > 1:
+        padded = np.frombuffer(name.ljust(_LONGEST_PATH, b"\0"), np.uint8)
+        name = multihost_utils.broadcast_one_to_all(padded).tobytes().rstrip(b"\0")
+    found = Path(name.decode())
+    if not found.is_dir():
+        raise UsageError(
+            f"--out: process {jax.process_index()} does not see the run's folder {found}; give a "
+            "folder on a disk that all processes share, or leave --checkpoint-every out"
+        )
+    return found
