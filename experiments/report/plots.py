@@ -142,7 +142,7 @@ def columns(
                     _plot_range(axes, _positions(line, x), values, **drawn)
             if row in _LOGARITHMIC:
                 axes.set_yscale("log")
-    for (top, *_, bottom), heading in zip(grid.T[:, [0, -1]], lines, strict=True):
+    for top, bottom, heading in zip(grid[0], grid[-1], lines, strict=True):
         top.set_title(heading)
         top.legend(fontsize="small")
         bottom.set_xlabel(x)
