@@ -69,8 +69,9 @@ def _check(config: Compare, names: Sequence[str]) -> None:
             "--seeds, --tune-epochs: give at least 1; --algorithms, --learning-rates: one or more"
         )
     for name in names:
-        for rate in config.learning_rates:
-            check(_options(config, name, rate))
+        check(_options(config, name, config.learning_rates[0]))
+    for rate in config.learning_rates:
+        check(_options(config, names[0], rate))
 
 
 def _options(config: Compare, algorithm: str, rate: float, **options: Any) -> Run:

@@ -18,7 +18,12 @@ class Line(NamedTuple):
 
 
 def panels(
-    title: str, *, size: tuple[float, float], shape: tuple[int, int], grid: str = "both", **shared: Any
+    title: str,
+    *,
+    size: tuple[float, float],
+    shape: tuple[int, int],
+    grid: str = "both",
+    **shared: Any,
 ) -> tuple[Figure, np.ndarray]:
     """A figure and its axes, in an array of that shape, with grid lines.
 

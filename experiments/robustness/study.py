@@ -146,7 +146,10 @@ def _markdown(
         f"{config.network.topology} malicious:\n",
         markdown_table(
             ["mixer", *config.attacks],
-            [[row, *(_cell(config, runs) for runs in of.values())] for row, of in by_attack.items()],
+            [
+                [row, *(_cell(config, runs) for runs in of.values())]
+                for row, of in by_attack.items()
+            ],
         ),
     ]
     if by_fault:
