@@ -1,26 +1,33 @@
-"""Every system of the paper's Table 1 on the same data, model and runner."""
+"""The options of the comparison."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Literal, TypeAlias
 
-from experiments.run.config import RunConfig
+from experiments.run.algorithm import ALGORITHMS
+from experiments.run.config import Data, Machine, Model, Network, ScheduleName, Training
+
+SystemName: TypeAlias = Literal["all", *ALGORITHMS]  # type: ignore[valid-type]
 
 
 @dataclass(frozen=True)
-class Compare(RunConfig):
-    """Every system of the paper's Table 1 on the same data, model and runner.
+class Compare:
+    """Compares every system of the paper's Table 1 on the same data, model and runner.
 
     Each takes the step size of a grid, the same for all, with the lowest training loss after
-    --tune-epochs with the first seed. Runs that --out holds already are not run again.
+    --tune-epochs with the first seed. Runs that --out already holds are not run again.
     """
 
-    default_dataset: ClassVar[str] = "fashion_mnist"
+    network: Network = Network()
+    training: Training = Training()
+    data: Data = Data(dataset="fashion_mnist")
+    model: Model = Model()
+    machine: Machine = Machine()
 
-    algorithms: tuple[str, ...] = ("all",)
-    """Which to compare: all, or names of --algorithm."""
+    algorithms: tuple[SystemName, ...] = ("all",)
+    """Which to compare: all of Table 1, or some by name."""
     seeds: int = 3
     """Runs of each, with the seeds from --seed on."""
     learning_rates: tuple[float, ...] = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
@@ -29,5 +36,22 @@ class Compare(RunConfig):
     """Epochs of the runs that choose the step size."""
     target: float = 0.85
     """The test accuracy to which steps and bytes are counted."""
+    schedule: ScheduleName = "fixed"
+    """The step size over time; diminishing is Theta / (k^power + offset)."""
+    decay_power: float | None = None
+    """The power of the diminishing schedule, in (0.5, 1] (default: 0.6)."""
+    decay_offset: float | None = None
+    """The offset of the diminishing schedule, in steps^power (default: 100)."""
+    momentum: float | None = None
+    """Momentum mu of those that have it, in [0, 1) (default: 0.9)."""
+    period: int | None = None
+    """Steps between exchanges of gossip and the servers (default: fedavg an epoch of the agents'
+    own data, easgd and eamsgd 10, downpour and gossip 1)."""
+    client_fraction: float | None = None
+    """Share of the agents that are fedavg's clients in a round, in [0, 1] (default: 1)."""
+    talk_probability: float | None = None
+    """Probability that an agent of gosgd talks in a step, in [0, 1] (default: 0.1)."""
+    asynchronous: bool = False
+    """Sets the agents' clocks apart by a step each, in easgd, eamsgd and downpour."""
     out: Path = Path("runs/compare")
     """Folder of the table, the figure and all runs."""

@@ -3,66 +3,141 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 
+from experiments.compare.config import Compare
 from experiments.report import plots
-from experiments.run.config import ALGORITHMS, RunConfig, run_config
-from experiments.run.display import byte_count
+from experiments.report.tables import markdown_table, over_seeds
+from experiments.run.algorithm import ALGORITHMS
+from experiments.run.config import Run, check_choices, run_of
 from experiments.run.errors import UsageError
-from experiments.run.records import Entry, Records, markdown_table, over_seeds, run_once
+from experiments.run.job import check
+from experiments.run.records import Records, run_once
 
-if TYPE_CHECKING:
-    from experiments.compare.config import Compare
-
-# Table 1 of the paper, with momentum where the system has a form of its own for it.
+# Table 1 of the paper, with momentum where the system has its own form of it.
 SYSTEMS = (
     "cdsgd", "cdmsgd", "centralized", "fedavg", "easgd", "eamsgd", "downpour", "gossip-pair",
     "gosgd",
 )  # fmt: skip
 
 
-def compare(config: Compare) -> list[Entry]:
+class Result(NamedTuple):
+    """An algorithm, the step size that was chosen for it, and the records of every seed."""
+
+    algorithm: str
+    learning_rate: float
+    runs: list[Records]
+
+
+def compare(config: Compare) -> list[Result]:
     """Runs what is missing; writes table and figure into ``config.out``.
 
     Args:
         config: the options.
 
     Returns:
-        An entry for each algorithm.
+        A result per algorithm.
 
     Raises:
         UsageError: for an option that cannot work.
     """
-    names = SYSTEMS if config.algorithms == ("all",) else config.algorithms
-    if unknown := sorted({*names} - {*ALGORITHMS}):
-        raise UsageError(f"--algorithms: unknown {unknown}; expected all or of {ALGORITHMS}")
-    if config.seeds < 1 or config.tune_epochs < 1 or not config.learning_rates:
-        raise UsageError("--seeds, --tune-epochs: give at least 1; --learning-rates: one or more")
-    entries = []
-    for name in names:
-        rate = _tuned(config, name)
-        seeds = range(config.seed, config.seed + config.seeds)
-        runs = [_run(config, algorithm=name, learning_rate=rate, seed=seed) for seed in seeds]
-        if not all(records for _, records in runs):
-            raise UsageError(f"--learning-rates: {rate:g} is tuned, but {name} diverges with it")
-        entries.append(Entry(name, runs[0][0], [records for _, records in runs]))
-    rows = [_row(entry, config.target) for entry in entries]
-    first = entries[0].runs[0][0]
-    title = f"{first['dataset']}, {config.model}, {len(seeds)} seeds"
-    (config.out / "table.md").write_text(
-        markdown_table([*rows[0]], [[*row.values()] for row in rows])
-    )
-    plots.comparison(entries, title).savefig(config.out / "comparison.png", dpi=120)
+    names = SYSTEMS if "all" in config.algorithms else config.algorithms
+    _check(config, names)
+    results = [_result(config, name) for name in names]
+    rows = [_row(result, config.target) for result in results]
+    dataset = results[0].runs[0][0]["dataset"]
+    title = f"{dataset}, {config.model.model}, {config.seeds} seeds"
+    table = markdown_table([*rows[0]], [[*row.values()] for row in rows])
+    (config.out / "table.md").write_text(table)
+    lines = [plots.Line(f"{name} ({rate:g})", runs) for name, rate, runs in results]
+    figure = plots.comparison(lines, title=title, legend="algorithm (step size)")
+    figure.savefig(config.out / "comparison.png", dpi=120)
     Console().print(_screen_table(rows, title))
-    return entries
+    return results
+
+
+def _check(config: Compare, names: Sequence[str]) -> None:
+    """Raises for an option that cannot work, before the first run."""
+    check_choices(config)
+    if min(config.seeds, config.tune_epochs) < 1 or not names or not config.learning_rates:
+        raise UsageError(
+            "--seeds, --tune-epochs: give at least 1; --algorithms, --learning-rates: one or more"
+        )
+    for name in names:
+        check(_options(config, name, config.learning_rates[0]))
+    for rate in config.learning_rates:
+        check(_options(config, names[0], rate))
+
+
+def _options(config: Compare, algorithm: str, rate: float, **options: Any) -> Run:
+    """A run of an algorithm, with those of the study's options that it reads."""
+    row = ALGORITHMS[algorithm]
+    read = {name: getattr(config, name) for name in row.options}
+    weighted = config.training.size_weighted and row.weighting != "always"
+    schedule = {name: getattr(config, name) for name in ("schedule", "decay_power", "decay_offset")}
+    options = {"algorithm": algorithm, "learning_rate": rate, **read, **schedule, **options}
+    return run_of(config, size_weighted=weighted, out=config.out, **options)
+
+
+def _run(config: Compare, algorithm: str, rate: float, **options: Any) -> Records:
+    run = _options(config, algorithm, rate, **options)
+    name = f"{algorithm}-{rate:g}-epochs-{run.training.epochs}-seed-{run.training.seed}"
+    return run_once(run, config.out / name)
+
+
+def _result(config: Compare, algorithm: str) -> Result:
+    """The runs with the step size of the grid that has the lowest training loss."""
+    epochs = {"epochs": config.tune_epochs, "eval_every": config.tune_epochs}
+
+    def loss(rate: float) -> float:
+        records = _run(config, algorithm, rate, **epochs)
+        return records[-1]["train_loss_mean"] if records else np.inf  # it has diverged
+
+    rate = min(config.learning_rates, key=loss)
+    first = config.training.seed
+    runs = [_run(config, algorithm, rate, seed=first + number) for number in range(config.seeds)]
+    if not all(runs):
+        raise UsageError(f"--learning-rates: {algorithm} diverges with {rate:g}, its best one")
+    return Result(algorithm, rate, runs)
+
+
+def _row(result: Result, target: float) -> dict[str, str]:
+    last = [records[-1] for records in result.runs]
+
+    def percent(column: str) -> list[float]:
+        return [100 * record[column] for record in last]
+
+    test, train = percent("test_accuracy_mean"), percent("train_accuracy_mean")
+    spread = np.subtract(percent("test_accuracy_max"), percent("test_accuracy_min"))
+    reached = [
+        next((r for r in records if r["test_accuracy_mean"] >= target), None)
+        for records in result.runs
+    ]
+    steps, sent = "never", "never"
+    if all(reached):
+        steps = f"{np.mean([r['step'] for r in reached if r]):.0f}"
+        sent = decimal(int(np.mean([r["bytes_sent"] for r in reached if r])))
+    return {
+        "algorithm": result.algorithm,
+        "step size": f"{result.learning_rate:g}",
+        "test %": over_seeds(test, ".2f"),
+        "model %": over_seeds(percent("mean_params_test_accuracy"), ".2f"),
+        "spread": f"{np.mean(spread):.2f}",
+        "train %": over_seeds(train, ".2f"),
+        "gap": f"{np.mean(train) - np.mean(test):.2f}",
+        "distance": f"{np.mean([r['consensus_distance'] for r in last]):.2g}",
+        f"steps to {target:.0%}": steps,
+        f"sent to {target:.0%}": sent,
+    }
 
 
 def _screen_table(rows: Sequence[dict[str, str]], title: str) -> Table:
-    """The table in 80 columns; table.md tells the spread over the seeds of all accuracies."""
+    """The table in 80 columns; table.md has the spread over the seeds of all accuracies."""
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     for column in rows[0]:
         side = "left" if column == "algorithm" else "right"
@@ -71,49 +146,3 @@ def _screen_table(rows: Sequence[dict[str, str]], title: str) -> Table:
         brief = {c: row[c].partition(" ±")[0] for c in ("model %", "train %")}
         table.add_row(*(row | brief | {"test %": row["test %"].replace(" ", "")}).values())
     return table
-
-
-def _tuned(config: Compare, algorithm: str) -> float:
-    """The step size of the grid with the lowest training loss."""
-    epochs = {"epochs": config.tune_epochs, "eval_every": config.tune_epochs}
-
-    def loss(rate: float) -> float:
-        _, records = _run(config, algorithm=algorithm, learning_rate=rate, **epochs)
-        return records[-1]["train_loss_mean"] if records else np.inf  # it has diverged
-
-    return min(config.learning_rates, key=loss)
-
-
-def _run(config: Compare, **options: Any) -> tuple[RunConfig, Records]:
-    """One of the runs and its records."""
-    wanted = run_config(config, **{"dataset": config.wanted_dataset} | options)
-    name = f"{wanted.algorithm}-{wanted.learning_rate:g}-epochs-{wanted.epochs}-seed-{wanted.seed}"
-    return wanted, run_once(wanted, config.out / name)
-
-
-def _row(entry: Entry, target: float) -> dict[str, str]:
-    last = [records[-1] for records in entry.runs]
-
-    test = [100 * record["test_accuracy_mean"] for record in last]
-    train = [100 * record["train_accuracy_mean"] for record in last]
-    spread = [100 * (record["test_accuracy_max"] - record["test_accuracy_min"]) for record in last]
-    reached = [
-        next((r for r in records if r["test_accuracy_mean"] >= target), None)
-        for records in entry.runs
-    ]
-    steps, sent = "never", "never"
-    if all(reached):
-        steps = f"{np.mean([r['step'] for r in reached if r]):.0f}"
-        sent = byte_count(float(np.mean([r["bytes_sent"] for r in reached if r])))
-    return {
-        "algorithm": entry.label,
-        "step size": f"{entry.config.learning_rate:g}",
-        "test %": over_seeds(test, ".2f"),
-        "model %": over_seeds([100 * r["mean_params_test_accuracy"] for r in last], ".2f"),
-        "spread": f"{np.mean(spread):.2f}",
-        "train %": over_seeds(train, ".2f"),
-        "gap": f"{np.mean(train) - np.mean(test):.2f}",
-        "distance": f"{np.mean([r['consensus_distance'] for r in last]):.2g}",
-        f"steps to {target:.0%}": steps,
-        f"sent to {target:.0%}": sent,
-    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.progress import track
 
 import cdjax
-from cdjax import data, mixing, theory, topology
-from experiments.convex import plot as _convex_plot
-from experiments.convex import report as _convex_report
+from cdjax import mixing, theory
+from experiments.convex import results
+from experiments.convex.config import Convex
 from experiments.convex.problem import (
     Problem,
     build,
@@ -28,15 +28,18 @@ from experiments.convex.problem import (
     minimise,
     smoothness_bound,
 )
-from experiments.convex.report import Curves
-from experiments.run.config import run_config
+from experiments.report.convex import Curves, page
+from experiments.run.config import Run, check_choices, replaced
 from experiments.run.errors import UsageError, blame, flag
-from experiments.run.options import check_options, deal, load_dataset
+from experiments.run.job import check
+from experiments.run.problem import deal, load_dataset
 
-if TYPE_CHECKING:
-    from experiments.convex.config import Convex
-
-_RECORDS = 60
+_RECORDS = 60  # per run; for each V is minimised
+# The options that mean the same in a run, and are checked there.
+_OF_A_RUN = (
+    "agents", "decay_power", "decay_offset", "batch_size", "partition", "dirichlet_alpha",
+    "shards_per_agent", "seed", "dataset", "data_dir", "train_samples", "out",
+)  # fmt: skip
 
 
 class Setting(NamedTuple):
@@ -62,36 +65,37 @@ def convex(config: Convex) -> list[Curves]:
     Raises:
         UsageError: for an option that cannot work.
     """
-    shared = run_config(config)
-    check_options(shared)
-    _check_own_options(config)
+    run = _checked(config)
     graphs = [_graph(name, config.agents) for name in config.graphs]
-    dataset, _ = load_dataset(shared)
-    parts = deal(shared, dataset, config.agents, batch_size=1)
+    dataset, _ = load_dataset(run.data, seed=config.seed)
+    parts = deal(run.data, dataset, config.agents, seed=config.seed)
     config.out.mkdir(parents=True, exist_ok=True)
     console = Console()
     with jax.enable_x64(True):
-        setting, constants = _setting(config, dataset, parts, graphs)
-        _convex_report.print_constants(console, f"softmax regression on {dataset.name}", constants)
+        setting = _setting(config, build(dataset, parts, l2=config.l2), graphs)
         runs = [_runs(setting, g) for g in track(graphs, "graphs", console=console, transient=True)]
+        constants = _constants(setting)
     summaries = [
-        _convex_report.summary(graph, setting.constants, *run)
-        for graph, run in zip(graphs, runs, strict=True)
+        results.summary(graph, setting.constants, fixed=fixed, diminishing=diminishing)
+        for graph, (fixed, diminishing) in zip(graphs, runs, strict=True)
     ]
     curves = [curve for run in runs for curve in run]
-    _convex_report.print_summaries(console, summaries)
-    _convex_report.write(config, curves, {**constants, "graphs": summaries})
+    title = f"softmax regression with L2 on {dataset.name}"
+    results.show(console, constants, summaries, title=title)
+    results.write(config, curves, {**constants, "graphs": summaries})
     batch = f"minibatches of {config.batch_size}" if config.batch_size else "full gradients"
-    figure = _convex_plot.page(
-        curves,
-        f"CDSGD, softmax regression with L2 on {dataset.name}, {config.agents} agents, {batch}",
-    )
+    figure = page(curves, f"CDSGD, {title}, {config.agents} agents, {batch}")
     figure.savefig(config.out / "convex.png", dpi=110)
     console.print(f"results in {config.out}: convex.png, curves.csv, constants.json", markup=False)
     return curves
 
 
-def _check_own_options(config: Convex) -> None:
+def _checked(config: Convex) -> Run:
+    """The study's options as those of a run, after all of them are checked."""
+    check_choices(config)
+    options = {name: getattr(config, name) for name in _OF_A_RUN}
+    run = replaced(Run(), schedule="diminishing", **options)
+    check(run)
     if config.steps < 2:
         raise UsageError(f"--steps: {config.steps} is too few; give at least 2")
     for option in ("step_size", "l2"):
@@ -100,30 +104,25 @@ def _check_own_options(config: Convex) -> None:
             raise UsageError(f"{flag(option)}: {value} is not positive and finite")
     if not config.graphs or len({*config.graphs}) < len(config.graphs):
         raise UsageError("--graphs: give one or more, each once")
+    return run
 
 
-def _graph(name: str, num_agents: int) -> topology.Topology:
+def _graph(name: str, num_agents: int) -> cdjax.Topology:
     family, _, weights = name.partition(":")
     with blame("--graphs"):
-        graph = topology.create(family, num_agents, weights or "metropolis_hastings")
+        graph = cdjax.topology.create(family, num_agents, weights=weights or "metropolis_hastings")
     return dataclasses.replace(graph, name=name)
 
 
-def _setting(
-    config: Convex,
-    dataset: data.Dataset,
-    parts: Sequence[np.ndarray],
-    graphs: Sequence[topology.Topology],
-) -> tuple[Setting, dict[str, Any]]:
-    """What all runs share, and its numbers for people."""
-    problem = build(dataset, parts, config.l2)
-    start = jnp.zeros(problem.shape)
-    optimum = minimise(_objective(problem), start[0])
+def _setting(config: Convex, problem: Problem, graphs: Sequence[cdjax.Topology]) -> Setting:
+    optimum = minimise(_objective(problem), jnp.zeros(problem.shape[1:]))
     smoothness = smoothness_bound(problem)
-    at_optimum = cdjax.replicate(optimum, config.agents)
     noise = 0.0
     if config.batch_size:
-        noise = max(_noise(config, problem, point) for point in (start, at_optimum))
+        gradient_fn = functools.partial(_gradient, problem, config.batch_size)
+        key = jax.random.key(config.seed + 1)
+        points = (jnp.zeros(problem.shape), cdjax.replicate(optimum, config.agents))
+        noise = max(float(theory.gradient_noise(gradient_fn, x, key=key)) for x in points)
     step_size = config.step_size
     if step_size is None:
         step_size = min(theory.tight_step_limit(graph, smoothness) for graph in graphs) / 2
@@ -135,18 +134,25 @@ def _setting(
         "diminishing": np.asarray(schedule(jnp.arange(config.steps))),
     }
     constants = theory.Constants(smoothness, config.l2, noise)
-    setting = Setting(problem, optimum, constants, step_sizes, config.batch_size, config.seed)
-    return setting, {
-        "agents": config.agents,
+    return Setting(problem, optimum, constants, step_sizes, config.batch_size, config.seed)
+
+
+def _constants(setting: Setting) -> dict[str, Any]:
+    """What all runs share, as numbers for people."""
+    problem, optimum, constants = setting.problem, setting.optimum, setting.constants
+    num_agents = problem.shape[0]
+    start, at_optimum = jnp.zeros(problem.shape), cdjax.replicate(optimum, num_agents)
+    return {
+        "agents": num_agents,
         "parameters of an agent": int(optimum.size),
-        "step size": step_size,
-        "gamma": smoothness,
+        "step size": float(setting.step_sizes["fixed"][0]),
+        "gamma": constants.smoothness,
         "gamma at 0": float(largest_curvature(problem, start)),
         "gamma at the optimum": float(largest_curvature(problem, at_optimum)),
-        "H": config.l2,
+        "H": constants.strong_convexity,
         "L at 0": float(jnp.linalg.norm(gradients(problem, start))),
         "L at the optimum": float(jnp.linalg.norm(gradients(problem, at_optimum))),
-        "Q": noise,
+        "Q": constants.noise,
         "loss at the optimum": float(_objective(problem)(optimum)),
         "distance of the optimum from 0": float(jnp.linalg.norm(optimum)),
     }
@@ -162,98 +168,116 @@ def _gradient(problem: Problem, batch_size: int | None, params: Any, key: jax.Ar
     return gradients(problem, params)
 
 
-def _noise(config: Convex, problem: Problem, params: jax.Array) -> float:
-    gradient_fn = functools.partial(_gradient, problem, config.batch_size)
-    return float(theory.gradient_noise(gradient_fn, params, jax.random.key(config.seed + 1)))
-
-
-def _runs(setting: Setting, graph: topology.Topology) -> list[Curves]:
+def _runs(setting: Setting, topology: cdjax.Topology) -> list[Curves]:
     """Every schedule on one graph, compiled once."""
-    value_fn = jax.jit(functools.partial(_lyapunov, setting.problem, graph))
-    simulate = jax.jit(functools.partial(_simulate, setting, graph))
+    value_fn = jax.jit(functools.partial(_lyapunov, setting.problem, topology))
+    simulate = jax.jit(functools.partial(_simulate, setting, topology))
     num_steps = len(setting.step_sizes["fixed"])
     kept = np.unique(np.geomspace(1, num_steps, _RECORDS).astype(int)) - 1
     curves = []
     for schedule, step_sizes in setting.step_sizes.items():
         points, norms = simulate(jnp.asarray(step_sizes), jnp.asarray(kept))
         if not jnp.isfinite(norms).all():
-            limit = theory.tight_step_limit(graph, setting.constants.smoothness)
+            limit = theory.tight_step_limit(topology, setting.constants.smoothness)
             raise UsageError(
-                f"--step-size: {step_sizes[0]:g} diverges on {graph.name}; "
+                f"--step-size: {step_sizes[0]:g} diverges on {topology.name}; "
                 f"any below {limit:.4g} is stable there"
             )
         gaps, minimum = [], jnp.broadcast_to(setting.optimum, setting.problem.shape)
-        for alpha, point in zip(step_sizes[kept], points, strict=True):
-            minimum = minimise(value_fn, minimum, alpha)
-            gaps.append(float(value_fn(point, alpha) - value_fn(minimum, alpha)))
-        curves.append(_curves(setting, graph, schedule, kept, points, float(norms.max()), gaps))
+        for step_size, point in zip(step_sizes[kept], points, strict=True):
+            minimum = minimise(value_fn, minimum, step_size)  # from the last one, which is close
+            gaps.append(float(value_fn(point, step_size) - value_fn(minimum, step_size)))
+        measured = _Measured(kept, points, gaps, largest_gradient=float(norms.max()))
+        curves.append(_curves(setting, topology, schedule=schedule, measured=measured))
     return curves
 
 
+class _Measured(NamedTuple):
+    """One run: at the kept steps its parameters and V − V*, and its largest gradient's norm."""
+
+    kept: np.ndarray
+    points: jax.Array
+    gaps: list[float]
+    largest_gradient: float
+
+
 def _curves(
-    setting: Setting,
-    graph: topology.Topology,
-    schedule: str,
-    kept: np.ndarray,
-    points: jax.Array,
-    gradient_bound: float,
-    gaps: Sequence[float],
+    setting: Setting, topology: cdjax.Topology, *, schedule: str, measured: _Measured
 ) -> Curves:
     """What was measured at the kept steps, beside its bounds."""
     constants, step_sizes = setting.constants, setting.step_sizes[schedule]
-    means = jnp.mean(points, axis=1)
-    errors = np.asarray(jax.vmap(lambda s: jnp.linalg.norm(s - setting.optimum))(means))
-    disagreements = np.asarray(jax.vmap(optax.tree.norm)(points - means[:, None]))
-    distances = theory.consensus_bound(graph, step_sizes, gradient_bound)
+    kept, gaps, gradient_bound = measured.kept, measured.gaps, measured.largest_gradient
+    means = jnp.mean(measured.points, axis=1)
+    errors = np.asarray(jnp.linalg.norm(means - setting.optimum, axis=(1, 2)))
+    apart = (measured.points - means[:, None]).reshape(len(kept), -1)
+    distances = theory.consensus_bound(topology, step_sizes, gradient_bound=gradient_bound)
     bound = theory.lyapunov_bound(
-        graph, constants, step_sizes, initial_gap=gaps[0], distances=distances
+        topology, constants, step_sizes, initial_gap=gaps[0], distances=distances
     )
     mean_bound = theory.mean_error_bound(
-        graph, constants, step_sizes, initial_error=float(errors[0]), distances=distances
+        topology, constants, step_sizes, initial_error=float(errors[0]), distances=distances
     )
-    at_optimum = cdjax.replicate(setting.optimum, graph.num_agents)
-    rate = theory.disagreement_rate(graph, gradients(setting.problem, at_optimum))
-    stated_bound = stated_distances = np.full(len(step_sizes), np.nan)
-    if schedule == "fixed":
-        stated_bound = theory.stated_lyapunov_bound(
-            graph, constants, step_sizes[0], initial_gap=gaps[0], num_steps=len(step_sizes)
-        )
-        stated = theory.stated_consensus_bound(graph, step_sizes[0], gradient_bound)
-        stated_distances = np.full(len(step_sizes), stated)
+    at_optimum = cdjax.replicate(setting.optimum, topology.num_agents)
+    rate = theory.disagreement_rate(topology, gradients(setting.problem, at_optimum))
+    stated = dict.fromkeys(("lyapunov", "consensus"), np.full(len(step_sizes), np.nan))
+    if schedule == "fixed":  # the paper has none for other steps
+        stated = _stated_bounds(topology, constants, step_sizes=step_sizes, measured=measured)
     return Curves(
-        graph=graph.name,
+        graph=topology.name,
         schedule=schedule,
         step=kept,
         step_size=step_sizes[kept],
         lyapunov_gap=np.array(gaps),
         lyapunov_bound=bound[kept],
-        stated_lyapunov_bound=stated_bound[kept],
+        stated_lyapunov_bound=stated["lyapunov"][kept],
         mean_error=errors,
         mean_error_bound=mean_bound[kept],
-        disagreement=disagreements,
+        disagreement=np.asarray(jnp.linalg.norm(apart, axis=1)),
         consensus_bound=distances[kept],
-        stated_consensus_bound=stated_distances[kept],
+        stated_consensus_bound=stated["consensus"][kept],
         predicted_disagreement=rate * step_sizes[kept],
     )
 
 
+def _stated_bounds(
+    topology: cdjax.Topology,
+    constants: theory.Constants,
+    *,
+    step_sizes: np.ndarray,
+    measured: _Measured,
+) -> dict[str, np.ndarray]:
+    """The paper's own bounds of a fixed step, at every step."""
+    step_size, num_steps = step_sizes[0], len(step_sizes)
+    distance = theory.stated_consensus_bound(
+        topology, step_size, gradient_bound=measured.largest_gradient
+    )
+    bound = theory.stated_lyapunov_bound(
+        topology,
+        constants,
+        step_size=step_size,
+        initial_gap=measured.gaps[0],
+        num_steps=num_steps,
+    )
+    return {"lyapunov": bound, "consensus": np.full(num_steps, distance)}
+
+
 def _lyapunov(
-    problem: Problem, graph: topology.Topology, params: jax.Array, step_size: jax.Array
+    problem: Problem, topology: cdjax.Topology, params: jax.Array, step_size: jax.Array
 ) -> jax.Array:
-    return theory.lyapunov(lambda x: losses(problem, x), params, graph, step_size=step_size)
+    return theory.lyapunov(lambda x: losses(problem, x), params, topology, step_size=step_size)
 
 
 def _simulate(
-    setting: Setting, graph: topology.Topology, step_sizes: jax.Array, kept: jax.Array
+    setting: Setting, topology: cdjax.Topology, step_sizes: jax.Array, kept: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """The parameters at the kept steps, and the norm of every gradient taken."""
-    tx = cdjax.cdsgd(lambda step: step_sizes[step], mixing.dense(graph))
+    tx = cdjax.cdsgd(lambda step: step_sizes[step], mixing.dense(topology))
     gradient_fn = functools.partial(_gradient, setting.problem, setting.batch_size)
     key, start = jax.random.key(setting.seed), jnp.zeros(setting.problem.shape)
 
     def step(carry: Any, number: jax.Array) -> tuple[Any, jax.Array]:
         params, state, points = carry
-        # A row is written over and over until its own step comes.
+        # Each step writes the row of the next kept step, whose own write is the last.
         points = points.at[jnp.searchsorted(kept, number)].set(params)
         gradient = gradient_fn(params, jax.random.fold_in(key, number))
         updates, state = tx.update(gradient, state, params)

@@ -6,21 +6,30 @@ otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from experiments.run.records import Entry
+from experiments.figures.config import Figures
+from experiments.figures.curves import (
+    CDMSGD,
+    CDSGD,
+    CENTRALIZED,
+    FEDAVG,
+    MOMENTUM_SGD,
+    SGD,
+    TURNS,
+    Curve,
+)
+from experiments.report.plots import Line
 
-if TYPE_CHECKING:
-    from experiments.figures.config import Figures
-
-Columns = Mapping[str, Sequence[Entry]]
+Columns: TypeAlias = Mapping[str, Sequence[Line]]
+Measure: TypeAlias = Callable[[Line], np.ndarray]  # one number per seed
 
 
 class Finding(NamedTuple):
-    """A claim, under which schedule or setting, what was measured, and the verdict."""
+    """A claim, in which column of its figure, what was measured, and the verdict."""
 
     claim: str
     setting: str
@@ -33,36 +42,46 @@ def report(config: Figures, drawn: Mapping[str, Columns]) -> str:
 
     Args:
         config: the options, with the preset's in.
-        drawn: the entries of every column of every figure.
+        drawn: the lines of every column of every figure.
 
     Returns:
         Markdown: a table of all claims whose figures are drawn, and what follows from the schedule.
     """
-    findings = [finding for name in drawn for finding in _CLAIMS.get(name, _no_claims)(drawn[name])]
-    first = next(iter(next(iter(drawn.values())).values()))[0]
-    size = config.train_samples or "all"
+    found = [finding for name in drawn for finding in findings(name, drawn[name])]
+    some_run = next(iter(next(iter(drawn.values())).values()))[0].runs[0]
+    size = config.data.train_samples or "all"
     lines = [
         "# The paper's claims, measured",
         "",
-        f"Preset {config.preset}: {first.runs[0][0]['dataset']}, {config.model}, "
-        f"{first.runs[0][-1]['epoch']} epochs of {size} training images, {config.seeds} seeds, "
-        f"step size {config.learning_rate:g}, 5 agents on a complete graph unless said otherwise. "
-        "*Speed* is the test accuracy averaged over all evaluations of a run. A claim *holds* when "
-        "the run of every seed says so, *does not* when none does, and is *unclear* otherwise.",
+        f"Preset {config.preset}: {some_run[0]['dataset']}, {config.model}, "
+        f"{some_run[-1]['epoch']} epochs of {size} training images, {config.seeds} seeds, step "
+        f"size {config.learning_rate:g}, {config.network.agents or 5} agents on "
+        f"{config.network.topology} unless said otherwise. *Speed* is the test accuracy averaged "
+        "over all evaluations of a run. A claim *holds* when the run of every seed says so, *does "
+        "not* when none does, and is *unclear* otherwise.",
         "",
         "| claim | schedule or setting | measured, means over the seeds | verdict |",
         "|---|---|---|---|",
-        *(f"| {' | '.join(finding)} |" for finding in findings),
+        *(f"| {' | '.join(finding)} |" for finding in found),
         "",
-        *_by_schedule(findings),
+        *_by_schedule(found),
     ]
     return "\n".join(lines)
 
 
-def _by_schedule(findings: Sequence[Finding]) -> Iterator[str]:
+def findings(figure: str, columns: Columns) -> list[Finding]:
+    """The claims that a figure makes, if any, as measured in each of its columns."""
+    claims = {
+        "fig1a": _fig1a, "fig1b": _fig1b, "fig2a": _fig2a, "fig2b": _fig2b, "steps": _steps,
+        "non_iid": _non_iid, "consensus": _consensus,
+    }  # fmt: skip
+    return claims[figure](columns) if figure in claims else []
+
+
+def _by_schedule(found: Sequence[Finding]) -> Iterator[str]:
     """Which claims depend on the schedule."""
     by_claim: dict[str, dict[str, str]] = {}
-    for finding in findings:
+    for finding in found:
         by_claim.setdefault(finding.claim, {})[finding.setting] = finding.verdict
     yield "## What follows from the schedule"
     yield ""
@@ -72,37 +91,43 @@ def _by_schedule(findings: Sequence[Finding]) -> Iterator[str]:
     )
     yield ""
     for claim, verdicts in by_claim.items():
-        if {"synchronous", "sequential"} <= {*verdicts}:
-            at_once, in_turn = verdicts["synchronous"], verdicts["sequential"]
+        if {*TURNS} <= {*verdicts}:
+            at_once, in_turn = (verdicts[name] for name in TURNS)
             same = "either way" if at_once == in_turn else "depends on the schedule"
             yield f"- {claim}: {same} (synchronous: {at_once}; sequential: {in_turn})"
     yield ""
 
 
-def _speed(entry: Entry) -> np.ndarray:
-    """Test accuracy averaged over a run's evaluations, in percent; a number a seed."""
-    return _over_runs(entry, lambda run: 100 * np.mean([r["test_accuracy_mean"] for r in run]))
+def _speed(line: Line) -> np.ndarray:
+    """Test accuracy averaged over a run's evaluations, in percent."""
+    return _over_runs(line, lambda run: 100 * np.mean([r["test_accuracy_mean"] for r in run]))
 
 
-def _final(entry: Entry, column: str = "test_accuracy_mean", factor: float = 100) -> np.ndarray:
-    return _over_runs(entry, lambda run: factor * run[-1][column])
+def _final(line: Line) -> np.ndarray:
+    """Test accuracy at the end, in percent."""
+    return _over_runs(line, lambda run: 100 * run[-1]["test_accuracy_mean"])
 
 
-def _gap(entry: Entry) -> np.ndarray:
+def _gap(line: Line) -> np.ndarray:
     """Train minus test accuracy at the end, in points."""
-    return _final(entry, "train_accuracy_mean") - _final(entry)
+    return _over_runs(line, lambda run: 100 * run[-1]["train_accuracy_mean"]) - _final(line)
 
 
-def _variance(entry: Entry) -> np.ndarray:
-    """Variance of accuracy over the agents, a mean over the run's second half."""
+def _distance(line: Line) -> np.ndarray:
+    """Consensus distance at the end."""
+    return _over_runs(line, lambda run: run[-1]["consensus_distance"])
+
+
+def _variance(line: Line) -> np.ndarray:
+    """Variance of accuracy over the agents, averaged over the run's second half, in %²."""
     return _over_runs(
-        entry,
+        line,
         lambda run: 1e4 * np.mean([r["test_accuracy_variance"] for r in run[len(run) // 2 :]]),
     )
 
 
-def _over_runs(entry: Entry, value: Any) -> np.ndarray:
-    return np.array([value(run) for run in entry.runs])
+def _over_runs(line: Line, value: Callable[[Any], float]) -> np.ndarray:
+    return np.array([value(run) for run in line.runs])
 
 
 def _verdict(agreeing: np.ndarray) -> str:
@@ -111,135 +136,120 @@ def _verdict(agreeing: np.ndarray) -> str:
     return "unclear" if np.any(agreeing) else "does not"
 
 
-def _listed(entries: Sequence[Entry], values: Sequence[np.ndarray], form: str, unit: str) -> str:
-    pairs = zip(entries, values, strict=True)
-    return ", ".join(f"{e.label} {np.mean(v):{form}}" for e, v in pairs) + f" {unit}".rstrip()
+def _listed(lines: Sequence[Line], values: Sequence[np.ndarray], form: str, unit: str) -> str:
+    pairs = zip(lines, values, strict=True)
+    return ", ".join(f"{line.label} {np.mean(v):{form}}" for line, v in pairs) + f" {unit}"
 
 
-def _falling(claim: str, columns: Columns, measure: Any, form: str, unit: str) -> list[Finding]:
-    """A claim that a measure is larger for the first curve of a column than for the last."""
-    findings = []
-    for setting, entries in columns.items():
-        values = [measure(entry) for entry in entries]
-        text = _listed(entries, values, form, unit)
-        findings.append(Finding(claim, setting, text, _verdict(values[0] > values[-1])))
-    return findings
-
-
-def _only(columns: Columns, *labels: str) -> dict[str, list[Entry]]:
-    """The columns with these curves alone, in this order."""
-    by_label = {s: {entry.label: entry for entry in entries} for s, entries in columns.items()}
-    return {s: [entries[label] for label in labels] for s, entries in by_label.items()}
-
-
-def _fig1a(columns: Columns) -> list[Finding]:
-    pair = _only(columns, "SGD, one machine", "CDSGD")
-    same_steps = _only(columns, "SGD, gradients averaged", "CDSGD")
-    speed = "% speed"
-    findings = _falling(
-        "Fig. 1a: an epoch of CDSGD brings less than one of SGD", pair, _speed, ".2f", speed
-    )
-    findings += _falling(
-        "Fig. 1a, by steps: a step of CDSGD brings less than one of SGD on all agents' batches",
-        same_steps, _speed, ".2f", speed,
-    )  # fmt: skip
-    findings += _falling(
-        "Fig. 1a: CDSGD's generalization gap is smaller", pair, _gap, ".2f", "points"
-    )
-    return findings + _within("Fig. 1a: CDSGD ends within a point of SGD", pair, 1.0)
+def _falling(
+    claim: str,
+    columns: Columns,
+    measure: Measure = _speed,
+    *,
+    form: str = ".2f",
+    unit: str = "% speed",
+) -> list[Finding]:
+    """A claim that a measure is larger for the first line of a column than for the last."""
+    found = []
+    for setting, lines in columns.items():
+        values = [measure(line) for line in lines]
+        text = _listed(lines, values, form, unit)
+        found.append(Finding(claim, setting, text, _verdict(values[0] > values[-1])))
+    return found
 
 
 def _within(claim: str, columns: Columns, points: float) -> list[Finding]:
-    """A claim that the second curve ends at most so many points below the first."""
-    findings = []
-    for setting, entries in columns.items():
-        values = [_final(entry) for entry in entries]
-        text = _listed(entries, values, ".2f", "%")
-        findings.append(Finding(claim, setting, text, _verdict(values[1] >= values[0] - points)))
-    return findings
+    """A claim that the second line ends at most so many points below the first."""
+    found = []
+    for setting, lines in columns.items():
+        values = [_final(line) for line in lines]
+        text = _listed(lines, values, ".2f", "%")
+        found.append(Finding(claim, setting, text, _verdict(values[1] >= values[0] - points)))
+    return found
+
+
+def _only(columns: Columns, *curves: Curve) -> dict[str, list[Line]]:
+    """The columns with only these curves, in this order."""
+    by_label = {name: {line.label: line for line in lines} for name, lines in columns.items()}
+    return {name: [lines[curve.label] for curve in curves] for name, lines in by_label.items()}
+
+
+def _fig1a(columns: Columns) -> list[Finding]:
+    pair = _only(columns, SGD, CDSGD)
+    same_steps = _only(columns, CENTRALIZED, CDSGD)
+    by_steps = (
+        "Fig. 1a, by steps: a step of CDSGD brings less than one of SGD on all agents' batches"
+    )
+    smaller = "Fig. 1a: CDSGD's generalization gap is smaller"
+    return [
+        *_falling("Fig. 1a: an epoch of CDSGD brings less than one of SGD", pair),
+        *_falling(by_steps, same_steps),
+        *_falling(smaller, pair, _gap, unit="points"),
+        *_within("Fig. 1a: CDSGD ends within a point of SGD", pair, 1.0),
+    ]
 
 
 def _fig1b(columns: Columns) -> list[Finding]:
-    fedavg = "FedAvg, E = 1, C = 1"
+    below_momentum = "CDMSGD ends at most half a point below momentum SGD"
     return [
-        *_falling("Fig. 1b: CDMSGD is faster than CDSGD", _only(columns, "CDMSGD", "CDSGD"), _speed,
-                  ".2f", "% speed"),
-        *_falling("Fig. 1b: FedAvg is faster than CDSGD", _only(columns, fedavg, "CDSGD"), _speed,
-                  ".2f", "% speed"),
-        *_within("Fig. 1b: CDMSGD ends at or above FedAvg", _only(columns, fedavg, "CDMSGD"), 0.0),
-        *_within("CDMSGD ends at most half a point below SGD",
-                 _only(columns, "SGD, one machine", "CDMSGD"), 0.5),
-        *_within("CDMSGD ends at most half a point below momentum SGD",
-                 _only(columns, "momentum SGD, one machine", "CDMSGD"), 0.5),
-    ]  # fmt: skip
+        *_falling("Fig. 1b: CDMSGD is faster than CDSGD", _only(columns, CDMSGD, CDSGD)),
+        *_falling("Fig. 1b: FedAvg is faster than CDSGD", _only(columns, FEDAVG, CDSGD)),
+        *_within("Fig. 1b: CDMSGD ends at or above FedAvg", _only(columns, FEDAVG, CDMSGD), 0.0),
+        *_within("CDMSGD ends at most half a point below SGD", _only(columns, SGD, CDMSGD), 0.5),
+        *_within(below_momentum, _only(columns, MOMENTUM_SGD, CDMSGD), 0.5),
+    ]
 
 
 def _fig2a(columns: Columns) -> list[Finding]:
-    findings = _falling("Fig. 2a: more agents are slower", columns, _speed, ".2f", "% speed")
+    found = _falling("Fig. 2a: more agents are slower", columns)
     claim = "Fig. 2a, by steps: after as many steps more agents are less accurate"
-    for setting, entries in columns.items():
-        step = min(entry.runs[0][-1]["step"] for entry in entries)
+    for setting, lines in columns.items():
+        step = min(line.runs[0][-1]["step"] for line in lines)
 
-        def at_step(entry: Entry, step: float = step) -> np.ndarray:
-            return _over_runs(entry, lambda run: 100 * _accuracy_at(run, step))
+        def at_step(line: Line, step: float = step) -> np.ndarray:
+            return _over_runs(line, lambda run: 100 * _accuracy_at(run, step))
 
-        findings += _falling(claim, {setting: entries}, at_step, ".2f", f"% after {step} steps")
-    return findings
+        found += _falling(claim, {setting: lines}, at_step, unit=f"% after {step} steps")
+    return found
 
 
-def _accuracy_at(run: Sequence[dict[str, Any]], step: float) -> float:
+def _accuracy_at(run: Sequence[Mapping[str, Any]], step: float) -> float:
     """Test accuracy after so many steps, between evaluations by interpolation."""
     steps = [0, *(record["step"] for record in run)]
-    guess = 1 / 10  # before the first step, all data sets here but CIFAR-100 having ten classes
+    guess = 1 / 10  # before the first step: all data sets here except CIFAR-100 have ten classes
     return float(np.interp(step, steps, [guess, *(r["test_accuracy_mean"] for r in run)]))
 
 
 def _fig2b(columns: Columns) -> list[Finding]:
-    from_sparse = {setting: entries[::-1] for setting, entries in columns.items()}
+    from_sparse = {setting: lines[::-1] for setting, lines in columns.items()}
+    claim = "Fig. 2b: the sparser the graph, the more the agents' accuracies vary"
     return [
-        *_falling("Fig. 2b: the sparser the graph, the faster", from_sparse, _speed, ".2f",
-                  "% speed"),
-        *_falling("Fig. 2b: the sparser the graph, the more the agents' accuracies vary",
-                  from_sparse, _variance, ".3g", "%²"),
-    ]  # fmt: skip
+        *_falling("Fig. 2b: the sparser the graph, the faster", from_sparse),
+        *_falling(claim, from_sparse, _variance, form=".3g", unit="%²"),
+    ]
 
 
 def _steps(columns: Columns) -> list[Finding]:
-    findings = []
+    found = []
     for setting, (*fixed, diminishing) in columns.items():
-        values = [_final(entry, "consensus_distance", 1) for entry in fixed]
-        agreeing = values[0] < values[-1]
+        values = [_distance(line) for line in fixed]
         text = _listed(fixed, values, ".2g", "distance")
         claim = "Prop. 1: the smaller the fixed step, the closer the agents"
-        findings.append(Finding(claim, setting, text, _verdict(agreeing)))
-        last = _final(diminishing, "consensus_distance", 1)
+        found.append(Finding(claim, setting, text, _verdict(values[0] < values[-1])))
+        last = _distance(diminishing)
         most = _over_runs(diminishing, lambda run: max(r["consensus_distance"] for r in run))
         text = f"at most {np.mean(most):.2g}, at the end {np.mean(last):.2g}"
         claim = "Prop. 3: with diminishing steps the distance between the agents falls"
-        findings.append(Finding(claim, setting, text, _verdict(last < most)))
-    return findings
+        found.append(Finding(claim, setting, text, _verdict(last < most)))
+    return found
 
 
 def _non_iid(columns: Columns) -> list[Finding]:
-    order = ("FedAvg, E = 1, C = 1", "CDMSGD")
     claim = "Left for later in the paper: far from IID, CDMSGD ends at or above FedAvg"
-    return _within(claim, _only(columns, *order), 0.0)
+    return _within(claim, _only(columns, FEDAVG, CDMSGD), 0.0)
 
 
 def _consensus(columns: Columns) -> list[Finding]:
-    return _falling(
-        "Left for later in the paper: the larger the step, the farther apart the agents",
-        {setting: entries[::-1] for setting, entries in columns.items()},
-        lambda entry: _final(entry, "consensus_distance", 1), ".2g", "distance",
-    )  # fmt: skip
-
-
-def _no_claims(columns: Columns) -> list[Finding]:
-    del columns
-    return []
-
-
-_CLAIMS = {
-    "fig1a": _fig1a, "fig1b": _fig1b, "fig2a": _fig2a, "fig2b": _fig2b, "steps": _steps,
-    "non_iid": _non_iid, "consensus": _consensus,
-}  # fmt: skip
+    claim = "Left for later in the paper: the larger the step, the farther apart the agents"
+    from_large = {setting: lines[::-1] for setting, lines in columns.items()}
+    return _falling(claim, from_large, _distance, form=".2g", unit="distance")

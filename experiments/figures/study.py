@@ -1,268 +1,152 @@
-"""Which runs make which figure, and how they are run and drawn."""
+"""Runs what the figures show, and draws them."""
 
 from __future__ import annotations
 
 import csv
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cdjax import topology
-from experiments.figures import claims as _claims
+from cdjax._checks import check_choice
+from experiments.figures import claims
+from experiments.figures.claims import Columns
+from experiments.figures.config import Figures
+from experiments.figures.curves import PRESETS, Curve, Figure, specifications
 from experiments.report import plots
-from experiments.run.config import CONSENSUS, RunConfig, run_config
-from experiments.run.errors import UsageError, check_choice
-from experiments.run.records import Entry, run_once
-
-if TYPE_CHECKING:
-    from experiments.figures.config import Figures
-
-PRESETS: Mapping[str, dict[str, Any]] = {
-    "smoke": {
-        "dataset": "digits", "others": (), "model": "softmax", "epochs": 3, "seeds": 1,
-    },
-    "fashion": {
-        "dataset": "fashion_mnist", "others": ("digits",), "model": "cnn", "epochs": 20, "seeds": 3,
-    },
-    "paper": {
-        "dataset": "cifar10", "others": ("cifar100", "mnist"), "model": "cnn", "epochs": 100,
-        "seeds": 3,
-    },
-}  # fmt: skip
-TURNS = ("synchronous", "sequential")
+from experiments.run.algorithm import ALGORITHMS
+from experiments.run.config import PARTITIONS, Run, check_choices, flat, replaced, run_of
+from experiments.run.errors import UsageError, blame
+from experiments.run.job import check
+from experiments.run.records import Records, run_once
 
 
-class Curve(NamedTuple):
-    """One line of a figure: its label, and the options in which it differs from the preset."""
-
-    label: str
-    options: dict[str, Any]
-
-
-class Figure(NamedTuple):
-    """A figure: for each column its curves; what its rows show; against what."""
-
-    title: str
-    columns: Mapping[str, Sequence[Curve]]
-    rows: Sequence[str] = ("accuracy", "loss")
-    x: str = "epoch"
-
-
-# One machine that holds all data and takes the same batches: N times as many steps an epoch.
-SGD = Curve("SGD, one machine", {"agents": 1, "algorithm": "cdsgd"})
-MOMENTUM_SGD = Curve("momentum SGD, one machine", {"agents": 1, "algorithm": "cdmsgd"})
-CENTRALIZED = Curve("SGD, gradients averaged", {"algorithm": "centralized"})
-CDSGD = Curve("CDSGD", {"algorithm": "cdsgd"})
-CDMSGD = Curve("CDMSGD", {"algorithm": "cdmsgd"})
-FEDAVG = Curve("FedAvg, E = 1, C = 1", {"algorithm": "fedavg"})
-
-STEPS = (0.1, 1, 10)  # in units of the preset's step size
-NETWORKS = ("complete", "hypercube", "ring", "path")
-
-
-def specifications(config: Figures) -> dict[str, Figure]:
-    """Every figure, by name."""
-    rate = config.learning_rate
-    sizes = [Curve(f"N = {n}", {"agents": n}) for n in (2, 8, 16)]
-    graphs = [
-        Curve(
-            f"{name}, λ2 = {topology.create(name, 8).second_eigenvalue:.3f}",
-            {"agents": 8, "topology": name},
-        )
-        for name in NETWORKS
-    ]
-    fixed = [_of(CDSGD, f"CDSGD, {m * rate:g}", learning_rate=m * rate) for m in STEPS]
-    falling = {"learning_rate": 10 * 5 * rate, "decay_offset": 5.0, "decay_power": 0.6}
-    falling["schedule"] = ("diminishing",)
-    peers = [SGD, CDSGD, CDMSGD, FEDAVG]
-    figures = {
-        "fig1a": Figure(
-            "CDSGD against centralized SGD",
-            _both([SGD, CENTRALIZED, CDSGD]),
-            ("accuracy", "loss", "gap"),
-        ),
-        "fig1a_steps": Figure(
-            "CDSGD against centralized SGD, by steps",
-            {"synchronous": [SGD, CENTRALIZED, CDSGD]},
-            x="step",
-        ),
-        "fig1b": Figure(
-            "CDSGD and CDMSGD against FedAvg",
-            _both([SGD, MOMENTUM_SGD, CDSGD, CDMSGD, FEDAVG]),
-        ),
-        "fig2a": Figure("CDMSGD on complete graphs of N agents", _both(sizes)),
-        "fig2b": Figure(
-            "CDMSGD, 8 agents, graphs of growing λ2", _both(graphs), ("accuracy", "variance")
-        ),
-        "steps": Figure(
-            "Fixed and diminishing step sizes",
-            {"synchronous": [*fixed, _of(CDSGD, "CDSGD, diminishing", **falling)]},
-            ("accuracy", "loss", "distance"),
-        ),
-        "non_iid": Figure(
-            "Data far from IID",
-            {
-                "Dirichlet(0.1)": [_of(c, partition="dirichlet", dirichlet_alpha=0.1)
-                                   for c in (CDSGD, CDMSGD, FEDAVG)],
-                "whole classes": [_of(c, partition="classes") for c in (CDSGD, CDMSGD, FEDAVG)],
-            },
-            ("accuracy", "distance"),
-        ),
-        "consensus": Figure(
-            "Step size against consensus, 8 agents on a ring",
-            {
-                "CDSGD": [_on_ring(CDSGD, m * rate) for m in STEPS],
-                "CDMSGD": [_on_ring(CDMSGD, m * rate) for m in STEPS],
-            },
-            ("accuracy", "distance"),
-        ),
-    }  # fmt: skip
-    for name in PRESETS[config.preset]["others"]:
-        curves = [_of(curve, dataset=name) for curve in peers]
-        figures[name] = Figure(f"The same on {name}", _both(curves))
-    return figures
-
-
-def _of(curve: Curve, label: str = "", **options: Any) -> Curve:
-    return Curve(label or curve.label, curve.options | options)
-
-
-def _on_ring(curve: Curve, rate: float) -> Curve:
-    return _of(curve, f"{rate:g}", agents=8, topology="ring", learning_rate=rate)
-
-
-def _both(curves: Sequence[Curve]) -> dict[str, list[Curve]]:
-    """A column a schedule; algorithms without neighbours are the same in both."""
-
-    def in_turn(curve: Curve) -> Curve:
-        alone = curve.options.get("agents") == 1
-        by_edges = curve.options.get("algorithm", "cdmsgd") in CONSENSUS
-        return curve if alone or not by_edges else _of(curve, schedule=("sequential",))
-
-    return dict(zip(TURNS, ([*curves], [in_turn(curve) for curve in curves]), strict=True))
-
-
-def draw(config: Figures) -> dict[str, dict[str, list[Entry]]]:
+def draw(config: Figures) -> dict[str, Columns]:
     """Runs what is missing; writes figures, curves.csv and claims.md.
 
     Args:
         config: the options.
 
     Returns:
-        The entries of every column of every figure drawn.
+        The lines of every column of every figure drawn.
 
     Raises:
         UsageError: for an option that cannot work.
     """
     config = _with_preset(config)
-    wanted = specifications(config)
-    if config.figures != ("all",):
-        if unknown := sorted({*config.figures} - {*wanted}):
-            raise UsageError(f"--figures: unknown {unknown}; expected all or of {[*wanted]}")
-        wanted = {name: wanted[name] for name in config.figures}
+    wanted = _wanted(config)
     console = Console()
-    runs = [
-        (curve, seed)
-        for figure in wanted.values()
-        for curves in figure.columns.values()
-        for curve in curves
-        for seed in _seeds(config)
-    ]
-    console.print(f"{config.preset}: {len(wanted)} figures of {len(runs)} runs, some shared")
-    with _progress(console) as progress:
-        for curve, seed in progress.track(runs, description="runs"):
-            _records(config, curve, seed)
-    drawn = {}
+    _run_all(console, config, wanted)
+    drawn: dict[str, Columns] = {}
     for name, figure in wanted.items():
         drawn[name] = {
-            column: [_entry(config, curve) for curve in curves]
+            column: [_line(config, curve) for curve in curves]
             for column, curves in figure.columns.items()
         }
-        picture = plots.columns(
-            drawn[name], figure.rows, x=figure.x, title=f"{figure.title} ({_data(drawn[name])})"
-        )
+        title = f"{figure.title} ({_data(config, drawn[name])})"
+        picture = plots.columns(drawn[name], figure.rows, x=figure.x, title=title)
         for form in ("png", "pdf"):
             picture.savefig(config.out / f"{name}.{form}", dpi=120)
     with (config.out / "curves.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerows(_csv_rows(drawn))
-    (config.out / "claims.md").write_text(_claims.report(config, drawn))
+        csv.writer(file).writerows(_csv_rows(drawn, config.training.seed))
+    (config.out / "claims.md").write_text(claims.report(config, drawn))
     console.print(f"figures, curves.csv and claims.md in {config.out}", highlight=False)
     return drawn
 
 
 def _with_preset(config: Figures) -> Figures:
     """The options, the preset's where none is given."""
-    check_choice("--preset", config.preset, [*PRESETS])
-    preset = dict(PRESETS[config.preset])
-    preset.pop("others")
-    chosen = {name: value for name, value in preset.items() if getattr(config, name) is None}
-    config = dataclasses.replace(config, **chosen, out=config.out / config.preset)
+    check_choices(config)
+    options, given = PRESETS[config.preset].options, flat(config)
+    chosen = {name: value for name, value in options.items() if given[name] is None}
+    config = replaced(config, **chosen, out=config.out / config.preset)
     if config.seeds is None or config.seeds < 1:
         raise UsageError(f"--seeds: {config.seeds} is too few; give at least 1")
     return config
 
 
+def _wanted(config: Figures) -> dict[str, Figure]:
+    """The figures to draw; their runs are checked."""
+    every = specifications(config.learning_rate, others=PRESETS[config.preset].others)
+    with blame("--figures"):
+        for name in config.figures:
+            check_choice("figure", name, ["all", *every])
+    names = every if "all" in config.figures else config.figures
+    wanted = {name: every[name] for name in names}
+    for curve in _curves(wanted):
+        check(_run(config, curve, config.training.seed))
+    return wanted
+
+
+def _curves(figures: Mapping[str, Figure]) -> list[Curve]:
+    return [c for f in figures.values() for curves in f.columns.values() for c in curves]
+
+
+def _run_all(console: Console, config: Figures, wanted: Mapping[str, Figure]) -> None:
+    runs = [(curve, seed) for curve in _curves(wanted) for seed in _seeds(config)]
+    console.print(f"{config.preset}: {len(wanted)} figures of {len(runs)} runs, some shared")
+    bar = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*bar, console=console) as progress:
+        for curve, seed in progress.track(runs, description="runs"):
+            _records(config, curve, seed)
+
+
 def _seeds(config: Figures) -> range:
-    return range(config.seed, config.seed + (config.seeds or 1))
+    return range(config.training.seed, config.training.seed + (config.seeds or 1))
 
 
-def _run_config(config: Figures, curve: Curve, seed: int) -> RunConfig:
-    options = curve.options | {"seed": seed}
-    if options.get("dataset", config.dataset) != config.dataset:
-        options["data_dir"] = None if options["dataset"] == "digits" else config.data_dir
-        options["batch_size"] = options["train_samples"] = options["test_samples"] = None
-    return run_config(config, **options)
+def _run(config: Figures, curve: Curve, seed: int) -> Run:
+    """One run of a curve, with those of the study's options that it reads."""
+    row = ALGORITHMS[curve.options["algorithm"]]
+    options = {name: getattr(config, name) for name in ("model", "dtype", "init", "out")}
+    options |= {"learning_rate": config.learning_rate, "seed": seed}
+    options["size_weighted"] = config.training.size_weighted and row.weighting != "always"
+    if "momentum" in row.options:
+        options["momentum"] = config.momentum
+    if "partition" in curve.options:
+        options |= {name: None for read in PARTITIONS.values() for name in read}
+    if (name := curve.options.get("dataset", config.data.dataset)) != config.data.dataset:
+        options["data_dir"] = None if name == "digits" else config.data.data_dir
+        options |= dict.fromkeys(("batch_size", "train_samples", "test_samples"))
+    return run_of(config, **options | curve.options)
 
 
-def _records(config: Figures, curve: Curve, seed: int) -> list[dict[str, Any]]:
-    name = "-".join(f"{key}={_plain(value)}" for key, value in sorted(curve.options.items()))
-    folder = config.out / "runs" / f"{name}-seed={seed}"
-    return run_once(_run_config(config, curve, seed), folder, quiet=True)
+def _records(config: Figures, curve: Curve, seed: int) -> Records:
+    return run_once(_run(config, curve, seed), _folder(config, curve, seed), quiet=True)
 
 
-def _plain(value: Any) -> str:
-    return "+".join(map(str, value)) if isinstance(value, tuple) else str(value)
+def _folder(config: Figures, curve: Curve, seed: int) -> Path:
+    name = "-".join(f"{option}={value}" for option, value in sorted(curve.options.items()))
+    return config.out / "runs" / f"{name}-seed={seed}"
 
 
-def _entry(config: Figures, curve: Curve) -> Entry:
-    seeds = _seeds(config)
-    runs = [_records(config, curve, seed) for seed in seeds]
+def _line(config: Figures, curve: Curve) -> plots.Line:
+    runs = [_records(config, curve, seed) for seed in _seeds(config)]
     if not all(runs):
         raise UsageError(f"--learning-rate: {curve.label} diverges in its first epoch; give less")
-    return Entry(curve.label, _run_config(config, curve, seeds[0]), runs)
+    return plots.Line(curve.label, runs)
 
 
-def _data(columns: Mapping[str, Sequence[Entry]]) -> str:
-    """What the curves were trained on, for the title."""
-    entries = [entry for column in columns.values() for entry in column]
-    config = entries[0].config
-    seeds = len(entries[0].runs)
-    dataset = entries[0].runs[0][0]["dataset"]
-    return f"{dataset}, {config.model}, {seeds} seed{'s' if seeds > 1 else ''}"
+def _data(config: Figures, columns: Columns) -> str:
+    """What a figure's curves were trained on, for the title."""
+    runs = next(iter(columns.values()))[0].runs
+    seeds = f"{len(runs)} seed{'s' if len(runs) > 1 else ''}"
+    return f"{runs[0][0]['dataset']}, {config.model}, {seeds}"
 
 
-def _csv_rows(drawn: Mapping[str, Mapping[str, Sequence[Entry]]]) -> Iterator[Iterable[Any]]:
-    """A line a figure, column, curve, seed and evaluation."""
-    rows = [
-        ((figure, column, entry.label, seed), record)
+def _csv_rows(drawn: Mapping[str, Columns], first_seed: int) -> Iterator[Iterable[Any]]:
+    """One line per figure, column, curve, seed and evaluation."""
+    rows: Sequence[tuple[tuple[Any, ...], Mapping[str, Any]]] = [
+        ((figure, column, line.label, seed), record)
         for figure, columns in drawn.items()
-        for column, entries in columns.items()
-        for entry in entries
-        for seed, records in enumerate(entry.runs, entry.config.seed)
+        for column, lines in columns.items()
+        for line in lines
+        for seed, records in enumerate(line.runs, first_seed)
         for record in records
     ]
     header = list(dict.fromkeys(name for _, record in rows for name in record))
     yield ["figure", "column", "curve", "seed", *header]
     for place, record in rows:
         yield [*place, *(record.get(name, "") for name in header)]
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        console=console,
-    )  # fmt: skip

@@ -1,1 +1,1 @@
-"""Records in, figures and tables out."""
+"""Records in, figures and tables out: nothing here knows what a run is."""

@@ -3,15 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 
-def curves(records: Sequence[dict[str, Any]], title: str) -> Figure:
-    """Accuracy, loss and consensus distance against epochs.
+class Line(NamedTuple):
+    """What is drawn as one line: its label, and the records of a run for each seed."""
+
+    label: str
+    runs: Sequence[Sequence[Mapping[str, Any]]]
+
+
+def panels(
+    title: str,
+    *,
+    size: tuple[float, float],
+    shape: tuple[int, int],
+    grid: str = "both",
+    **shared: Any,
+) -> tuple[Figure, np.ndarray]:
+    """A figure and its axes, in an array of that shape, with grid lines.
+
+    Args:
+        title: the figure's title; it should name the data set.
+        size: in inches.
+        shape: rows and columns.
+        grid: for which axis there are grid lines: ``both``, ``x`` or ``y``.
+        **shared: more for ``figure.subplots``.
+    """
+    figure = Figure(figsize=size, layout="constrained")
+    figure.suptitle(title)
+    all_axes = figure.subplots(*shape, squeeze=False, **shared)
+    for axes in all_axes.flat:
+        axes.grid(alpha=0.3, axis=grid)
+    return figure, all_axes
+
+
+def curves(records: Sequence[Mapping[str, Any]], title: str) -> Figure:
+    """Accuracy, loss and consensus distance of one run against epochs.
 
     Training is solid, test dashed; the range of test accuracy over the agents is shaded.
 
@@ -22,101 +54,79 @@ def curves(records: Sequence[dict[str, Any]], title: str) -> Figure:
     Returns:
         The figure, for ``figure.savefig(path)``.
     """
-    columns = {name: np.array([r[name] for r in records]) for name in records[0]}
-    epochs = columns["epoch"]
-    marker = "o" if len(records) == 1 else None
-    figure = Figure(figsize=(12, 4), layout="constrained")
-    figure.suptitle(title)
-    accuracy, loss, distance = figure.subplots(1, 3)
+    figure, ((accuracy, loss, distance),) = panels(title, size=(12, 4), shape=(1, 3))
+    values = {name: np.array([record[name] for record in records]) for name in records[0]}
+    epochs, marker = values["epoch"], "o" if len(records) == 1 else None
 
-    accuracy.plot(epochs, 100 * columns["train_accuracy_mean"], "C0-", marker=marker, label="train")
-    accuracy.plot(
-        epochs, 100 * columns["test_accuracy_mean"], "C1--", marker=marker, label="test, mean"
-    )
-    accuracy.fill_between(
-        epochs,
-        100 * columns["test_accuracy_min"],
-        100 * columns["test_accuracy_max"],
-        color="C1",
-        alpha=0.25,
-        label="test, range over agents",
-    )
-    accuracy.plot(
-        epochs,
-        100 * columns["mean_params_test_accuracy"],
-        "C2:",
-        marker=marker,
-        label="test, mean parameters",
-    )
+    def line(axes: Any, name: str, style: str, label: str | None = None, factor: float = 1) -> None:
+        axes.plot(epochs, factor * values[name], style, marker=marker, label=label)
+
+    line(accuracy, "train_accuracy_mean", "C0-", "train", 100)
+    line(accuracy, "test_accuracy_mean", "C1--", "test, mean", 100)
+    low, high = 100 * values["test_accuracy_min"], 100 * values["test_accuracy_max"]
+    label = "test, range over agents"
+    accuracy.fill_between(epochs, low, high, color="C1", alpha=0.25, label=label)
+    line(accuracy, "mean_params_test_accuracy", "C2:", "test, mean parameters", 100)
+    line(loss, "train_loss_mean", "C0-", "train")
+    line(loss, "test_loss_mean", "C1--", "test")
+    line(distance, "consensus_distance", "C3-")
     accuracy.set(xlabel="epoch", ylabel="accuracy (%)")
-    accuracy.legend()
-
-    loss.plot(epochs, columns["train_loss_mean"], "C0-", marker=marker, label="train")
-    loss.plot(epochs, columns["test_loss_mean"], "C1--", marker=marker, label="test")
     loss.set(xlabel="epoch", ylabel="loss (nats)", yscale="log")
-    loss.legend()
-
-    distance.plot(epochs, columns["consensus_distance"], "C3-", marker=marker)
     distance.set(xlabel="epoch", ylabel="consensus distance", ylim=(0, None))
-    for axes in (accuracy, loss, distance):
-        axes.grid(alpha=0.3)
+    accuracy.legend()
+    loss.legend()
     return figure
 
 
-def comparison(entries: Sequence[Any], title: str) -> Figure:
+def comparison(lines: Sequence[Line], *, title: str, legend: str) -> Figure:
     """Test accuracy of several algorithms against epochs and against bytes sent.
 
     Lines are means over the seeds, shades their range.
 
     Args:
-        entries: each with ``label``, ``config`` and ``runs``, the records of every seed.
+        lines: one per algorithm.
         title: the figure's title; it should name the data set.
+        legend: the legend's title; it should say what the labels are.
 
     Returns:
         The figure, for ``figure.savefig(path)``.
     """
-    figure = Figure(figsize=(12, 5), layout="constrained")
-    figure.suptitle(title)
-    by_epoch, by_bytes = figure.subplots(1, 2, sharey=True)
-    for number, entry in enumerate(entries):
-        accuracy = 100 * np.array([[r["test_accuracy_mean"] for r in run] for run in entry.runs])
+    figure, ((by_epoch, by_bytes),) = panels(title, size=(12, 5), shape=(1, 2), sharey=True)
+    for number, line in enumerate(lines):
+        accuracy = 100 * _stacked(line, "test_accuracy_mean")
         for axes, column, unit in ((by_epoch, "epoch", 1), (by_bytes, "bytes_sent", 1e9)):
-            x = np.array([record[column] / unit for record in entry.runs[0]])
-            label = f"{entry.label} ({entry.config.learning_rate:g})"
-            axes.plot(x, accuracy.mean(axis=0), f"C{number}", label=label)
-            axes.fill_between(x, accuracy.min(axis=0), accuracy.max(axis=0), color=f"C{number}",
-                              alpha=0.15, linewidth=0)  # fmt: skip
+            x = _positions(line, column) / unit
+            _plot_range(axes, x, accuracy, color=f"C{number}", label=line.label)
     by_epoch.set(xlabel="epoch", ylabel="test accuracy, mean over agents (%)")
-    by_epoch.legend(title="algorithm (step size)")
+    by_epoch.legend(title=legend)
     by_bytes.set(xlabel="sent by all, GB", xscale="log")
-    for axes in (by_epoch, by_bytes):
-        axes.grid(alpha=0.3)
     return figure
 
 
-# For each row: its label, and its lines as (style, column of the records, factor).
+# For each row of a figure: its label, and its lines as (style, column of the records, factor).
 ROWS = {
     "accuracy": (
-        "accuracy (%)", [("-", "train_accuracy_mean", 100), ("--", "test_accuracy_mean", 100)],
+        "accuracy (%)",
+        [("-", "train_accuracy_mean", 100), ("--", "test_accuracy_mean", 100)],
     ),
     "loss": ("training loss (nats)", [("-", "train_loss_mean", 1)]),
     "distance": ("consensus distance", [("-", "consensus_distance", 1)]),
     "variance": ("variance over agents (%²)", [("-", "test_accuracy_variance", 1e4)]),
     "gap": ("train − test accuracy (%)", []),
-}  # fmt: skip
+}
+_LOGARITHMIC = ("loss", "distance", "variance")
 
 
 def columns(
-    entries: Mapping[str, Sequence[Any]], rows: Sequence[str], *, title: str, x: str = "epoch"
+    lines: Mapping[str, Sequence[Line]], rows: Sequence[str], *, title: str, x: str = "epoch"
 ) -> Figure:
-    """Several curves side by side; a column a setting, a row a quantity.
+    """Several settings side by side: one column per setting, one row per quantity.
 
     Lines are means over the seeds, shades their range. Training is solid, test dashed; the variance
     is a moving average of three evaluations.
 
     Args:
-        entries: for each column its curves, each with ``label`` and ``runs``, the records of every
-            seed.
+        lines: those of each column.
         rows: names of :data:`ROWS`.
         title: the figure's title; it should name the data set.
         x: against what: ``epoch`` or ``step``.
@@ -124,48 +134,55 @@ def columns(
     Returns:
         The figure, for ``figure.savefig(path)``.
     """
-    size = (1.5 + 5 * len(entries), 0.8 + 3 * len(rows))
-    figure = Figure(figsize=size, layout="constrained")
-    figure.suptitle(title)
-    grid = figure.subplots(len(rows), len(entries), squeeze=False, sharex="col", sharey="row")
-    for across, (heading, curves) in enumerate(entries.items()):
-        grid[0, across].set_title(heading)
-        grid[-1, across].set_xlabel(x)
-        grid[-1, across].xaxis.set_major_locator(MaxNLocator(integer=True))
-        for down, row in enumerate(rows):
-            axes = grid[down, across]
-            axes.grid(alpha=0.3)
-            for number, entry in enumerate(curves):
-                for style, y in _lines(entry, row):
-                    steps = np.nanmax(_stacked(entry, x), axis=0)
-                    label = entry.label if style == "-" else None
-                    axes.plot(steps, np.nanmean(y, axis=0), f"C{number}{style}", label=label)
-                    low, high = np.nanmin(y, axis=0), np.nanmax(y, axis=0)
-                    axes.fill_between(steps, low, high, color=f"C{number}", alpha=0.15, linewidth=0)
-            if row in ("loss", "distance", "variance"):
+    shape = (len(rows), len(lines))
+    size = (1.5 + 5 * len(lines), 0.8 + 3 * len(rows))
+    figure, grid = panels(title, size=size, shape=shape, sharex="col", sharey="row")
+    for down, row in enumerate(rows):
+        grid[down, 0].set_ylabel(ROWS[row][0])
+        for axes, column in zip(grid[down], lines.values(), strict=True):
+            for number, line in enumerate(column):
+                for style, values in _quantity(line, row):
+                    label = line.label if style == "-" else None
+                    drawn = {"color": f"C{number}", "linestyle": style, "label": label}
+                    _plot_range(axes, _positions(line, x), values, **drawn)
+            if row in _LOGARITHMIC:
                 axes.set_yscale("log")
-            if not across:
-                axes.set_ylabel(ROWS[row][0])
-        grid[0, across].legend(fontsize="small")
+    for top, bottom, heading in zip(grid[0], grid[-1], lines, strict=True):
+        top.set_title(heading)
+        top.legend(fontsize="small")
+        bottom.set_xlabel(x)
+        bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 
-def _lines(entry: Any, row: str) -> list[tuple[str, np.ndarray]]:
+def _quantity(line: Line, row: str) -> list[tuple[str, np.ndarray]]:
     """Styles and values, of shape (seeds, evaluations)."""
     if row == "gap":
-        train, test = (_stacked(entry, f"{part}_accuracy_mean") for part in ("train", "test"))
+        train, test = (_stacked(line, f"{part}_accuracy_mean") for part in ("train", "test"))
         return [("-", 100 * (train - test))]
-    lines = [(style, factor * _stacked(entry, name)) for style, name, factor in ROWS[row][1]]
-    return [(style, _moving_mean(y) if row == "variance" else y) for style, y in lines]
+    values = [(style, factor * _stacked(line, name)) for style, name, factor in ROWS[row][1]]
+    return [(style, _moving_mean(y) if row == "variance" else y) for style, y in values]
 
 
-def _stacked(entry: Any, column: str) -> np.ndarray:
+def _stacked(line: Line, column: str) -> np.ndarray:
     """A column of the records of every seed; NaN where a run has ended early."""
-    longest = max(len(run) for run in entry.runs)
-    values = np.full((len(entry.runs), longest), np.nan)
-    for row, run in zip(values, entry.runs, strict=True):
+    longest = max(len(run) for run in line.runs)
+    values = np.full((len(line.runs), longest), np.nan)
+    for row, run in zip(values, line.runs, strict=True):
         row[: len(run)] = [record[column] for record in run]
     return values
+
+
+def _positions(line: Line, column: str) -> np.ndarray:
+    """The epoch, step, ... of every evaluation, which all seeds share."""
+    return np.nanmax(_stacked(line, column), axis=0)
+
+
+def _plot_range(axes: Any, x: np.ndarray, values: np.ndarray, *, color: str, **style: Any) -> None:
+    """The mean over the first axis as a line, the range over it as a shade."""
+    axes.plot(x, np.nanmean(values, axis=0), color=color, **style)
+    low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
+    axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
 
 
 def _moving_mean(values: np.ndarray, width: int = 3) -> np.ndarray:

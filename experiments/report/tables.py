@@ -1,18 +1,27 @@
-"""Tables from records."""
+"""From records to tables."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-
-
-def over_seeds(values: Sequence[float], form: str) -> str:
-    """Mean and standard deviation of a number per seed."""
-    return f"{np.mean(values):{form}} ± {np.std(values):{form}}"
+from rich.table import Table
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def pairs(title: str, rows: Mapping[str, str]) -> Table:
+    """A table for the terminal of names and what they stand for."""
+    table = Table(title=title, show_header=False, title_justify="left")
+    for row in rows.items():
+        table.add_row(*row)
+    return table
+
+
+def over_seeds(values: Sequence[float], form: str) -> str:
+    """Mean and standard deviation of one number per seed."""
+    return f"{np.mean(values):{form}} ± {np.std(values):{form}}"

@@ -1,46 +1,72 @@
-"""Test accuracy by mixer and attack, and by fault of the network."""
+"""The options of the robustness study."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Literal, TypeAlias
 
-from experiments.run.config import ATTACKS, MIXERS, RunConfig
+from experiments.run.config import (
+    AlgorithmName,
+    AttackName,
+    Data,
+    Machine,
+    MixerName,
+    Model,
+    Network,
+    ScheduleName,
+    Training,
+)
+from experiments.run.disturbance import ATTACKS, MIXERS
+
+FaultName: TypeAlias = Literal["link-failure", "message-loss", "absence", "lag"]
 
 
 @dataclass(frozen=True)
-class Robustness(RunConfig):
+class Robustness:
     """Test accuracy by mixer and attack, and by fault of the network.
 
-    Every mixer meets every attack, and the weighted mean every fault, each alone. The step size is
-    the same for all. Runs that --out holds already are not run again.
+    Every mixer is run under every attack, and the weighted mean under each fault separately, all
+    with the same step size. Runs that --out already holds are not run again.
     """
 
-    default_dataset: ClassVar[str] = "fashion_mnist"
+    network: Network = Network(agents=10)
+    training: Training = Training(epochs=5)
+    data: Data = Data(dataset="fashion_mnist")
+    model: Model = Model(model="mlp")
+    machine: Machine = Machine()
 
-    mixers: tuple[str, ...] = MIXERS
-    """Names of --mixer."""
-    attacks: tuple[str, ...] = ATTACKS
-    """Names of --attack."""
-    clip_radii: tuple[float, ...] = (0.1, 1.0, 10.0)
-    """The radii with which clipped is tried: nobody who trains knows the right one."""
-    faults: tuple[str, ...] = ("link-failure", "message-loss", "absence", "lag")
-    """Which faults, of these four; how strong each is, its own option says."""
-    fault_topology: str = "ring"
-    """The graph on which faults happen; attacks happen on --topology."""
+    algorithm: AlgorithmName = "cdsgd"
+    """One that mixes over the topology: cdsgd, cdmsgd, cdmsgd-polyak or atc."""
+    learning_rate: float = 0.1
+    """Step size alpha in the first step."""
+    schedule: ScheduleName = "fixed"
+    """The step size over time; diminishing is Theta / (k^power + offset)."""
+    decay_power: float | None = None
+    """The power of the diminishing schedule, in (0.5, 1] (default: 0.6)."""
+    decay_offset: float | None = None
+    """The offset of the diminishing schedule, in steps^power (default: 100)."""
+    momentum: float | None = None
+    """Momentum mu of cdmsgd and cdmsgd-polyak, in [0, 1) (default: 0.9)."""
     seeds: int = 3
     """Runs of each, with the seeds from --seed on."""
-    agents: int | None = 10
-    """Number of agents N."""
-    algorithm: str = "cdsgd"
-    """cdsgd, cdmsgd, cdmsgd-polyak or atc."""
-    learning_rate: float = 0.1
-    """Step size alpha at the first step."""
-    model: str = "mlp"
-    """cnn (the paper's), mlp or softmax (regression)."""
-    epochs: int | None = 5
-    """Passes over all agents' data together."""
+    mixers: tuple[MixerName, ...] = tuple(MIXERS)
+    """How agents combine what they hear; auto is the weighted mean."""
+    num_trimmed: int = 2
+    """Values that trimmed-mean cuts off at either end."""
+    clip_radii: tuple[float, ...] = (0.1, 1.0, 10.0)
+    """The radii with which clipped is tried: the right one is not known before training."""
+    attacks: tuple[AttackName, ...] = tuple(ATTACKS)
+    """What malicious agents send."""
+    malicious: int = 2
+    """How many agents are malicious, those with the highest numbers."""
+    attack_strength: float | None = None
+    """The factor of sign-flip, the standard deviation of noise, the number of standard deviations
+    off the honest mean of alie (default: 1, 1 and 1.5)."""
+    faults: tuple[FaultName, ...] = ("link-failure", "message-loss", "absence", "lag")
+    """Which faults; the option of the same name says how strong each is."""
+    fault_topology: str = "ring"
+    """The graph on which faults happen; attacks happen on --topology."""
     link_failure: float = 0.2
     """Probability that a link fails in a step, in both directions, in [0, 1]."""
     message_loss: float = 0.2
@@ -51,9 +77,5 @@ class Robustness(RunConfig):
     """Steps from one draw of who is away to the next."""
     lag: int = 5
     """Steps by which all that agents hear of each other is late."""
-    malicious: int | None = 2
-    """How many agents are malicious, those with the highest numbers."""
-    num_trimmed: int = 2
-    """Values that --mixer trimmed-mean cuts off at either end."""
     out: Path = Path("runs/robustness")
     """Folder of the tables, the figure and all runs."""

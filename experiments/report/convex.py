@@ -1,0 +1,121 @@
+"""One page of measured curves beside their bounds: one column per graph, one row per quantity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments.report.plots import panels
+
+
+class Curves(NamedTuple):
+    """One run beside its bounds: arrays over the recorded steps, NaN where there is no bound.
+
+    Norms are over all agents together. ``stated`` bounds are the paper's own; the others hold.
+    """
+
+    graph: str
+    schedule: str
+    step: np.ndarray
+    step_size: np.ndarray
+    lyapunov_gap: np.ndarray
+    lyapunov_bound: np.ndarray
+    stated_lyapunov_bound: np.ndarray
+    mean_error: np.ndarray
+    mean_error_bound: np.ndarray
+    disagreement: np.ndarray
+    consensus_bound: np.ndarray
+    stated_consensus_bound: np.ndarray
+    predicted_disagreement: np.ndarray
+
+
+class _Row(NamedTuple):
+    """Which fields of :class:`Curves` a row shows."""
+
+    label: str
+    measured: str
+    bound: str
+    stated: str | None = None
+    predicted: str | None = None
+
+
+_COLORS = {"fixed": "C0", "diminishing": "C1"}
+_ROWS = (
+    _Row("V − V*", "lyapunov_gap", "lyapunov_bound", "stated_lyapunov_bound"),
+    _Row("‖s − x*‖", "mean_error", "mean_error_bound"),
+    _Row(
+        "‖x − s‖, all agents",
+        "disagreement",
+        "consensus_bound",
+        "stated_consensus_bound",
+        "predicted_disagreement",
+    ),
+)
+
+
+def page(curves: Sequence[Curves], title: str) -> Figure:
+    """V − V*, the mean's distance from the optimum and the disagreement, on every graph.
+
+    Args:
+        curves: those of every graph with every schedule.
+        title: the figure's title; it should name the data set.
+
+    Returns:
+        The figure, for ``figure.savefig(path)``.
+    """
+    graphs = list(dict.fromkeys(curve.graph for curve in curves))
+    size, shape = (max(7.0, 3 * len(graphs)), 9), (len(_ROWS), len(graphs))
+    figure, grid = panels(title, size=size, shape=shape, sharex=True, sharey="row")
+    for axes_of_row, row in zip(grid, _ROWS, strict=True):
+        for curve in curves:
+            _draw(axes_of_row[graphs.index(curve.graph)], curve, row)
+        axes_of_row[0].set(ylabel=row.label, xscale="log", yscale="log", ylim=_limits(curves, row))
+    for top, bottom, name in zip(grid[0], grid[-1], graphs, strict=True):
+        top.set_title(name)
+        bottom.set_xlabel("step k + 1")
+    handles = {}
+    for axes in grid[:, 0]:
+        lines, labels = axes.get_legend_handles_labels()
+        handles |= dict(zip(labels, lines, strict=True))
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def _draw(axes: Any, curve: Curves, row: _Row) -> None:
+    """One run's quantity: solid as measured, dashed its bound, dotted the paper's own bound."""
+
+    def line(field: str, label: str, **style: Any) -> None:
+        axes.plot(curve.step + 1, _positive(getattr(curve, field)), label=label, **style)
+
+    color, name = _COLORS[curve.schedule], f"{curve.schedule} steps"
+    line(row.bound, f"{name}, bound", color=color, linestyle="--")
+    line(row.measured, f"{name}, measured", color=color, linewidth=1.8)
+    if row.stated and curve.schedule == "fixed":
+        dotted = {"color": "C3", "linestyle": ":", "linewidth": 1.8}
+        line(row.stated, f"{name}, the paper's bound", **dotted)
+        if np.any(getattr(curve, row.stated) < 0):
+            place = {"fontsize": "small", "transform": axes.transAxes}
+            axes.text(0.04, 0.04, "the paper's bound is negative", color="C3", **place)
+    if row.predicted:
+        line(row.predicted, "α‖(I−Π)⁺∇F(x*)‖", color="0.4", linestyle="-.", linewidth=1)
+
+
+def _limits(curves: Sequence[Curves], row: _Row) -> tuple[float, float] | None:
+    """All that is measured, and of the bounds, which can be far above it, a part."""
+    values, bounds = (
+        _positive(np.concatenate([getattr(curve, field) for curve in curves]))
+        for field in (row.measured, row.bound)
+    )
+    if np.isnan(values).all():  # one agent never disagrees
+        return None
+    top = np.nanmax(values)
+    bottom = max(np.nanmin(values), 1e-9 * top)
+    return bottom / 3, 3 * min(np.nanmax(bounds), 100 * top)
+
+
+def _positive(values: np.ndarray) -> np.ndarray:
+    """What a logarithmic axis can show: NaN for what is below rounding."""
+    return np.where(values > 1e-14, values, np.nan)
