@@ -117,7 +117,7 @@ def minimise(
     Raises:
         RuntimeError: if the gradient does not become so small in 100 steps.
     """
-    # scipy.optimize.minimize judges its steps by the function's value, which rounding hides once the
+    # scipy.optimize.minimize judges steps by the value of the function, which rounding hides once the
     # gradient is about 1e-8. On the Lyapunov functions of 9 steps on the ring of the default options
     # "trust-ncg" missed 1e-9 twice and "trust-krylov" always, in 76 and 83 s; this takes 2.2 s.
     point, (gradient, direction) = start, _newton(value_fn, start, *args)

@@ -10,7 +10,7 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 
 from experiments.launch import processes
-from experiments.run.config import Run, replaced
+from experiments.run.config import Machine, Run, replaced
 from experiments.run.errors import RunEnded, UsageError
 from experiments.run.resume import recorded_options
 
@@ -41,7 +41,7 @@ def main(
             config = replaced(
                 config, dataset=dataset, stand_in=config.data.stand_in or not config.data.data_dir
             )
-        processes.join(config)
+        processes.join(getattr(config, "machine", Machine()), kept=_kept(config))
         (run or _run)(config)
     except UsageError as error:
         _fail(str(error))
@@ -71,6 +71,14 @@ def _parsed(default: Config, description: str | None) -> Config:
         default = recorded_options(config.saving.resume)
         config = tyro.cli(Run, default=default, description=description, config=flags)
     return config
+
+
+def _kept(config: Any) -> str:
+    """What is left of a run that has to end."""
+    saves = isinstance(config, Run) and config.saving.checkpoint_every
+    return "the metrics so far are kept" + (
+        "; start all processes again with --resume" if saves else ""
+    )
 
 
 def _fail(message: str) -> NoReturn:

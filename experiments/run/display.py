@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
 from cdjax import Topology, metrics, mixing
+from experiments.report.tables import pairs
 from experiments.run.bounds import step_limits
 from experiments.run.config import Trouble, option_values
 from experiments.run.dispatch import Report, Rows
@@ -38,7 +38,7 @@ def show_start(console: Console, job: Job, folder: Path) -> None:
     rows = _of_data(job) | _of_network(job) | _of_algorithm(job) | {"step limits": limits}
     rows |= _of_steps(job) | {"folder": str(folder)}
     title = f"{job.run.algorithm.algorithm} on {job.problem.dataset.name}"
-    _print_table(console, title, {name: text for name, text in rows.items() if text})
+    console.print(pairs(title, {name: text for name, text in rows.items() if text}))
     for line in filter(None, [warning, _trouble_warning(job)]):
         console.print(f"warning: {line}", style="bold yellow", soft_wrap=True)
 
@@ -89,8 +89,7 @@ def _of_steps(job: Job) -> dict[str, str]:
 def show_end(console: Console, record: dict[str, Any], folder: Path) -> None:
     """Prints the table of the last evaluation and where the results lie."""
     spread = f"{record['test_accuracy_min']:.2%} to {record['test_accuracy_max']:.2%}"
-    _print_table(
-        console,
+    table = pairs(
         f"after {record['epoch']} epochs ({record['step']} steps) on {record['dataset']}",
         {
             "test accuracy": f"{record['test_accuracy_mean']:.2%} mean over agents ({spread})",
@@ -103,6 +102,7 @@ def show_end(console: Console, record: dict[str, Any], folder: Path) -> None:
             "time": f"{record['seconds']:.1f} s",
         },
     )
+    console.print(table)
     files = "config.json, metrics.jsonl, curves.png"
     console.print(f"results in {folder}: {files}", markup=False, highlight=False, soft_wrap=True)
 
@@ -219,13 +219,6 @@ def _by_agent_and_edge(job: Job) -> str:
     sent = np.rint(by_edge.sum(axis=0)).astype(int)
     least = f"{decimal(sent.min())} to " if sent.min() < sent.max() else ""
     return f", {least}{decimal(sent.max())} by an agent, {decimal(int(by_edge.max()))} a message"
-
-
-def _print_table(console: Console, title: str, rows: dict[str, str]) -> None:
-    table = Table(title=title, show_header=False, title_justify="left")
-    for row in rows.items():
-        table.add_row(*row)
-    console.print(table)
 
 
 def _decimal(number: float) -> str:
