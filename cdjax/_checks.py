@@ -1,4 +1,7 @@
-"""Validation at the edge: one voice for errors. Trusted code inside never calls these."""
+"""Validation at the edge, in one voice: argument, what came, what was expected, the remedy.
+
+Code inside of the library, which is trusted, never calls these.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from cdjax._types import Params
 
 
 def check_num_agents(num_agents: int) -> None:
-    """Raises unless ``num_agents`` is a whole number of at least one agent."""
+    """Raises unless ``num_agents`` is a whole number of at least 1."""
     check_whole("num_agents", num_agents)
     if num_agents < 1:
         raise ValueError(f"num_agents is {num_agents}; there must be at least 1 agent")
@@ -53,6 +56,11 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
         raise ValueError(f"unknown {name} {value!r}{hint}; expected one of {', '.join(choices)}")
 
 
+def check_positive(name: str, value: Any) -> None:
+    """Raises unless a concrete ``value`` is above 0; schedules and traced values pass."""
+    check_range(name, value, low=0, low_open=True)
+
+
 def real_array(name: str, value: Any) -> np.ndarray:
     """``value`` in float64; not a copy if it already is such an array."""
     try:
@@ -61,24 +69,33 @@ def real_array(name: str, value: Any) -> np.ndarray:
         raise ValueError(f"{name} is no array of real numbers: {error}") from error
 
 
+def per_step(name: str, values: Any, num_steps: int | None = None) -> np.ndarray:
+    """``values`` in float64; raises unless they are one finite number of at least 0 per step."""
+    array = real_array(name, values)
+    if array.ndim != 1 or num_steps not in (None, len(array)):
+        shape = "as np.full(num_steps, 0.1)" if num_steps is None else f"shape {(num_steps,)}"
+        raise ValueError(f"{name} has shape {array.shape}; give one number per step, {shape}")
+    check_range(name, array, low=0)
+    return array
+
+
 def check_topology(topology: Any) -> None:
-    """Raises unless ``topology`` is one."""
+    """Raises unless ``topology`` is a Topology."""
     if not hasattr(topology, "mixing_matrix"):
         raise ValueError(
-            f"topology is {_kind(topology)}; give a cdjax.Topology, "
-            "as of cdjax.topology.from_graph or from_matrix"
+            f"topology is {_kind(topology)}; give a cdjax.Topology, such as cdjax.topology.ring(8)"
         )
 
 
 def check_callable(name: str, value: Any, remedy: str) -> None:
-    """Raises unless ``value`` is a function; ``remedy`` says which."""
+    """Raises unless ``value`` is a function; ``remedy`` says which one to give."""
     if not callable(value):
         raise ValueError(f"{name} is {_kind(value)}; give {remedy}")
 
 
 def check_mixer(mix: Any) -> None:
     """Raises unless ``mix`` is a function."""
-    check_callable("mix", mix, "a mixer, as of cdjax.mixing.auto(topology)")
+    check_callable("mix", mix, "a mixer, such as cdjax.mixing.auto(topology)")
 
 
 def check_step(step: int | Int[Array, ""] | None, mixer: str) -> int | Int[Array, ""]:
@@ -94,7 +111,9 @@ def check_step(step: int | Int[Array, ""] | None, mixer: str) -> int | Int[Array
 def check_optimizer(name: str, value: Any) -> None:
     """Raises unless ``value`` is an optax transformation."""
     if not (hasattr(value, "init") and hasattr(value, "update")):
-        raise ValueError(f"{name} is {_kind(value)}; give an optax optimizer, as optax.sgd(0.1)")
+        raise ValueError(
+            f"{name} is {_kind(value)}; give an optax optimizer, such as optax.sgd(0.1)"
+        )
 
 
 def check_key(key: Any) -> None:
@@ -102,7 +121,7 @@ def check_key(key: Any) -> None:
     is_typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     is_raw = getattr(key, "dtype", None) == np.uint32 and np.ndim(key) == 1
     if not is_raw and not (is_typed and key.ndim == 0):
-        raise ValueError(f"key is {key!r}; give one random key, as of jax.random.key(0)")
+        raise ValueError(f"key is {key!r}; give one random key, such as jax.random.key(0)")
 
 
 def check_stacked(tree: Params, num_agents: int, *, holder: str = "the topology") -> None:
@@ -142,13 +161,13 @@ def stacked_size(tree: Params) -> int:
 
 
 def check_params(params: Params | None, transform: str, updates: Params | None = None) -> Params:
-    """The parameters; raises where ``tx.update`` has none, truth values, or unlike updates."""
+    """The parameters; raises if there are none, if they hold booleans, or if updates differ."""
     if params is None:
         raise ValueError(f"{transform} mixes parameters: call tx.update(grads, state, params)")
     for path, leaf in jax.tree.leaves_with_path(params):
         if jnp.result_type(leaf) == np.bool_:
             raise ValueError(
-                f"{transform}: leaf '{_name(path)}' holds truth values, which no optimizer steps; "
+                f"{transform}: leaf '{_name(path)}' holds booleans, which no optimizer steps; "
                 "keep it out with optax.masked"
             )
     if updates is not None:

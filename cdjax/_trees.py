@@ -1,7 +1,7 @@
-"""What is done to the leaves of stacked trees everywhere: said once.
+"""The idioms for leaves of stacked trees, each written once.
 
-Floating-point leaves are computed in float32 at least; all other leaves (counters, truth values,
-random keys) pass unchanged.
+Floating-point leaves are computed in float32 at least. All other leaves (counters, booleans, random
+keys) pass unchanged.
 """
 
 from __future__ import annotations
@@ -18,15 +18,20 @@ from cdjax._types import Params, ScalarOrSchedule
 
 
 def is_floating(leaf: Any) -> bool:
-    """Whether a leaf is floating point, real or complex: what optimizers step and mixers mix."""
+    """Whether a leaf is real or complex floating point: what optimizers step and mixers mix."""
     return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+
+
+def floating_leaves(tree: Params) -> list[Any]:
+    """The floating-point leaves of a tree."""
+    return [leaf for leaf in jax.tree.leaves(tree) if is_floating(leaf)]
 
 
 def widened(leaf: ArrayLike) -> Array:
     """A floating leaf in float32 at least.
 
     The rows of a mixing matrix that is rounded to bfloat16 no longer sum to one, and the mean
-    drifts; so sums over agents are taken in float32 whatever the dtype of the parameters.
+    drifts. So sums over agents are taken in float32, whatever the dtype of the parameters.
     """
     return jnp.asarray(leaf, jnp.promote_types(jnp.result_type(leaf), jnp.float32))
 
@@ -69,8 +74,8 @@ def map_floats_together(fn: Callable[[list[Array]], list[Array]], tree: Params) 
 def along_agents(numbers: ArrayLike, leaf: ArrayLike) -> Shaped[Array, "agents ..."]:
     """``numbers``, of shape (N,), with as many axes as ``leaf`` has, of shape (N, ...).
 
-    In the dtype of ``leaf``, so that a float32 weight leaves bfloat16 leaves bfloat16; truth values
-    stay truth values.
+    In the dtype of ``leaf``, so that a float32 weight does not widen a bfloat16 leaf; booleans
+    stay booleans.
     """
     numbers = jnp.asarray(numbers)
     numbers = numbers.reshape(-1, *[1] * (jnp.ndim(leaf) - 1))
@@ -78,7 +83,7 @@ def along_agents(numbers: ArrayLike, leaf: ArrayLike) -> Shaped[Array, "agents .
 
 
 def scalar_like(scalar: ArrayLike, leaf: ArrayLike) -> Array:
-    """The scalar in the leaf's dtype, so that a float32 step leaves bfloat16 leaves bfloat16."""
+    """The scalar in the leaf's dtype, so that a float32 step does not widen a bfloat16 leaf."""
     return jnp.asarray(scalar, jnp.result_type(leaf))
 
 
@@ -88,5 +93,5 @@ def value_at(value: ScalarOrSchedule, step: int | Int[Array, ""]) -> Any:
 
 
 def first_size(tree: Params) -> int:
-    """The number of agents of a stacked tree, which is trusted to have one."""
+    """The number of agents of a stacked tree, which is trusted to have leaves."""
     return np.shape(jax.tree.leaves(tree)[0])[0]

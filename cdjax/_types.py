@@ -1,8 +1,9 @@
-"""The words that every file shares.
+"""The vocabulary that all files share.
 
 - *agent*: one of N learners with its own parameters and private data.
-- *stacked*: a pytree whose every leaf leads with the *agent axis*, shape ``(N, ...)``. ``params``,
-  ``grads`` and ``updates`` are stacked everywhere unless a docstring says "of one agent".
+- *stacked*: said of a pytree in which every leaf leads with the *agent axis*, shape ``(N, ...)``.
+  ``params``, ``grads`` and ``updates`` are stacked everywhere unless a docstring says "of one
+  agent".
 - *mixing matrix* Π: ``Π[j, l]`` is the weight that agent j (the receiver, a row) gives to agent l
   (the sender, a column).
 - *mixer*: a plain function ``mix(tree, step=0)`` that replaces every agent's leaves by a weighted

@@ -1,4 +1,4 @@
-"""The agent axis: putting it on, taking it off, and mapping one agent's function over it."""
+"""The agent axis: adding it, averaging over it, and mapping a function of one agent over it."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.extend.core import Jaxpr, jaxprs_in_params
-from jaxtyping import Array
 
 from cdjax._checks import (
     check_arrays,
     check_callable,
+    check_choice,
     check_num_agents,
     check_optimizer,
     stacked_size,
 )
+from cdjax._trees import is_floating
 from cdjax._types import Params
 
 PLANS = ("auto", "vmap", "map", "unroll")
 
-# On a CPU, agents that read more bytes than this each are faster one after another: beyond it
-# their parameters and activations together no longer fit in the cache.
+# On a CPU, agents that each read more bytes than this are faster one after another: together,
+# their parameters and activations no longer fit in the cache.
 _MAP_BYTES = 1 << 20
 
 
 def replicate(params: Params, num_agents: int) -> Params:
-    """Gives every agent the same parameters: the leading agent axis.
+    """Gives every agent the same parameters, by adding the leading agent axis.
 
     Args:
         params: a pytree of one agent, leaves of shape ``(...)``.
@@ -39,11 +40,11 @@ def replicate(params: Params, num_agents: int) -> Params:
         The stacked tree, leaves of shape ``(N, ...)``.
 
     Raises:
-        ValueError: if ``num_agents`` is not a whole number of at least 1, or a leaf no array.
+        ValueError: if ``num_agents`` is not a whole number of at least 1, or a leaf is no array.
 
     Example::
 
-        params = cdjax.replicate(model.init(key, example), 16)
+        params = cdjax.replicate({"w": jnp.ones(3)}, 16)  # w has shape (16, 3)
     """
     check_num_agents(num_agents)
     check_arrays(params)
@@ -53,7 +54,7 @@ def replicate(params: Params, num_agents: int) -> Params:
 def mean_params(params: Params) -> Params:
     r"""The mean over agents, :math:`\bar{x} = \frac{1}{N} \sum_j x^j`.
 
-    Sums in float32 at least. Leaves that are not floating point are agent 0's.
+    Sums in float32 at least. Leaves that are not floating point are taken from agent 0.
 
     Args:
         params: a stacked tree, leaves of shape ``(N, ...)``.
@@ -66,10 +67,8 @@ def mean_params(params: Params) -> Params:
     """
     stacked_size(params)
 
-    def mean(x: Array) -> Array:
-        return jnp.mean(x, axis=0) if jnp.issubdtype(x.dtype, jnp.inexact) else x[0]
-
-    return jax.tree.map(mean, params)
+    # jnp.mean itself sums bfloat16 and float16 in float32.
+    return jax.tree.map(lambda x: jnp.mean(x, axis=0) if is_floating(x) else x[0], params)
 
 
 def agent_map(fn: Callable[..., Any], *, plan: str = "auto") -> Callable[..., Any]:
@@ -78,12 +77,12 @@ def agent_map(fn: Callable[..., Any], *, plan: str = "auto") -> Callable[..., An
     Every plan computes the same values, up to rounding:
 
     - ``vmap``: all agents at once, ``jax.vmap``;
-    - ``map``: one agent after another in a compiled loop, ``jax.lax.map``; the activations of one
-      agent alone are in memory;
-    - ``unroll``: the function once an agent in the compiled program; compile time grows with N;
+    - ``map``: one agent after another in a compiled loop, ``jax.lax.map``; only the activations of
+      one agent are in memory;
+    - ``unroll``: the function once per agent in the compiled program; compile time grows with N;
     - ``auto``: ``vmap`` on accelerators. On a CPU, where XLA's own convolution is slow both under
       ``vmap`` and in loops, ``unroll`` for a function that contains one; ``map`` for agents of more
-      than 1 MiB each; else ``vmap``.
+      than 1 MiB each; otherwise ``vmap``.
 
     Args:
         fn: a function of one agent, on pytrees of arrays.
@@ -100,8 +99,7 @@ def agent_map(fn: Callable[..., Any], *, plan: str = "auto") -> Callable[..., An
         losses, grads = cdjax.agent_map(jax.value_and_grad(loss_fn))(params, batch)
     """
     check_callable("fn", fn, "a function of one agent")
-    if plan not in PLANS:
-        raise ValueError(f"plan is {plan!r}; expected one of {', '.join(PLANS)}")
+    check_choice("plan", plan, PLANS)
 
     def mapped(*args: Any) -> Any:
         num_agents = stacked_size(args)
@@ -118,19 +116,19 @@ def agent_map(fn: Callable[..., Any], *, plan: str = "auto") -> Callable[..., An
 
 
 def per_agent(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """Runs an optax transformation in every agent for itself.
+    """Runs an optax transformation independently in every agent.
 
-    Transformations that work element by element (SGD, momentum, Adam) need it not. Those that
-    reduce over whole leaves or trees (clipping by the global norm, LAMB, LARS, Adafactor) see the
-    agent axis as one more axis of the parameters and couple the agents; this maps them over it.
+    Elementwise transformations (SGD, momentum, Adam) do not need this. Those that reduce over whole
+    leaves or trees (clipping by the global norm, LAMB, LARS, Adafactor) take the agent axis for one
+    more axis of the parameters and so couple the agents; this maps them over the agents instead.
     Consensus stays outside.
 
     Args:
         tx: an optax transformation for one agent.
 
     Returns:
-        The transformation on stacked trees. Every leaf of its state leads with the agent axis; it
-        hands extra arguments on to ``tx``, the same to every agent.
+        The transformation on stacked trees. Every leaf of its state leads with the agent axis. It
+        passes extra arguments on to ``tx``, the same for every agent.
 
     Example::
 
@@ -159,6 +157,7 @@ def per_agent(tx: optax.GradientTransformation) -> optax.GradientTransformationE
 def _choose_plan(fn: Callable[..., Any], args: tuple[Any, ...]) -> str:
     if jax.default_backend() != "cpu":
         return "vmap"
+    # Shapes suffice for a jaxpr, so that the arguments may be tracers and nothing is computed.
     one_agent = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), args)
     if _has_convolution(jax.make_jaxpr(fn)(*one_agent).jaxpr):
         return "unroll"
@@ -167,6 +166,7 @@ def _choose_plan(fn: Callable[..., Any], args: tuple[Any, ...]) -> str:
 
 
 def _has_convolution(jaxpr: Jaxpr) -> bool:
+    """Whether XLA's own convolution occurs in a program, or in the loops and calls inside of it."""
     return any(
         eqn.primitive.name == "conv_general_dilated"
         or any(map(_has_convolution, jaxprs_in_params(eqn.params)))

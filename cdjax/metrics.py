@@ -1,16 +1,15 @@
-"""What to watch while agents train: disagreement, spread, and bytes on the wire."""
+"""What to watch while agents train: disagreement, spread over agents, and bytes sent."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from cdjax._checks import check_stacked, check_topology, stacked_size
-from cdjax._trees import is_floating
+from cdjax._trees import floating_leaves, widened
 from cdjax._types import Params
 from cdjax.topology import Topology
 
@@ -40,34 +39,37 @@ def consensus_distance(params: Params) -> Float[Array, ""]:
     Raises:
         ValueError: if the leaves disagree about the number of agents.
 
+    Example::
+
+        apart = {"w": jnp.array([[0.0], [2.0]])}
+        assert cdjax.metrics.consensus_distance(apart) == 1
+
     Reference: Kong et al. (2021), *Consensus Control for Decentralized Deep Learning*,
     arXiv:2102.04828, eq. 2.
     """
     num_agents = stacked_size(params)
 
-    def squared_distance(x: Array | np.ndarray) -> Array:
-        x = jnp.asarray(x, jnp.promote_types(x.dtype, jnp.float32))
+    def squared_distance(x: Array) -> Array:
         return jnp.sum(jnp.square(jnp.abs(x - jnp.mean(x, axis=0, keepdims=True))))
 
-    leaves = [x for x in jax.tree.leaves(params) if jnp.issubdtype(x.dtype, jnp.inexact)]
-    total = sum((squared_distance(x) for x in leaves), start=jnp.zeros([]))
-    return jnp.sqrt(total / num_agents)
+    distances = (squared_distance(widened(x)) for x in floating_leaves(params))
+    return jnp.sqrt(sum(distances, start=jnp.zeros([])) / num_agents)
 
 
 def agent_statistics(values: Float[Array | np.ndarray, " agents"]) -> AgentStatistics:
     """The mean, extremes and variance of a metric over the agents.
 
     Args:
-        values: one number an agent, shape (N,).
+        values: one number per agent, shape (N,).
 
     Returns:
         Four scalars. The variance divides by N.
 
     Raises:
-        ValueError: unless there is one number an agent, of at least one agent.
+        ValueError: unless there is one number per agent, for at least one agent.
     """
     if jnp.ndim(values) != 1 or not jnp.size(values):
-        raise ValueError(f"values has shape {jnp.shape(values)}; expected one number an agent")
+        raise ValueError(f"values has shape {jnp.shape(values)}; expected one number per agent")
     return AgentStatistics(jnp.mean(values), jnp.min(values), jnp.max(values), jnp.var(values))
 
 
@@ -79,7 +81,7 @@ def bytes_sent(params: Params, topology: Topology) -> int:
         topology: the graph and its mixing matrix.
 
     Returns:
-        Bytes a step, the sum of :func:`bytes_by_edge`.
+        Bytes per mix, the sum of :func:`bytes_by_edge`.
 
     Raises:
         ValueError: if a leaf's leading axis is not the topology's number of agents.
@@ -88,17 +90,17 @@ def bytes_sent(params: Params, topology: Topology) -> int:
 
 
 def bytes_by_edge(params: Params, topology: Topology) -> Int[np.ndarray, "agents agents"]:
-    """The bytes that each agent sends to each other one in one mix over the topology.
+    """The bytes that each agent sends to each other agent in one mix over the topology.
 
-    Every agent sends its own floating-point leaves once to each agent that weighs them.
+    An agent sends its floating-point leaves once to each agent that gives it a weight.
 
     Args:
         params: a stacked tree (or its shapes and dtypes), leaves of shape ``(N, ...)``.
-        topology: the graph; every non-zero off the diagonal of Π is a message.
+        topology: every non-zero entry of Π off the diagonal is a message.
 
     Returns:
-        Bytes a step, shape (N, N). Row = receiver, column = sender: a column's sum is what an agent
-        sends, a row's what it receives.
+        Bytes per mix, shape (N, N). Row = receiver, column = sender: the sum of a column is what
+        that agent sends, the sum of a row what it receives.
 
     Raises:
         ValueError: if a leaf's leading axis is not the topology's number of agents.
@@ -110,20 +112,19 @@ def bytes_by_edge(params: Params, topology: Topology) -> Int[np.ndarray, "agents
 
 
 def message_bytes(params: Params) -> int:
-    """The bytes of one agent's floating-point leaves, which is what an agent sends in a message.
+    """The bytes of one agent's floating-point leaves: the size of a message.
 
     Args:
         params: a stacked tree (or its shapes and dtypes), leaves of shape ``(N, ...)``.
 
     Returns:
-        Bytes a message.
+        Bytes per message.
 
     Raises:
         ValueError: if the leaves disagree about the number of agents.
     """
     num_agents = stacked_size(params)
-    leaves = [x for x in jax.tree.leaves(params) if jnp.issubdtype(x.dtype, jnp.inexact)]
-    return sum(x.size * x.dtype.itemsize for x in leaves) // num_agents
+    return sum(x.size * x.dtype.itemsize for x in floating_leaves(params)) // num_agents
 
 
 def finite_agents(params: Params) -> Bool[Array, " agents"]:
@@ -139,6 +140,6 @@ def finite_agents(params: Params) -> Bool[Array, " agents"]:
 
         assert cdjax.metrics.finite_agents(params).all()
     """
-    floating = [x for x in jax.tree.leaves(params) if is_floating(x)]
-    by_leaf = [jnp.all(jnp.isfinite(x.reshape(len(x), -1)), axis=1) for x in floating]
+    leaves = floating_leaves(params)
+    by_leaf = [jnp.all(jnp.isfinite(x.reshape(len(x), -1)), axis=1) for x in leaves]
     return jnp.all(jnp.stack(by_leaf), axis=0)

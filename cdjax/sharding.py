@@ -1,9 +1,9 @@
-"""Agents on several devices: the agent axis of every stacked tree, cut into blocks.
+"""Agents on several devices: the agent axis of every stacked tree, split into blocks.
 
 A *mesh* has an axis ``agents`` of D devices. Device d holds the block of N / D consecutive agents
-that starts at d N / D: their parameters, optimizer state, data and keys, and nobody else's. One
-device is the special case D = 1. In a run of several processes every function here is to be called
-by all of them alike.
+that starts at d N / D: their parameters, optimizer state, data and keys, and no other agent's. One
+device is the special case D = 1. In a run of several processes, all of them must call every
+function here in the same way.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from cdjax._checks import check_num_agents, check_whole, stacked_size
+from cdjax._checks import check_count, check_num_agents, stacked_size
 from cdjax._types import Params
 
 AXIS = "agents"
@@ -33,8 +33,8 @@ def agent_mesh(num_devices: int | None = None) -> Mesh:
         A mesh with the one axis ``agents``.
 
     Raises:
-        ValueError: if there are not so many devices, or fewer are asked for than the processes of
-            a run have.
+        ValueError: if there are not that many devices, or if several processes ask for fewer
+            devices than they have together.
 
     Example::
 
@@ -42,23 +42,21 @@ def agent_mesh(num_devices: int | None = None) -> Mesh:
     """
     found = jax.device_count()
     wanted = found if num_devices is None else num_devices
-    check_whole("num_devices", wanted)
-    if wanted < 1:
-        raise ValueError(f"num_devices is {wanted}; there must be at least 1")
+    check_count("num_devices", wanted, low=1)
     if wanted > found:
         raise ValueError(f"num_devices is {wanted}, but JAX finds {found}; give at most {found}")
     if wanted < found and jax.process_count() > 1:
         raise ValueError(
             f"num_devices is {wanted}, but {jax.process_count()} processes have {found} devices "
-            "together; all take part, so leave num_devices out"
+            "together and all of them take part; leave num_devices out"
         )
     devices = jax.devices()[:wanted]
-    # JAX's default, explicit axes, would ask callers to annotate their own code.
+    # JAX's default, explicit axes, would make callers annotate their own code.
     return jax.make_mesh((wanted,), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def block_size(num_agents: int, mesh: Mesh) -> int:
-    """How many agents a device of the mesh holds.
+    """How many agents each device of the mesh holds.
 
     Args:
         num_agents: N.
@@ -68,8 +66,7 @@ def block_size(num_agents: int, mesh: Mesh) -> int:
         N / D.
 
     Raises:
-        ValueError: if D does not divide N, or the mesh is of another kind than that of
-            :func:`agent_mesh`.
+        ValueError: if D does not divide N, or the mesh is not like one of :func:`agent_mesh`.
     """
     check_num_agents(num_agents)
     if not isinstance(mesh, Mesh):
@@ -95,21 +92,22 @@ def agent_shardings(tree: Params, mesh: Mesh, *, num_agents: int | None = None) 
 
     Args:
         tree: leaves of shape ``(N, ...)``, or without axes (step counters, a run's key); arrays, or
-            their shapes as of ``jax.eval_shape``.
+            the shapes that ``jax.eval_shape`` gives.
         mesh: a mesh with an axis ``agents``.
-        num_agents: N, where the tree has leaves with axes that are no agent's (a server's): those
-            that do not lead with N.
+        num_agents: N; needed if the tree has leaves with axes but no agent axis, such as a
+            server's, which are those that do not lead with N.
 
     Returns:
-        A sharding a leaf: by the agent axis, or, without one, whole on every device.
+        A sharding per leaf: by the agent axis, or whole on every device if the leaf has none.
 
     Raises:
         ValueError: if the leaves disagree about N, or the devices do not divide it.
 
     Example::
 
-        shardings = agent_shardings(jax.eval_shape(make_state), mesh)
-        state = jax.jit(make_state, out_shardings=shardings)()  # no device ever holds all agents
+        make_params = lambda: jax.random.normal(key, (8, 3))
+        shardings = cdjax.sharding.agent_shardings(jax.eval_shape(make_params), mesh)
+        params = jax.jit(make_params, out_shardings=shardings)()  # no device ever holds all agents
     """
     if num_agents is None:
         with_axes = [x for x in jax.tree.leaves(tree) if np.ndim(x)]
@@ -127,24 +125,24 @@ def shard_agents(tree: Params, mesh: Mesh) -> Params:
         mesh: a mesh with an axis ``agents``.
 
     Returns:
-        The tree, sharded as :func:`agent_shardings` says. A leaf that already was is not copied.
+        The tree, sharded as :func:`agent_shardings` says. Leaves that already are, are kept.
 
     Raises:
         ValueError: if the leaves disagree about N, or the devices do not divide it.
 
     Example::
 
-        params = shard_agents(cdjax.replicate(params, 16), mesh)
+        params = cdjax.sharding.shard_agents(params, mesh)
     """
     return jax.tree.map(_place, tree, agent_shardings(tree, mesh))
 
 
-def build_agents(build: Callable[[range], Params], num_agents: int, mesh: Mesh) -> Params:
-    """A sharded tree of which each process builds its own agents' part alone.
+def build_agents(build: Callable[[range], Params], num_agents: int, *, mesh: Mesh) -> Params:
+    """A sharded tree of which each process builds only the part of its own agents.
 
     Args:
         build: from the numbers of a device's agents to their stacked tree, leaves of shape
-            ``(block, ...)``; called once for each device of this process.
+            ``(block, ...)``; called once per device of this process.
         num_agents: N.
         mesh: a mesh with an axis ``agents``.
 
@@ -156,7 +154,8 @@ def build_agents(build: Callable[[range], Params], num_agents: int, mesh: Mesh) 
 
     Example::
 
-        data = build_agents(lambda agents: load(parts[agents.start : agents.stop]), 16, mesh)
+        samples_of = lambda agents: np.stack([np.full(5, agent) for agent in agents])
+        samples = cdjax.sharding.build_agents(samples_of, 8, mesh=mesh)  # shape (8, 5)
     """
     size = block_size(num_agents, mesh)
     sharding = NamedSharding(mesh, PartitionSpec(AXIS))
@@ -180,32 +179,36 @@ def build_agents(build: Callable[[range], Params], num_agents: int, mesh: Mesh) 
 
 
 def replicate_on_devices(tree: Params, mesh: Mesh) -> Params:
-    """Puts all of a tree on every device: shared data, or results that the host is to read.
+    """Puts a whole tree on every device: shared data, or results that the host reads.
 
     Args:
         tree: any arrays, the same in every process, or sharded over the mesh. In a run of several
-            processes ``jax.device_get`` takes sharded arrays only after this.
+            processes ``jax.device_get`` accepts sharded arrays only after this.
         mesh: the devices.
 
     Returns:
         The tree, every leaf whole on every device.
+
+    Example::
+
+        test_set = cdjax.sharding.replicate_on_devices(np.ones((100, 28, 28)), mesh)
     """
     whole = NamedSharding(mesh, PartitionSpec())
     return jax.tree.map(lambda x: _place(x, whole), tree)
 
 
 def sharded(fn: Callable[..., Any], mesh: Mesh, *, num_shared: int = 0) -> Callable[..., Any]:
-    """Runs a function of stacked trees on every device's own block of agents.
+    """Runs a function of stacked trees on each device's own block of agents.
 
-    Left to itself, XLA gathers all agents on every device for some functions that need their own
-    agents alone: a loop over agents, or convolutions with a kernel an agent.
+    Without this, XLA gathers all agents on every device for some functions that only need a
+    device's own agents: a loop over agents, or a convolution with one kernel per agent.
 
     Args:
-        fn: a function of stacked trees that treats every agent for itself, as of
-            :func:`cdjax.agent_map`; all leaves of its results lead with the agent axis.
+        fn: a function of stacked trees that treats each agent independently, such as
+            :func:`cdjax.agent_map` returns; all leaves of its results lead with the agent axis.
         mesh: a mesh with an axis ``agents``.
-        num_shared: how many arguments, the last ones, are not stacked but the same for all agents;
-            they are whole on every device.
+        num_shared: how many of the last arguments are not stacked but shared by all agents; they
+            are whole on every device.
 
     Returns:
         The function on stacked trees of all N agents.
@@ -215,14 +218,15 @@ def sharded(fn: Callable[..., Any], mesh: Mesh, *, num_shared: int = 0) -> Calla
 
     Example::
 
-        grads = sharded(cdjax.agent_map(jax.grad(loss_fn)), mesh)(params, batch)
+        grads_fn = cdjax.sharding.sharded(cdjax.agent_map(jax.grad(loss_fn)), mesh)
+        grads = jax.jit(grads_fn)(params, batch)
     """
 
     def on_all(*args: Any) -> Any:
         num_stacked = len(args) - num_shared
         block_size(stacked_size(args[:num_stacked]), mesh)
         by_agent, whole = PartitionSpec(AXIS), PartitionSpec()
-        # check_vma would ask that loops in fn say which of their carries differ between devices.
+        # With check_vma, loops in fn would have to declare which carries differ between devices.
         on_blocks = jax.shard_map(
             fn,
             mesh=mesh,
@@ -235,6 +239,7 @@ def sharded(fn: Callable[..., Any], mesh: Mesh, *, num_shared: int = 0) -> Calla
     return on_all
 
 
+# Cached, as jax.jit keeps its compiled programs per function object.
 @functools.cache
 def _identity(sharding: NamedSharding) -> Callable[[jax.Array], jax.Array]:
     return jax.jit(lambda x: x, out_shardings=sharding)
@@ -244,10 +249,12 @@ def _place(x: Any, sharding: NamedSharding) -> jax.Array:
     if sharding.is_fully_addressable:
         return jax.device_put(x, sharding)
     if isinstance(x, jax.Array) and not x.is_fully_addressable:
-        # One program at a time: of several, each process may start another one first, and wait.
+        # One program at a time: with several in flight, two processes may start them in different
+        # orders, and each then waits for the other for ever.
         return jax.block_until_ready(_identity(sharding)(jax.block_until_ready(x)))
     if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        # make_array_from_callback takes NumPy data, which typed keys cannot be.
         data = _place(jax.random.key_data(x), sharding)
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
-    # Not device_put, which would send all of x around to compare it between processes.
+    # Not device_put, which would send all of x between the processes to compare it.
     return jax.make_array_from_callback(np.shape(x), sharding, lambda index: np.asarray(x)[index])

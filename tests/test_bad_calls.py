@@ -33,11 +33,11 @@ for call in json.load(sys.stdin):
         print(json.dumps([type(error).__name__, str(error)]))
 """
 
-NO_TOPOLOGY = "topology is .*; give a cdjax.Topology, as of cdjax.topology.from_graph"
-NO_MIXER = r"mix is .*; give a mixer, as of cdjax.mixing.auto\(topology\)"
-NO_OPTIMIZER = r"(inner|tx) is .*; give an optax optimizer, as optax.sgd\(0.1\)"
+NO_TOPOLOGY = "topology is .*; give a cdjax.Topology, such as cdjax.topology.ring"
+NO_MIXER = r"mix is .*; give a mixer, such as cdjax.mixing.auto\(topology\)"
+NO_OPTIMIZER = r"(inner|tx) is .*; give an optax optimizer, such as optax.sgd\(0.1\)"
 NO_STEP = r"changes with the step: call mix\(tree, step\)"
-NO_KEY = r"key is 0; give one random key, as of jax.random.key\(0\)"
+NO_KEY = r"key is 0; give one random key, such as jax.random.key\(0\)"
 FOUR_OF_THREE = (
     r"leaf 'dense/kernel' has leading axis 4, but the topology has 3 agents; "
     r"stack parameters with cdjax.replicate\(params, 3\)"
@@ -133,7 +133,7 @@ TABLE = {
     # transforms
     "cdjax.cdsgd('x', MIX)": "learning_rate must be a number, not 'x'",
     "cdjax.cdsgd(None, MIX)": "learning_rate must be a number, not None",
-    "cdjax.cdsgd(0.1, RING)": "mix is of type Topology; give a mixer, as of",
+    "cdjax.cdsgd(0.1, RING)": "mix is of type Topology; give a mixer, such as",
     "cdjax.cdsgd(MIX, 0.1)": NO_MIXER,
     "cdjax.cdmsgd(0.1, None)": "mix is None; give a mixer",
     "cdjax.cdmsgd(0.1, MIX, momentum='x')": "momentum must be a number, not 'x'",
@@ -184,7 +184,7 @@ TABLE = {
     "cdjax.mean_params({'a': jnp.ones((0, 2))})": "leaf 'a' has a leading axis of length 0",
     "cdjax.mean_params({'a': jnp.ones(3), 'b': jnp.ones(2)})": "leaf 'b' has leading axis 2, but",
     "cdjax.agent_map(3)": "fn is of type int; give a function of one agent",
-    "cdjax.agent_map(lambda x: x, plan='x')": "plan is 'x'; expected one of auto, vmap",
+    "cdjax.agent_map(lambda x: x, plan='x')": "unknown plan 'x'; expected one of auto, vmap",
     "cdjax.per_agent(3)": NO_OPTIMIZER,
     "cdjax.per_agent(SGD).init({'a': 1.0})": "leaf 'a' has no axes; every leaf leads with the a",
     "metrics.consensus_distance({})": "the tree has no leaves, so it has no agent axis",

@@ -67,6 +67,6 @@ def test_keys_are_typed_or_raw_and_one(key):
         _checks.check_key(jax.random.split(key))
 
 
-def test_truth_values_among_the_parameters_are_named():
-    with pytest.raises(ValueError, match="cdsgd: leaf 'a/b' holds truth values"):
+def test_booleans_among_the_parameters_are_named():
+    with pytest.raises(ValueError, match="cdsgd: leaf 'a/b' holds booleans"):
         _checks.check_params({"a": {"b": jnp.ones(3, bool)}}, "cdsgd")

@@ -1,8 +1,8 @@
 """The paper's theory as functions, as stated and, where a statement fails, corrected.
 
-Names that begin with ``stated_`` are the paper's letter; their docstrings say where it fails and
-what holds. Everything is for Assumption 2: a symmetric mixing matrix of a connected graph. Bounds
-are NumPy float64, V and the estimators JAX.
+Functions named ``stated_...`` are exactly what the paper states; their docstrings say where that
+fails and what holds instead. Everything assumes Assumption 2: a symmetric mixing matrix of a
+connected graph. Bounds are computed with NumPy in float64, V and the estimators with JAX.
 
 Jiang, Balu, Hegde, Sarkar, *Collaborative Deep Learning in Fixed Topology Networks*, NIPS 2017,
 arXiv:1706.07880.

@@ -6,7 +6,7 @@ arXiv:1706.07880, Section 4.
 Yuan, Ling, Yin, *On the Convergence of Decentralized Gradient Descent*, SIAM Journal on
 Optimization 2016, arXiv:1310.7063.
 
-In all of it :math:`s_k` is the agents' mean, :math:`\| x_k - s_k \|` the norm over all agents
+Throughout, :math:`s_k` is the agents' mean and :math:`\| x_k - s_k \|` the norm over all agents
 together: :math:`\sqrt N` times :func:`cdjax.metrics.consensus_distance`.
 """
 
@@ -19,28 +19,28 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
 
-from cdjax._checks import check_range, check_stacked
+from cdjax._checks import check_range, check_stacked, per_step
 from cdjax._types import Params
 from cdjax.theory._constants import Constants
 from cdjax.topology import Topology
 
 
-def stated_consensus_bound(topology: Topology, step_size: float, gradient_bound: float) -> float:
+def stated_consensus_bound(topology: Topology, step_size: float, *, gradient_bound: float) -> float:
     r"""The paper's bound on the distance of an agent from the mean, at every step.
 
     .. math:: E \| x_k^j - s_k \| \le \frac{\alpha L}{1 - \lambda_2}
 
-    It takes a start in consensus for granted, and fails where :math:`\lambda_N < 0`: for two agents
-    with :math:`\lambda_2 = \lambda_N = -0.8` the very first step can exceed it by 27 %.
+    It presumes a start in consensus, and it fails where :math:`\lambda_N < 0`: for two agents with
+    :math:`\lambda_2 = \lambda_N = -0.8`, the very first step can exceed it by 27 %.
     :func:`consensus_bound` holds.
 
     Args:
         topology: the graph with its symmetric mixing matrix.
         step_size: :math:`\alpha`.
-        gradient_bound: L, of the norm of all agents' gradients together.
+        gradient_bound: L, a bound on the norm of all agents' gradients together.
 
     Returns:
-        The bound, in the units of the parameters; infinite where :math:`\lambda_2 = 1`.
+        The bound, in the units of the parameters; infinite if :math:`\lambda_2 = 1`.
 
     Raises:
         ValueError: if an argument is negative or not finite.
@@ -56,31 +56,32 @@ def stated_consensus_bound(topology: Topology, step_size: float, gradient_bound:
 def consensus_bound(
     topology: Topology,
     step_sizes: npt.ArrayLike,
-    gradient_bound: float,
     *,
+    gradient_bound: float,
     initial_distance: float = 0.0,
     momentum: float = 0.0,
 ) -> Float[np.ndarray, " steps"]:
-    r"""A bound on the disagreement at every step, for any step sizes: Proposition 1, corrected.
+    r"""A bound on the disagreement at every step, for any step sizes: Proposition 1 corrected.
 
     .. math:: \| x_k - s_k \| \le \sigma^k \| x_0 - s_0 \|
               + L \sum_{i < k} \alpha_i \, \sigma^{k - 1 - i}, \qquad
               \sigma = \max(|\lambda_2|, |\lambda_N|)
 
-    For a fixed step the second term rises to :math:`\alpha L / (1 - \sigma)`. It holds for every
-    run if L bounds the norm of every gradient taken, and for the root mean square over runs if L
-    bounds theirs.
+    For a fixed step the second term rises to :math:`\alpha L / (1 - \sigma)`. If L bounds the norm
+    of every gradient taken, this holds for every run; if L bounds its root mean square over runs,
+    this holds for that of the distance.
 
-    With momentum, of either kind, the powers of :math:`\sigma` in the sum give way to the largest
-    :math:`|h_k(\lambda)|` of all eigenvalues but :math:`\lambda_1`, and that before the first term
-    to the largest :math:`|h_k - \mu h_{k-1}|`, for x of CDMSGD moves along each eigenvector as
+    With momentum of either kind, x of CDMSGD moves along the eigenvector of :math:`\lambda` as
 
     .. math:: h_{k+1} = (\lambda + \mu) h_k - \mu h_{k-1}, \qquad h_0 = 1, \; h_{-1} = 0.
+
+    The largest :math:`|h_k(\lambda)|` over all eigenvalues but :math:`\lambda_1` then replaces
+    :math:`\sigma^k` in the sum, and the largest :math:`|h_k - \mu h_{k-1}|` in the first term.
 
     Args:
         topology: the graph with its symmetric mixing matrix.
         step_sizes: :math:`\alpha_0, ..., \alpha_{K-1}`, shape (K,).
-        gradient_bound: L, of the norm of all agents' gradients together.
+        gradient_bound: L, a bound on the norm of all agents' gradients together.
         initial_distance: :math:`\| x_0 - s_0 \|`, over all agents together.
         momentum: :math:`\mu` in [0, 1), 0 for CDSGD; CDMSGD starts with no velocity.
 
@@ -92,24 +93,29 @@ def consensus_bound(
 
     Example::
 
-        theory.consensus_bound(topology, np.full(1000, 0.01), gradient_bound=5.0)[-1]
+        steps = np.full(1000, 0.01)
+        bound = cdjax.theory.consensus_bound(topology, steps, gradient_bound=5.0)
+        assert abs(bound[-1] - 0.01 * 5 / topology.spectral_gap) < 1e-12
 
     Reference: Jiang et al. (2017), Proposition 1, corrected.
     """
-    step_sizes = check_step_sizes(step_sizes)
+    step_sizes = per_step("step_sizes", step_sizes)
     check_range("gradient_bound", gradient_bound, low=0)
     check_range("initial_distance", initial_distance, low=0)
     check_range("momentum", momentum, low=0, high=1, high_open=True)
     eigenvalues = np.asarray(topology.eigenvalues[1:])
-    now, before = np.ones_like(eigenvalues), np.zeros_like(eigenvalues)
-    pushed, started = [], []
+    # A gradient is an impulse, whose effect k steps later is h_k. The start has no velocity, so
+    # x_{−1} = x_0, from which the recursion gives h_k − μ h_{k−1}.
+    h, h_before = np.ones_like(eigenvalues), np.zeros_like(eigenvalues)
+    of_gradient, of_start = [], []
     for _ in step_sizes:
-        pushed.append(np.max(np.abs(now), initial=0.0))
-        started.append(np.max(np.abs(now - momentum * before), initial=0.0))
-        now, before = (eigenvalues + momentum) * now - momentum * before, now
-    sums = np.convolve(step_sizes, pushed)[: len(step_sizes)]
+        of_gradient.append(np.max(np.abs(h), initial=0.0))
+        of_start.append(np.max(np.abs(h - momentum * h_before), initial=0.0))
+        h, h_before = (eigenvalues + momentum) * h - momentum * h_before, h
+    # x_k has seen the gradients of steps 0, ..., k − 1: the convolution, one step late.
+    sums = np.convolve(step_sizes, of_gradient)[: len(step_sizes)]
     bounds = gradient_bound * np.concatenate([[0.0], sums[:-1]])
-    return initial_distance * np.array(started) + bounds
+    return initial_distance * np.array(of_start) + bounds
 
 
 def disagreement_rate(topology: Topology, gradients: Params) -> float:
@@ -117,14 +123,14 @@ def disagreement_rate(topology: Topology, gradients: Params) -> float:
 
     .. math:: \lim_k \frac{\| x_k - s_k \|}{\alpha_k} = \| (I - \Pi)^+ \nabla F(x^*) \|
 
-    with the agents' gradients at the optimum :math:`x^*` of their sum, which are not zero one by
-    one. So the agents do come to consensus, as fast as the steps diminish and no faster. With a
-    fixed step, :math:`\alpha` times this is the disagreement up to :math:`O(\alpha^2)`.
+    with the agents' gradients at the optimum :math:`x^*` of their sum, each of which need not be
+    zero. So the agents do reach consensus, as fast as the steps diminish and no faster. With a
+    fixed step, :math:`\alpha` times this is the disagreement, up to :math:`O(\alpha^2)`.
 
     Args:
         topology: the graph with its symmetric mixing matrix, connected.
-        gradients: every agent's gradient at the optimum, a stacked tree. Any tree whose agents
-            differ from each other as they do will serve: what all agents share is not seen.
+        gradients: every agent's gradient at the optimum, a stacked tree. Only the differences
+            between agents count.
 
     Returns:
         The limit, in the units of the gradient.
@@ -138,7 +144,7 @@ def disagreement_rate(topology: Topology, gradients: Params) -> float:
     num_agents = topology.num_agents
     check_stacked(gradients, num_agents)
     averaging = np.full((num_agents, num_agents), 1 / num_agents)
-    # (I − Π)⁺ on what is orthogonal to consensus: adding 11ᵀ/N makes the matrix regular.
+    # Orthogonally to consensus, (I − Π)⁺ is the inverse of I − Π + 11ᵀ/N, which is regular.
     regular = np.eye(num_agents) - topology.mixing_matrix + averaging
     total = 0.0
     for leaf in jax.tree.leaves(gradients):
@@ -150,8 +156,8 @@ def disagreement_rate(topology: Topology, gradients: Params) -> float:
 def mean_error_bound(
     topology: Topology,
     constants: Constants,
-    step_sizes: npt.ArrayLike,
     *,
+    step_sizes: npt.ArrayLike,
     initial_error: float,
     distances: npt.ArrayLike,
 ) -> Float[np.ndarray, " steps"]:
@@ -161,28 +167,30 @@ def mean_error_bound(
               + \frac{\alpha_k^2 Q}{N^2}, \qquad
               \rho_k = \max(|1 - \alpha_k H_m|, |1 - \alpha_k \gamma_m|)
 
-    The mean takes a gradient step on :math:`\frac{1}{N} \sum_j f_j`, disturbed by
-    :math:`\gamma_m \| x_k - s_k \| / \sqrt N` at most, as the gradients are taken at the agents'
-    own parameters. Unlike the bound on V it vanishes with the step size, noise or not.
+    The mean takes a gradient step on :math:`\frac{1}{N} \sum_j f_j`, with an error of at most
+    :math:`\gamma_m \| x_k - s_k \| / \sqrt N`, because agents compute their gradients at their own
+    parameters. Unlike the bound on V, it vanishes with the step size even if there is noise.
 
     Args:
         topology: the graph with its symmetric mixing matrix.
-        constants: of the losses; gradients without bias, their noise independent between agents.
+        constants: of the losses; gradients are unbiased, their noise independent between agents.
         step_sizes: :math:`\alpha_0, ..., \alpha_{K-1}`, shape (K,).
         initial_error: :math:`e_0 = \| s_0 - x^* \|`.
         distances: :math:`d_k`, a bound on :math:`\| x_k - s_k \|`, shape (K,) or ():
             :func:`consensus_bound`.
 
     Returns:
-        The bound at :math:`s_0, ..., s_{K-1}`, shape (K,), of the root mean square.
+        The bound on the root mean square distance at :math:`s_0, ..., s_{K-1}`, shape (K,).
 
     Raises:
         ValueError: if an argument is negative or not finite, or the shapes differ.
 
     Reference: the argument of Yuan, Ling & Yin (2016) for full gradients and a fixed step.
     """
-    step_sizes = check_step_sizes(step_sizes)
-    distances = _like(step_sizes, distances)
+    step_sizes = per_step("step_sizes", step_sizes)
+    if np.ndim(distances) == 0:
+        distances = np.full(len(step_sizes), distances)
+    distances = per_step("distances", distances, len(step_sizes))
     check_range("initial_error", initial_error, low=0)
     smoothness, num_agents = constants.smoothness, topology.num_agents
     curvatures = np.array([constants.strong_convexity, smoothness])
@@ -194,24 +202,3 @@ def mean_error_bound(
         noise = step_size * math.sqrt(constants.noise) / num_agents
         bound = math.hypot(contraction * bound + drift, noise)
     return np.array(bounds, np.float64)
-
-
-def check_step_sizes(step_sizes: npt.ArrayLike) -> Float[np.ndarray, " steps"]:
-    """The step sizes in float64; raises unless they are a list of finite numbers of 0 or more."""
-    array = np.asarray(step_sizes, np.float64)
-    if array.ndim != 1:
-        raise ValueError(
-            f"step_sizes have the shape {array.shape}; give one a step, np.full(num_steps, alpha)"
-        )
-    check_range("step_sizes", array, low=0)
-    return array
-
-
-def _like(step_sizes: np.ndarray, distances: npt.ArrayLike) -> np.ndarray:
-    array = np.asarray(distances, np.float64)
-    check_range("distances", array, low=0)
-    if array.shape not in ((), step_sizes.shape):
-        raise ValueError(
-            f"distances have the shape {array.shape}; give one a step, {step_sizes.shape}"
-        )
-    return np.broadcast_to(array, step_sizes.shape)

@@ -1,4 +1,4 @@
-"""Theorems 1 and 2, as stated and corrected: how fast V and its gradient fall.
+"""Theorems 1 and 2, as stated and corrected: how fast V and its gradient decrease.
 
 Jiang, Balu, Hegde, Sarkar, *Collaborative Deep Learning in Fixed Topology Networks*, NIPS 2017,
 arXiv:1706.07880, Section 4.
@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
 
-from cdjax._checks import check_range
-from cdjax.theory._consensus import check_step_sizes
+from cdjax._checks import check_count, check_range, per_step
 from cdjax.theory._constants import (
     Constants,
     guaranteed_descent,
@@ -26,25 +25,25 @@ from cdjax.topology import Topology
 def stated_lyapunov_bound(
     topology: Topology,
     constants: Constants,
-    step_size: float,
     *,
+    step_size: float,
     initial_gap: float,
     num_steps: int,
 ) -> Float[np.ndarray, " steps"]:
-    r"""The paper's bound on :math:`V - V^*` under a fixed step, strongly convex losses.
+    r"""The paper's bound on :math:`V - V^*` for a fixed step and strongly convex losses.
 
     .. math:: E[V(x_k) - V^*] \le (1 - \alpha \hat H \zeta_1)^k (V(x_0) - V^*)
               + \frac{\alpha^2 \hat\gamma Q}{2} \sum_{q < k} (1 - \alpha \hat H \zeta_1)^q
 
     It fails because :math:`\hat H` is not the strong convexity of V, see
-    :func:`stated_strong_convexity`: on the lazy ring of five, :math:`\alpha = 0.1` and equal
-    :math:`f_j = \frac{1}{2} x^2`, it has V fall to 0.67 of itself a step, the truth is 0.81.
+    :func:`stated_strong_convexity`: on the lazy ring of five with :math:`\alpha = 0.1` and all
+    :math:`f_j = \frac{1}{2} x^2`, it says that each step multiplies V by 0.67; the truth is 0.81.
     :func:`lyapunov_bound` holds.
 
     Args:
         topology: the graph with its symmetric mixing matrix.
         constants: of the losses and their gradients.
-        step_size: :math:`\alpha > 0`; the paper asks for eq. 14, which is not checked.
+        step_size: :math:`\alpha > 0`; the paper requires eq. 14, which is not checked.
         initial_gap: :math:`V(x_0) - V^*`.
         num_steps: K.
 
@@ -58,8 +57,8 @@ def stated_lyapunov_bound(
     Reference: Jiang et al. (2017), Theorem 1.
     """
     check_range("initial_gap", initial_gap, low=0)
-    smoothness = lyapunov_smoothness(topology, constants.smoothness, step_size)
-    convexity = stated_strong_convexity(topology, constants.strong_convexity, step_size)
+    smoothness = lyapunov_smoothness(topology, constants.smoothness, step_size=step_size)
+    convexity = stated_strong_convexity(topology, constants.strong_convexity, step_size=step_size)
     powers = (1 - step_size * convexity * constants.alignment) ** np.arange(num_steps)
     sums = np.cumsum(powers) - powers
     return powers * initial_gap + step_size**2 * smoothness * constants.noise / 2 * sums
@@ -68,12 +67,12 @@ def stated_lyapunov_bound(
 def lyapunov_bound(
     topology: Topology,
     constants: Constants,
-    step_sizes: npt.ArrayLike,
     *,
+    step_sizes: npt.ArrayLike,
     initial_gap: float,
     distances: npt.ArrayLike | None = None,
 ) -> Float[np.ndarray, " steps"]:
-    r"""A bound on :math:`V - V^*` for step sizes that do not grow: Theorem 1, corrected.
+    r"""A bound on :math:`V - V^*` for step sizes that do not grow: Theorem 1 corrected.
 
     .. math:: \Delta_{k+1} = (1 - \alpha_k H_m c_k) \, \Delta_k
               + \frac{\alpha_k^2 \hat\gamma_k Q}{2}
@@ -81,9 +80,9 @@ def lyapunov_bound(
               d_{k+1}^2
 
     with :math:`c_k` of :func:`guaranteed_descent`, which is :math:`\zeta_1` where the paper's
-    eq. 14 holds. The last term, 0 for a fixed step, is there because V itself grows as the step
-    diminishes. With noise the bound ends at :math:`(\alpha \gamma_m + 1 - \lambda_N) Q / (2 H_m
-    \zeta_1)`, which does not vanish with :math:`\alpha`; :func:`mean_error_bound` does.
+    eq. 14 holds. The last term, which is 0 for a fixed step, is there because V itself grows as the
+    step diminishes. With noise the bound tends to :math:`(\alpha \gamma_m + 1 - \lambda_N) Q / (2
+    H_m \zeta_1)`, which does not vanish with :math:`\alpha`; :func:`mean_error_bound` does.
 
     Args:
         topology: the graph with its symmetric mixing matrix.
@@ -91,14 +90,21 @@ def lyapunov_bound(
         step_sizes: :math:`\alpha_0 \ge ... \ge \alpha_{K-1} > 0`, shape (K,).
         initial_gap: :math:`V(x_0, \alpha_0) - V^*(\alpha_0)`.
         distances: :math:`d_k`, a bound on :math:`\| x_k - s_k \|`, shape (K,):
-            :func:`consensus_bound`. Needed only if the step sizes differ.
+            :func:`consensus_bound`. Needed if the step sizes differ.
 
     Returns:
-        The bound on :math:`E[V(x_k, \alpha_k) - V^*(\alpha_k)]` for k = 0, ..., K-1, shape (K,).
-        Infinite after a step size for which no descent is guaranteed.
+        The bound on :math:`E[V(x_k, \alpha_k) - V^*(\alpha_k)]` for k = 0, ..., K-1, shape (K,);
+        infinite after a step size for which no descent is guaranteed.
 
     Raises:
         ValueError: if an argument is out of its range, or ``distances`` are missing.
+
+    Example::
+
+        constants = cdjax.theory.Constants(smoothness=1.0, strong_convexity=0.1)
+        bound = cdjax.theory.lyapunov_bound(
+            topology, constants, step_sizes=np.full(100, 0.1), initial_gap=1.0
+        )
 
     Reference: Jiang et al. (2017), Theorem 1, corrected, and for diminishing steps.
     """
@@ -108,7 +114,7 @@ def lyapunov_bound(
     bounds, bound = [], initial_gap
     for step_size, growth in zip(step_sizes, drift, strict=True):
         bounds.append(bound)
-        descent = guaranteed_descent(topology, constants, step_size)
+        descent = guaranteed_descent(topology, constants, step_size=step_size)
         contraction = 1 - step_size * constants.strong_convexity * descent
         noise = _noise(topology, constants, step_size)
         bound = contraction * bound + noise + growth if descent >= 0 else math.inf
@@ -118,24 +124,24 @@ def lyapunov_bound(
 def stated_stationarity_bound(
     topology: Topology,
     constants: Constants,
-    step_size: float,
     *,
+    step_size: float,
     initial_gap: float,
     num_steps: int,
 ) -> float:
-    r"""The paper's bound on the mean squared gradient of V, fixed step, any smooth losses.
+    r"""The paper's bound on the mean squared gradient of V, for a fixed step and smooth losses.
 
     .. math:: \frac{1}{K} \sum_{k < K} E \|\nabla V(x_k)\|^2 \le \frac{\alpha \hat\gamma Q}{\zeta_1}
               + \frac{2 (V(x_0) - V_{\inf})}{K \alpha \zeta_1}
 
-    It holds under the paper's eq. 14, which is not checked and which no step size meets on many
-    graphs, see :func:`sufficient_step_limit`; :func:`stationarity_bound` needs the tight limit
-    only. What it bounds is the gradient of V, not of the sum of the losses: it vanishes where the
-    agents disagree by :math:`O(\alpha)`.
+    It holds under the paper's eq. 14, which is not checked and which on many graphs no step size
+    meets, see :func:`sufficient_step_limit`; :func:`stationarity_bound` only needs the tight limit.
+    It bounds the gradient of V, not that of the sum of the losses: the former vanishes where the
+    agents still disagree by :math:`O(\alpha)`.
 
     Args:
         topology: the graph with its symmetric mixing matrix.
-        constants: of the losses and their gradients; convexity is not read.
+        constants: of the losses and their gradients; their convexity is not used.
         step_size: :math:`\alpha > 0`.
         initial_gap: :math:`V(x_0) - V_{\inf}`.
         num_steps: K, at least 1.
@@ -149,8 +155,8 @@ def stated_stationarity_bound(
     Reference: Jiang et al. (2017), Theorem 2.
     """
     check_range("initial_gap", initial_gap, low=0)
-    check_range("num_steps", num_steps, low=1)
-    smoothness = lyapunov_smoothness(topology, constants.smoothness, step_size)
+    check_count("num_steps", num_steps, low=1)
+    smoothness = lyapunov_smoothness(topology, constants.smoothness, step_size=step_size)
     noise = step_size * smoothness * constants.noise
     return (noise + 2 * initial_gap / (num_steps * step_size)) / constants.alignment
 
@@ -158,8 +164,8 @@ def stated_stationarity_bound(
 def stationarity_bound(
     topology: Topology,
     constants: Constants,
-    step_sizes: npt.ArrayLike,
     *,
+    step_sizes: npt.ArrayLike,
     initial_gap: float,
     distances: npt.ArrayLike | None = None,
 ) -> float:
@@ -170,11 +176,11 @@ def stationarity_bound(
               (1 / \alpha_{k+1} - 1 / \alpha_k) \, d_{k+1}^2}{\sum_k \alpha_k c_k}
 
     with :math:`\Delta_0 = V(x_0, \alpha_0) - V_{\inf}(\alpha_0)` and :math:`c_k` of
-    :func:`guaranteed_descent`. For a fixed step under the paper's eq. 14 it is Theorem 2.
+    :func:`guaranteed_descent`. For a fixed step that satisfies the paper's eq. 14, it is Theorem 2.
 
     Args:
         topology: the graph with its symmetric mixing matrix.
-        constants: of the losses and their gradients; convexity is not read.
+        constants: of the losses and their gradients; their convexity is not used.
         step_sizes: :math:`\alpha_0 \ge ... \ge \alpha_{K-1} > 0`, shape (K,).
         initial_gap: :math:`\Delta_0`.
         distances: :math:`d_k`, see :func:`lyapunov_bound`.
@@ -189,7 +195,7 @@ def stationarity_bound(
     """
     check_range("initial_gap", initial_gap, low=0)
     step_sizes = _check_falling(step_sizes)
-    descents = [guaranteed_descent(topology, constants, step_size) for step_size in step_sizes]
+    descents = [guaranteed_descent(topology, constants, step_size=alpha) for alpha in step_sizes]
     if min(descents) <= 0:
         return math.inf
     noise = sum(_noise(topology, constants, step_size) for step_size in step_sizes)
@@ -198,29 +204,27 @@ def stationarity_bound(
 
 
 def _noise(topology: Topology, constants: Constants, step_size: float) -> float:
-    smoothness = lyapunov_smoothness(topology, constants.smoothness, step_size)
+    """How much the gradients' noise raises V in a step at most, α² γ̂ Q / 2."""
+    smoothness = lyapunov_smoothness(topology, constants.smoothness, step_size=step_size)
     return step_size**2 * smoothness * constants.noise / 2
 
 
 def _drift(
     topology: Topology, step_sizes: np.ndarray, distances: npt.ArrayLike | None
 ) -> np.ndarray:
-    """How much V grows at each next point because the step size falls; 0 after the last."""
+    """How much V grows from each point to the next because the step size falls; 0 at the last."""
+    # V = Σ f + ‖x‖²_{I−Π} / (2 α), of which ‖x‖²_{I−Π} ≤ (1 − λ_N) ‖x − s‖².
     growth = np.append(np.diff(1 / step_sizes), 0) * (1 - topology.smallest_eigenvalue) / 2
     if distances is None and growth.any():
-        raise ValueError("the step sizes differ: give distances=theory.consensus_bound(...)")
+        raise ValueError("the step sizes differ; give distances=cdjax.theory.consensus_bound(...)")
     if distances is None:
         return growth
-    distances = np.asarray(distances, np.float64)
-    if distances.shape != step_sizes.shape:
-        raise ValueError(
-            f"distances have the shape {distances.shape}; give one a step, {step_sizes.shape}"
-        )
+    distances = per_step("distances", distances, len(step_sizes))
     return growth * np.append(distances[1:], 0) ** 2
 
 
 def _check_falling(step_sizes: npt.ArrayLike) -> np.ndarray:
-    array = check_step_sizes(step_sizes)
+    array = per_step("step_sizes", step_sizes)
     if not len(array) or array.min() <= 0 or np.any(np.diff(array) > 0):
-        raise ValueError("step_sizes must be positive and never grow; V(x, α) is not bounded else")
+        raise ValueError("step_sizes must be positive and never grow; the bound needs both")
     return array

@@ -1,4 +1,4 @@
-"""Measuring the constants of the theory for a model and data. Pure JAX: jit, vmap, shard."""
+"""Estimates of the theory's constants for a model and its data. Pure JAX: jit, vmap, shard."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from cdjax._checks import check_range
+from cdjax._checks import check_count
 from cdjax._types import Params
 
 
@@ -24,8 +24,8 @@ class HessianExtremes(NamedTuple):
 def hessian_extremes(
     loss_fn: Callable[[Params], Float[Array, ""]],
     params: Params,
-    key: PRNGKeyArray,
     *,
+    key: PRNGKeyArray,
     num_iterations: int = 100,
 ) -> HessianExtremes:
     r"""Estimates the extreme eigenvalues of a loss's Hessian by power iteration.
@@ -36,30 +36,30 @@ def hessian_extremes(
 
     Args:
         loss_fn: the loss of one agent; under ``jax.vmap`` of every agent.
-        params: where; a tree of floating-point leaves.
+        params: the point at which the Hessian is taken; a tree of floating-point leaves.
         key: of the random start.
         num_iterations: Hessian-vector products of each run.
 
     Returns:
-        Both eigenvalues, from inside of the spectrum: ``largest`` is at most the largest,
+        Both eigenvalues, approached from inside the spectrum: ``largest`` is at most the largest,
         ``smallest`` at least the smallest. The error falls with the 2 ``num_iterations``-th power
-        of the ratio of the two leading eigenvalues of M, so ``smallest`` takes long where many
-        eigenvalues are near it.
+        of the ratio of the two leading eigenvalues of M, so ``smallest`` converges slowly if many
+        eigenvalues are close to it.
 
     Raises:
-        ValueError: if ``num_iterations`` is below 1.
+        ValueError: if ``num_iterations`` is not a whole number of at least 1.
 
     Example::
 
-        def extremes(params, data):
-            return theory.hessian_extremes(lambda p: loss_fn(p, data), params, key)
+        def extremes(params, batch):
+            return cdjax.theory.hessian_extremes(lambda p: loss_fn(p, batch), params, key=key)
 
-        smoothness = cdjax.agent_map(extremes)(params, data).largest.max()
+        smoothness = cdjax.agent_map(extremes)(params, batch).largest.max()
 
     Reference: the constants :math:`\gamma_j` and :math:`H_j` of Assumption 1 of Jiang et al.
     (2017); on quadratics they are these eigenvalues.
     """
-    check_range("num_iterations", num_iterations, low=1)
+    check_count("num_iterations", num_iterations, low=1)
 
     def run(shift: float | Array, sign: float | Array) -> tuple[Array, Array]:
         """Power iteration on ``shift I + sign ∇²f``: Rayleigh quotient, length of the image."""
@@ -73,22 +73,24 @@ def hessian_extremes(
         quotient = jnp.asarray(optax.tree.vdot(vector, image(vector)))
         return quotient, jnp.asarray(optax.tree.norm(image(vector)))
 
+    # Of ∇²f itself, power iteration finds the end of larger modulus, whose sign is unknown; shifted
+    # by the radius, the spectrum has one sign, and the end sought is the one of largest modulus.
     _, radius = run(0.0, 1.0)
     ends, _ = jax.lax.map(lambda sign: run(radius, sign), jnp.array([-1.0, 1.0], radius.dtype))
     return HessianExtremes(radius - ends[0], ends[1] - radius)
 
 
 def gradient_bound(gradient_fn: Callable[[Params], Params], points: Params) -> Float[Array, ""]:
-    r"""The largest norm of the stacked gradient over given points: L of Proposition 1.
+    r"""The largest norm of the stacked gradient over the given points: L of Proposition 1.
 
     Args:
         gradient_fn: all agents' gradients, from the stacked parameters.
-        points: stacked parameters behind an axis of points, leaves of shape ``(P, N, ...)``, as a
-            run has visited them.
+        points: stacked parameters with a leading axis of points, leaves of shape ``(P, N, ...)``,
+            such as those that a run visits.
 
     Returns:
-        :math:`\max_p \| g(x_p) \|`, over all agents together. It bounds the gradient at the given
-        points and, as losses of interest have no bounded gradient, nowhere else.
+        :math:`\max_p \| g(x_p) \|`, over all agents together. It bounds the gradient only at the
+        given points; most losses of interest have no bounded gradient.
 
     Reference: Jiang et al. (2017), Proposition 1.
     """
@@ -98,37 +100,37 @@ def gradient_bound(gradient_fn: Callable[[Params], Params], points: Params) -> F
 def gradient_noise(
     gradient_fn: Callable[[Params, PRNGKeyArray], Params],
     params: Params,
-    key: PRNGKeyArray,
     *,
+    key: PRNGKeyArray,
     num_draws: int = 100,
 ) -> Float[Array, ""]:
     r"""Estimates the variance of the stochastic gradient at a point: Q of Assumption 3.
 
     .. math:: Q \approx \frac{1}{M - 1} \sum_m \| g_m - \bar{g} \|^2
 
-    That of S is the same, as mixing adds no noise of its own. The gradients are not kept: it takes
-    the memory of three, whatever M is.
+    The variance of S is the same, because mixing adds no noise. The gradients are not kept: this
+    needs memory for three of them, whatever M is.
 
     Args:
         gradient_fn: ``gradient_fn(params, key)`` draws minibatches and returns all agents'
             gradients.
-        params: where; a stacked tree.
-        key: of the draws; draw m has ``jax.random.fold_in(key, m)``.
+        params: the point at which gradients are drawn; a stacked tree.
+        key: of the draws; draw m uses ``jax.random.fold_in(key, m)``.
         num_draws: M, at least 2.
 
     Returns:
-        The variance without bias, summed over all agents and parameters. With :math:`Q_V = 0` take
-        the largest over the points of a run.
+        The unbiased variance, summed over all agents and parameters. For :math:`Q_V = 0`, take the
+        largest one over the points of a run.
 
     Raises:
-        ValueError: if ``num_draws`` is below 2.
+        ValueError: if ``num_draws`` is not a whole number of at least 2.
 
     Reference: Jiang et al. (2017), Assumption 3.
     """
-    check_range("num_draws", num_draws, low=2)
+    check_count("num_draws", num_draws, low=2)
 
     def add(draw: Array, moments: tuple[Params, Array]) -> tuple[Params, Array]:
-        # Welford's update: a sum of squares less the square of a sum would cancel.
+        # Welford's update: the difference of a sum of squares and a squared sum would cancel.
         mean, squares = moments
         gradient = gradient_fn(params, jax.random.fold_in(key, draw))
         before = optax.tree.sub(gradient, mean)
@@ -144,5 +146,5 @@ def gradient_noise(
 
 def _unit(vector: Params) -> Params:
     norm = optax.tree.norm(vector)
-    # Of a zero Hessian the image is zero, and so are its eigenvalues.
+    # The image under a zero Hessian is zero; without the guard its eigenvalues would be NaN.
     return optax.tree.scale(1 / jnp.where(norm > 0, norm, 1), vector)

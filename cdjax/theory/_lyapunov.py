@@ -1,4 +1,4 @@
-"""The function that CDSGD descends: the agents' losses plus a price on their disagreement.
+"""The function that CDSGD descends: the agents' losses plus a penalty on their disagreement.
 
 Jiang, Balu, Hegde, Sarkar, *Collaborative Deep Learning in Fixed Topology Networks*, NIPS 2017,
 arXiv:1706.07880, Section 4.
@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from cdjax import mixing
 from cdjax._checks import check_stacked
+from cdjax._trees import floating_leaves
 from cdjax._types import Params
 from cdjax.topology import Topology
 
@@ -36,7 +37,7 @@ def lyapunov(
     Args:
         losses_fn: every agent's loss, shape (N,), from the stacked parameters.
         params: a stacked tree, leaves of shape ``(N, ...)``; leaves that are not floating point
-            count for the losses alone.
+            only enter the losses.
         topology: the graph with its symmetric mixing matrix.
         step_size: :math:`\alpha > 0`.
 
@@ -48,14 +49,16 @@ def lyapunov(
 
     Example::
 
-        losses_fn = lambda params: cdjax.agent_map(loss_fn)(params, data)
-        V = theory.lyapunov(losses_fn, params, topology, step_size=0.01)
+        losses_fn = lambda params: cdjax.agent_map(loss_fn)(params, batch)
+        V = cdjax.theory.lyapunov(losses_fn, params, topology, step_size=0.01)
 
     Reference: Jiang et al. (2017), eq. 9.
     """
     check_stacked(params, topology.num_agents)
-    # I − Π does not see the mean; without it float32 resolves a small disagreement.
-    centred = jax.tree.map(lambda x: x - jnp.mean(x, axis=0, keepdims=True), _floats(params))
+    # I − Π maps the mean to zero. Subtracted first, it does not hide a small disagreement in the
+    # rounding of float32.
+    leaves = floating_leaves(params)
+    centred = jax.tree.map(lambda x: x - jnp.mean(x, axis=0, keepdims=True), leaves)
     products = jax.tree.map(jnp.vdot, centred, _displacement(centred, topology))
     disagreement = sum(jax.tree.leaves(products), start=jnp.zeros([]))
     return jnp.sum(losses_fn(params)) + disagreement / (2 * step_size)
@@ -68,7 +71,7 @@ def lyapunov_gradient(
     *,
     step_size: float | Array,
 ) -> Params:
-    r"""The gradient of V: what one step of CDSGD with full gradients subtracts, over α.
+    r"""The gradient of V: what a step of CDSGD with full gradients subtracts, divided by α.
 
     .. math:: \nabla V(x, \alpha) = g(x) + \frac{1}{\alpha} (x - \Pi x)
 
@@ -94,7 +97,3 @@ def lyapunov_gradient(
 def _displacement(params: Params, topology: Topology) -> Params:
     """(I − Π) x."""
     return jax.tree.map(jnp.subtract, params, mixing.dense(topology)(params))
-
-
-def _floats(params: Params) -> list[Array]:
-    return [x for x in jax.tree.leaves(params) if jnp.issubdtype(x.dtype, jnp.inexact)]

@@ -65,7 +65,7 @@ def _whole_topology(options: config.Network) -> topology.Topology:
     with blame("--topology"):
         if options.topology in topology.FAMILIES:
             num_agents = 5 if options.agents is None else options.agents
-            return topology.create(options.topology, num_agents, options.weights)
+            return topology.create(options.topology, num_agents, weights=options.weights)
         if not Path(options.topology).is_file():
             raise UsageError(
                 f"--topology: {options.topology!r} is neither a family "

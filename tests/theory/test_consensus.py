@@ -36,7 +36,7 @@ def test_the_consensus_bound_is_met_on_the_worst_eigenvector(graph, eigenvalue):
     points = run_cdsgd(
         graph, lambda k, x: -(sign ** (k + 1)) * 5 * direction, 2 * direction, step_sizes
     )
-    bound = theory.consensus_bound(graph, step_sizes, 5.0, initial_distance=2.0)
+    bound = theory.consensus_bound(graph, step_sizes, gradient_bound=5.0, initial_distance=2.0)
     np.testing.assert_allclose([distance(x) for x in points], bound, rtol=1e-12)
 
 
@@ -48,7 +48,7 @@ def test_with_momentum_the_consensus_bound_is_met_by_gradients_of_the_worst_sign
     for _ in range(num_steps):
         h.append(mu * h[-1] - mu * h[-2])
     step_sizes = 0.1 / np.sqrt(1 + np.arange(num_steps))
-    bound = theory.consensus_bound(graph, step_sizes, 5.0, momentum=mu)
+    bound = theory.consensus_bound(graph, step_sizes, gradient_bound=5.0, momentum=mu)
     for last in (1, 2, 3, 7, num_steps - 1):
         x, v = np.zeros(4), np.zeros(4)
         for k in range(last):
@@ -62,7 +62,7 @@ def test_with_momentum_no_random_run_passes_the_consensus_bound():
     graph, mu, rng = topology.ring(8), 0.9, np.random.default_rng(0)
     x, v = rng.normal(size=8), np.zeros(8)
     bound = theory.consensus_bound(
-        graph, np.full(60, 0.1), 1.0, momentum=mu, initial_distance=distance(x)
+        graph, np.full(60, 0.1), gradient_bound=1.0, momentum=mu, initial_distance=distance(x)
     )
     for k in range(60):
         assert distance(x) <= bound[k] * (1 + 1e-12)
@@ -72,13 +72,13 @@ def test_with_momentum_no_random_run_passes_the_consensus_bound():
 
 
 def test_the_consensus_bound_of_a_fixed_step_rises_to_its_limit():
-    bound = theory.consensus_bound(topology.star(4), np.full(200, 0.1), 3.0)
+    bound = theory.consensus_bound(topology.star(4), np.full(200, 0.1), gradient_bound=3.0)
     assert bound[0] == 0 and bound[1] == pytest.approx(0.3)
     assert bound[-1] == pytest.approx(0.1 * 3 / 0.25, rel=1e-12)  # 1 − σ = 1/4
 
 
 def test_the_stated_consensus_bound_is_its_formula():
-    stated = theory.stated_consensus_bound(topology.ring(8), 0.1, 3.0)
+    stated = theory.stated_consensus_bound(topology.ring(8), 0.1, gradient_bound=3.0)
     assert stated == pytest.approx(0.3 / (1 - 0.804738), rel=1e-5)
 
 
@@ -86,17 +86,20 @@ def test_the_stated_consensus_bound_fails_by_27_percent_at_the_first_step():
     centers = np.array([1.0, -1.0])
     start, moved = run_cdsgd(TWO_AGENTS, lambda k, x: x - centers, np.zeros(2), [0.1, 0.1])
     gradient_bound = float(np.linalg.norm(start - centers))
-    stated = theory.stated_consensus_bound(TWO_AGENTS, 0.1, gradient_bound)
+    stated = theory.stated_consensus_bound(TWO_AGENTS, 0.1, gradient_bound=gradient_bound)
     assert abs(moved[0] - moved.mean()) / stated == pytest.approx(1.8 / np.sqrt(2))
-    assert distance(moved) <= theory.consensus_bound(TWO_AGENTS, [0.1, 0.1], gradient_bound)[1]
+    bound = theory.consensus_bound(TWO_AGENTS, [0.1, 0.1], gradient_bound=gradient_bound)
+    assert distance(moved) <= bound[1]
 
 
 def test_the_stated_consensus_bound_fails_for_a_start_that_is_not_in_consensus():
     graph, start = topology.ring(8), np.arange(8.0)
     points = run_cdsgd(graph, lambda k, x: 0 * x, start, np.full(6, 0.1))
     assert distance(points[5]) == pytest.approx(1.763901, rel=1e-6)  # DESIGN section 5
-    assert theory.stated_consensus_bound(graph, 0.1, 0.0) == 0
-    bound = theory.consensus_bound(graph, np.full(6, 0.1), 0.0, initial_distance=distance(start))
+    assert theory.stated_consensus_bound(graph, 0.1, gradient_bound=0.0) == 0
+    bound = theory.consensus_bound(
+        graph, np.full(6, 0.1), gradient_bound=0.0, initial_distance=distance(start)
+    )
     assert distance(points[5]) <= bound[5] == pytest.approx(42**0.5 * 0.804738**5, rel=1e-5)
 
 
@@ -135,7 +138,7 @@ def test_mean_error_bound_is_exact_for_one_noisy_agent():
     constants = theory.Constants(2.0, 2.0, noise=0.5)
     step_sizes = 0.3 / (1 + np.arange(20))
     bound = theory.mean_error_bound(
-        topology.ring(1), constants, step_sizes, initial_error=3.0, distances=0.0
+        topology.ring(1), constants, step_sizes=step_sizes, initial_error=3.0, distances=0.0
     )
     second_moment = [9.0]
     for a in step_sizes[:-1]:  # x⁺ = x − α (2x + noise)
@@ -150,9 +153,12 @@ def test_the_mean_stays_within_its_bound_for_unequal_curvatures(step_size):
     points = run_cdsgd(graph, lambda k, x: curvatures * (x - centers), np.zeros(8), step_sizes)
     optimum = curvatures @ centers / curvatures.sum()
     bound = theory.mean_error_bound(
-        graph, theory.Constants(1.0, 1 / 8), step_sizes,
-        initial_error=optimum, distances=[distance(x) for x in points],
-    )  # fmt: skip
+        graph,
+        theory.Constants(1.0, 1 / 8),
+        step_sizes=step_sizes,
+        initial_error=optimum,
+        distances=[distance(x) for x in points],
+    )
     errors = np.abs(points.mean(axis=1) - optimum)
     assert np.all(errors <= bound) and bound[-1] < 10 * optimum
 
@@ -160,15 +166,24 @@ def test_the_mean_stays_within_its_bound_for_unequal_curvatures(step_size):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda g: theory.stated_consensus_bound(g, -0.1, 1.0), "step_size is -0.1"),
-        (lambda g: theory.consensus_bound(g, 0.1, 1.0), r"shape \(\); give one a step, np.full"),
-        (lambda g: theory.consensus_bound(g, [0.1], -1.0), "gradient_bound is -1.0"),
+        (
+            lambda g: theory.stated_consensus_bound(g, -0.1, gradient_bound=1.0),
+            "step_size is -0.1",
+        ),
+        (
+            lambda g: theory.consensus_bound(g, 0.1, gradient_bound=1.0),
+            r"step_sizes has shape \(\); give one number per step, as np.full",
+        ),
+        (
+            lambda g: theory.consensus_bound(g, [0.1], gradient_bound=-1.0),
+            "gradient_bound is -1.0",
+        ),
         (lambda g: theory.disagreement_rate(g, np.ones(4)), "leading axis 4, but .* has 5 agents"),
         (
             lambda g: theory.mean_error_bound(
-                g, theory.Constants(1.0), [0.1], initial_error=1.0, distances=[1.0, 1.0]
+                g, theory.Constants(1.0), step_sizes=[0.1], initial_error=1.0, distances=[1.0, 1.0]
             ),
-            r"distances have the shape \(2,\); give one a step, \(1,\)",
+            r"distances has shape \(2,\); give one number per step, shape \(1,\)",
         ),
     ],
 )

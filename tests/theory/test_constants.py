@@ -18,13 +18,15 @@ def lyapunov_spectrum(graph, curvatures, step_size):
 @pytest.mark.parametrize("graph", GRAPHS, ids=str)
 def test_constants_of_lyapunov_are_its_extreme_eigenvalues_for_equal_curvatures(graph):
     spectrum = lyapunov_spectrum(graph, 3.0, 0.1)
-    assert theory.lyapunov_smoothness(graph, 3.0, 0.1) == pytest.approx(spectrum[-1], rel=1e-12)
+    assert theory.lyapunov_smoothness(graph, 3.0, step_size=0.1) == pytest.approx(
+        spectrum[-1], rel=1e-12
+    )
     assert spectrum[0] == pytest.approx(3.0)  # the losses' own
 
 
 @pytest.mark.parametrize("graph", GRAPHS, ids=str)
 def test_the_stated_strong_convexity_is_the_second_smallest_eigenvalue(graph):
-    stated = theory.stated_strong_convexity(graph, 3.0, 0.1)
+    stated = theory.stated_strong_convexity(graph, 3.0, step_size=0.1)
     spectrum = lyapunov_spectrum(graph, 3.0, 0.1)
     assert stated == pytest.approx(spectrum[1], rel=1e-12)
     assert stated > spectrum[0] + 0.9
@@ -34,7 +36,7 @@ def test_constants_of_lyapunov_bound_its_spectrum_for_unequal_curvatures():
     graph, curvatures = topology.star(6), np.array([1.0, 2, 5, 3, 3, 4])
     spectrum = lyapunov_spectrum(graph, curvatures, 0.2)
     assert 1.0 <= spectrum[0]
-    assert spectrum[-1] <= theory.lyapunov_smoothness(graph, 5.0, 0.2)
+    assert spectrum[-1] <= theory.lyapunov_smoothness(graph, 5.0, step_size=0.2)
 
 
 def test_second_moment_is_noise_growth_plus_length_squared():
@@ -47,14 +49,16 @@ def test_the_sufficient_limit_solves_the_implicit_one():
     graph = topology.from_matrix([[0.95, 0.05], [0.05, 0.95]])
     limit = theory.sufficient_step_limit(graph, constants)
     assert limit > 0
-    assert theory.descent_limit(graph, constants, limit) == pytest.approx(limit, rel=1e-12)
+    implicit = theory.descent_limit(graph, constants, step_size=limit)
+    assert implicit == pytest.approx(limit, rel=1e-12)
 
 
 def test_limits_on_a_lazy_ring_have_closed_forms():
     graph, constants = topology.ring(8, "lazy"), theory.Constants(2.0)
     assert theory.sufficient_step_limit(graph, constants) == pytest.approx(1 / 3 / 2)  # λN / γ
     assert theory.tight_step_limit(graph, 2.0) == pytest.approx(4 / 3 / 2)
-    assert theory.descent_limit(graph, constants, 0.1) == pytest.approx(1 / (2 + 2 / 3 / 0.1))
+    implicit = theory.descent_limit(graph, constants, step_size=0.1)
+    assert implicit == pytest.approx(1 / (2 + 2 / 3 / 0.1))
 
 
 @pytest.mark.parametrize("graph", [topology.complete(5), topology.ring(8), topology.torus(16)])
@@ -77,16 +81,20 @@ def largest_growth(tx, graph, curvature):
     return np.abs(np.linalg.eigvals(np.asarray(matrix))).max()
 
 
-@pytest.mark.parametrize("momentum", [None, (0.9, False), (0.9, True), (0.5, True)])
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (cdjax.cdsgd, {}),
+        (cdjax.cdmsgd, {"momentum": 0.9}),  # Nesterov's, by default of both
+        (cdjax.cdmsgd, {"momentum": 0.5, "nesterov": True}),
+        (cdjax.cdmsgd, {"momentum": 0.9, "nesterov": False}),
+    ],
+)
 @pytest.mark.parametrize("graph", [topology.ring(5), topology.star(6)], ids=str)
-def test_the_tight_limit_is_where_steps_begin_to_diverge(graph, momentum, x64):
+def test_the_tight_limit_is_where_steps_begin_to_diverge(graph, make, options, x64):
     mix, curvature = mixing.dense(graph), 3.0
-    if momentum is None:
-        limit, tx = theory.tight_step_limit(graph, curvature), lambda a: cdjax.cdsgd(a, mix)
-    else:
-        options = {"momentum": momentum[0], "nesterov": momentum[1]}
-        limit = theory.tight_step_limit(graph, curvature, **options)
-        tx = lambda a: cdjax.cdmsgd(a, mix, **options)  # noqa: E731
+    limit = theory.tight_step_limit(graph, curvature, **options)
+    tx = lambda a: make(a, mix, **options)  # noqa: E731
     assert largest_growth(tx(limit * 0.999), graph, curvature) < 1
     assert largest_growth(tx(limit * 1.001), graph, curvature) > 1
 
@@ -95,17 +103,25 @@ def test_guaranteed_descent_falls_from_alignment_to_zero_at_the_tight_limit():
     graph, constants = topology.ring(8, "lazy"), theory.Constants(2.0)
     sufficient = theory.sufficient_step_limit(graph, constants)
     tight = theory.tight_step_limit(graph, 2.0)
-    assert theory.guaranteed_descent(graph, constants, 0.9 * sufficient) == 1
-    assert theory.guaranteed_descent(graph, constants, sufficient) == pytest.approx(1)
-    assert theory.guaranteed_descent(graph, constants, tight) == pytest.approx(0, abs=1e-12)
+    descents = [
+        theory.guaranteed_descent(graph, constants, step_size=step_size)
+        for step_size in (0.9 * sufficient, sufficient, tight)
+    ]
+    assert descents == [1, pytest.approx(1), pytest.approx(0, abs=1e-12)]
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda g: theory.lyapunov_smoothness(g, 0.0, 0.1), r"smoothness is 0.0; .* \(0, inf"),
-        (lambda g: theory.lyapunov_smoothness(g, 1.0, 0.0), "step_size is 0.0"),
-        (lambda g: theory.stated_strong_convexity(g, -1.0, 0.1), "strong_convexity is -1.0"),
+        (
+            lambda g: theory.lyapunov_smoothness(g, 0.0, step_size=0.1),
+            r"smoothness is 0.0; .* \(0, inf",
+        ),
+        (lambda g: theory.lyapunov_smoothness(g, 1.0, step_size=0.0), "step_size is 0.0"),
+        (
+            lambda g: theory.stated_strong_convexity(g, -1.0, step_size=0.1),
+            "strong_convexity is -1.0",
+        ),
         (lambda g: theory.tight_step_limit(g, 1.0, momentum=1.0), r"momentum is 1.0; .* \[0, 1\)"),
     ],
 )

@@ -31,7 +31,7 @@ def test_the_stated_rate_fails_on_the_lazy_ring_with_equal_losses():
     }
     stated = theory.stated_lyapunov_bound(step_size=0.1, num_steps=20, **options)
     corrected = theory.lyapunov_bound(step_sizes=step_sizes, **options)
-    assert theory.descent_limit(LAZY_RING, options["constants"], 0.1) > 0.1
+    assert theory.descent_limit(LAZY_RING, options["constants"], step_size=0.1) > 0.1
     ratios = [values[1:] / values[:-1] for values in (gaps, stated, corrected)]
     np.testing.assert_allclose(ratios[0], 0.81, rtol=1e-10)
     np.testing.assert_allclose(ratios[1], 0.6696723, rtol=1e-6)
@@ -40,7 +40,9 @@ def test_the_stated_rate_fails_on_the_lazy_ring_with_equal_losses():
 
 def test_the_stated_bound_is_its_formula():
     constants = theory.Constants(2.0, 0.5, noise=3.0, alignment=0.9)
-    stated = theory.stated_lyapunov_bound(LAZY_RING, constants, 0.1, initial_gap=7.0, num_steps=4)
+    stated = theory.stated_lyapunov_bound(
+        LAZY_RING, constants, step_size=0.1, initial_gap=7.0, num_steps=4
+    )
     smoothness = 2 + (1 - LAZY_RING.smallest_eigenvalue) / 0.1
     rate = 1 - 0.1 * (0.5 + (1 - LAZY_RING.second_eigenvalue) / 0.1) * 0.9
     noise = 0.1**2 * smoothness * 3 / 2 * (1 + rate + rate**2)
@@ -50,7 +52,9 @@ def test_the_stated_bound_is_its_formula():
 @pytest.mark.parametrize("step_size", [0.6, 0.9])
 def test_the_corrected_bound_is_exact_for_one_noisy_agent_beyond_eq_14(step_size):
     constants = theory.Constants(2.0, 2.0, noise=0.5)
-    bound = theory.lyapunov_bound(ONE_AGENT, constants, np.full(10, step_size), initial_gap=9.0)
+    bound = theory.lyapunov_bound(
+        ONE_AGENT, constants, step_sizes=np.full(10, step_size), initial_gap=9.0
+    )
     gap = 9.0  # of f = x², x⁺ = x − α (2x + noise)
     for value in bound:
         assert value == pytest.approx(gap, rel=1e-12)
@@ -59,9 +63,9 @@ def test_the_corrected_bound_is_exact_for_one_noisy_agent_beyond_eq_14(step_size
 
 def test_the_corrected_bound_under_eq_14_contracts_by_strong_convexity_times_alignment():
     constants = theory.Constants(2.0, 0.5, noise=3.0, alignment=0.95)
-    bound = theory.lyapunov_bound(LAZY_RING, constants, [0.05, 0.05], initial_gap=7.0)
-    assert theory.descent_limit(LAZY_RING, constants, 0.05) > 0.05
-    noise = 0.05**2 * theory.lyapunov_smoothness(LAZY_RING, 2.0, 0.05) * 3 / 2
+    bound = theory.lyapunov_bound(LAZY_RING, constants, step_sizes=[0.05] * 2, initial_gap=7.0)
+    assert theory.descent_limit(LAZY_RING, constants, step_size=0.05) > 0.05
+    noise = 0.05**2 * theory.lyapunov_smoothness(LAZY_RING, 2.0, step_size=0.05) * 3 / 2
     assert bound[1] == pytest.approx((1 - 0.05 * 0.5 * 0.95) * 7 + noise, rel=1e-12)
 
 
@@ -77,9 +81,13 @@ def test_the_corrected_bound_holds_for_unequal_losses_and_falling_steps(graph, d
     points = run_cdsgd(graph, gradient, np.zeros(8), step_sizes)
     gaps = lyapunov_gaps(graph, curvatures, centers, points, step_sizes)
     largest = max(np.linalg.norm(gradient(0, x)) for x in points)
-    distances = theory.consensus_bound(graph, step_sizes, largest)
+    distances = theory.consensus_bound(graph, step_sizes, gradient_bound=largest)
     bound = theory.lyapunov_bound(
-        graph, theory.Constants(1.0, 1 / 8), step_sizes, initial_gap=gaps[0], distances=distances
+        graph,
+        theory.Constants(1.0, 1 / 8),
+        step_sizes=step_sizes,
+        initial_gap=gaps[0],
+        distances=distances,
     )
     assert all(distance(x) <= d * (1 + 1e-12) for x, d in zip(points, distances, strict=True))
     assert np.all(gaps <= bound * (1 + 1e-9)) and np.isfinite(bound[-1])
@@ -88,18 +96,22 @@ def test_the_corrected_bound_holds_for_unequal_losses_and_falling_steps(graph, d
 def test_the_corrected_bound_is_infinite_beyond_the_tight_limit():
     step_size = 1.01 * theory.tight_step_limit(LAZY_RING, 1.0)
     constants = theory.Constants(1.0, 1.0)
-    bound = theory.lyapunov_bound(LAZY_RING, constants, np.full(3, step_size), initial_gap=1.0)
+    bound = theory.lyapunov_bound(
+        LAZY_RING, constants, step_sizes=np.full(3, step_size), initial_gap=1.0
+    )
     np.testing.assert_array_equal(bound, [1, np.inf, np.inf])
 
 
 def test_theorem_2_is_its_formula_stated_and_corrected():
     constants = theory.Constants(2.0, noise=3.0, alignment=0.9)
-    smoothness = theory.lyapunov_smoothness(LAZY_RING, 2.0, 0.1)
+    smoothness = theory.lyapunov_smoothness(LAZY_RING, 2.0, step_size=0.1)
     expected = 0.1 * smoothness * 3 / 0.9 + 2 * 7 / (50 * 0.1 * 0.9)
     stated = theory.stated_stationarity_bound(
-        LAZY_RING, constants, 0.1, initial_gap=7.0, num_steps=50
+        LAZY_RING, constants, step_size=0.1, initial_gap=7.0, num_steps=50
     )
-    corrected = theory.stationarity_bound(LAZY_RING, constants, np.full(50, 0.1), initial_gap=7.0)
+    corrected = theory.stationarity_bound(
+        LAZY_RING, constants, step_sizes=np.full(50, 0.1), initial_gap=7.0
+    )
     assert stated == pytest.approx(expected, rel=1e-12)
     assert corrected == pytest.approx(expected, rel=1e-12)
 
@@ -107,9 +119,9 @@ def test_theorem_2_is_its_formula_stated_and_corrected():
 def test_beyond_eq_14_the_statement_of_theorem_2_fails_and_the_corrected_bound_is_met():
     step_sizes = np.full(200, 1.9)  # f = ½ x²: the limit of eq. 14 is 1, the tight one 2
     points = run_cdsgd(ONE_AGENT, lambda k, x: x, np.ones(1), step_sizes)
-    constants, options = theory.Constants(1.0), {"initial_gap": 0.5}
-    stated = theory.stated_stationarity_bound(ONE_AGENT, constants, 1.9, num_steps=200, **options)
-    corrected = theory.stationarity_bound(ONE_AGENT, constants, step_sizes, **options)
+    options = {"topology": ONE_AGENT, "constants": theory.Constants(1.0), "initial_gap": 0.5}
+    stated = theory.stated_stationarity_bound(step_size=1.9, num_steps=200, **options)
+    corrected = theory.stationarity_bound(step_sizes=step_sizes, **options)
     assert np.mean(points**2) == pytest.approx(corrected, rel=1e-12)
     assert np.mean(points**2) == pytest.approx(10 * stated, rel=1e-12)
 
@@ -128,26 +140,28 @@ def test_the_bound_on_the_gradient_holds_for_losses_that_are_not_convex(decay, x
         for x, a in zip(points, step_sizes, strict=True)
     ]
     constants = theory.Constants(1.0)
-    first = float(theory.lyapunov(
-        lambda x: jnp.sin(x + phases), jnp.asarray(points[0]), graph, step_size=step_sizes[0]
-    ))  # fmt: skip
+    losses_fn = lambda x: jnp.sin(x + phases)  # noqa: E731
+    first = theory.lyapunov(losses_fn, jnp.asarray(points[0]), graph, step_size=step_sizes[0])
     bound = theory.stationarity_bound(
-        graph, constants, step_sizes, initial_gap=first + 6,
+        graph,
+        constants,
+        step_sizes=step_sizes,
+        initial_gap=float(first) + 6,
         distances=[distance(x) for x in points],
-    )  # fmt: skip
-    weights = [a * theory.guaranteed_descent(graph, constants, a) for a in step_sizes]
+    )
+    weights = [a * theory.guaranteed_descent(graph, constants, step_size=a) for a in step_sizes]
     assert np.average(np.square(norms), weights=weights) <= bound
 
 
 @pytest.mark.parametrize("bound", [theory.lyapunov_bound, theory.stationarity_bound])
 def test_bounds_for_falling_steps_name_what_is_wrong(bound):
     call = jax.tree_util.Partial(bound, topology.ring(5), theory.Constants(1.0), initial_gap=1.0)
-    with pytest.raises(ValueError, match="step sizes differ: give distances"):
-        call([0.2, 0.1])
-    with pytest.raises(ValueError, match=r"distances have the shape \(\)"):
-        call([0.2, 0.1], distances=1.0)
+    with pytest.raises(ValueError, match="step sizes differ; give distances"):
+        call(step_sizes=[0.2, 0.1])
+    with pytest.raises(ValueError, match=r"distances has shape \(\)"):
+        call(step_sizes=[0.2, 0.1], distances=1.0)
     with pytest.raises(ValueError, match="step_sizes must be positive and never grow"):
-        call([0.1, 0.2])
+        call(step_sizes=[0.1, 0.2])
 
 
 def test_the_stated_bounds_name_an_argument_out_of_its_range():

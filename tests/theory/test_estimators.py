@@ -32,7 +32,7 @@ def quadratic(eigenvalues, seed=0):
 )
 def test_hessian_extremes_are_the_eigenvalues_of_a_quadratic(eigenvalues, x64):
     loss_fn, params = quadratic(eigenvalues)
-    estimate = jax.jit(lambda p, k: theory.hessian_extremes(loss_fn, p, k, num_iterations=300))
+    estimate = jax.jit(lambda p, k: theory.hessian_extremes(loss_fn, p, key=k, num_iterations=300))
     smallest, largest = estimate(params, jax.random.key(0))
     assert float(smallest) == pytest.approx(min(eigenvalues), abs=1e-9)
     assert float(largest) == pytest.approx(max(eigenvalues), abs=1e-9)
@@ -44,7 +44,7 @@ def test_hessian_extremes_of_a_logistic_loss_are_numpys(x64):
     chance = 1 / (1 + np.exp(-features @ np.asarray(params)))
     hessian = features.T @ (features * (chance * (1 - chance))[:, None]) / 30
     loss_fn = lambda w: jnp.mean(jnp.logaddexp(0, features @ w))  # noqa: E731
-    estimate = jax.jit(lambda w: theory.hessian_extremes(loss_fn, w, jax.random.key(2)))
+    estimate = jax.jit(lambda w: theory.hessian_extremes(loss_fn, w, key=jax.random.key(2)))
     smallest, largest = estimate(params)
     expected = np.linalg.eigvalsh(hessian)
     assert float(smallest) == pytest.approx(expected[0], rel=1e-6)
@@ -56,7 +56,7 @@ def test_hessian_extremes_of_all_agents_at_once_under_vmap(x64):
 
     def of_agent(h):
         loss_fn = lambda x: jnp.sum(h * x**2) / 2  # noqa: E731
-        return theory.hessian_extremes(loss_fn, jnp.ones(3), jax.random.key(0))
+        return theory.hessian_extremes(loss_fn, jnp.ones(3), key=jax.random.key(0))
 
     extremes = jax.jit(jax.vmap(of_agent))(curvatures)
     np.testing.assert_allclose(extremes.smallest, [1, 0.1], atol=1e-8)
@@ -83,7 +83,7 @@ def test_gradient_noise_is_the_unbiased_variance_over_the_draws(x64):
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(50))
     draws = np.asarray(jax.vmap(gradient_fn, (None, 0))(params, keys)["x"])
     expected = np.var(draws, axis=0, ddof=1).sum()
-    noise = jax.jit(lambda p, k: theory.gradient_noise(gradient_fn, p, k, num_draws=50))(
+    noise = jax.jit(lambda p, k: theory.gradient_noise(gradient_fn, p, key=k, num_draws=50))(
         params, key
     )
     assert float(noise) == pytest.approx(expected, rel=1e-8)
@@ -91,11 +91,13 @@ def test_gradient_noise_is_the_unbiased_variance_over_the_draws(x64):
 
 def test_gradient_noise_of_full_gradients_is_zero():
     params = {"x": jnp.ones((4, 3))}
-    assert float(theory.gradient_noise(lambda p, key: p, params, jax.random.key(0))) == 0
+    noise = theory.gradient_noise(lambda p, key: p, params, key=jax.random.key(0))
+    assert float(noise) == 0
 
 
 def test_estimators_name_a_count_that_is_too_small():
+    key = jax.random.key(0)
     with pytest.raises(ValueError, match="num_iterations is 0"):
-        theory.hessian_extremes(jnp.sum, jnp.ones(2), jax.random.key(0), num_iterations=0)
+        theory.hessian_extremes(jnp.sum, jnp.ones(2), key=key, num_iterations=0)
     with pytest.raises(ValueError, match="num_draws is 1"):
-        theory.gradient_noise(lambda p, k: p, jnp.ones(2), jax.random.key(0), num_draws=1)
+        theory.gradient_noise(lambda p, k: p, jnp.ones(2), key=key, num_draws=1)
