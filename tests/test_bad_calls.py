@@ -118,7 +118,7 @@ TABLE = {
     "robust.clipped_gossip(RING, None)": "radius must be a number, not None",
     "robust.attacked(3, robust.sign_flip(), malicious=[0])": NO_MIXER,
     "robust.attacked(MIX, 3, malicious=[0])": "attack is of type int; give what malicious agents",
-    "robust.attacked(MIX, robust.sign_flip(), malicious=0)": "malicious is 0; expected a list of ag",
+    "robust.attacked(MIX, robust.sign_flip(), malicious=0)": "malicious is 0; expected a list",
     "robust.attacked(MIX, robust.sign_flip(), malicious=[0.5])": r"malicious is \[0.5\]; expected",
     # mixers that change with the step
     "mixing.pull(PEERS)(THREE)": rf"pull {NO_STEP}",

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cdjax.mixing._schedules import pull, push, random_pairs, random_peers
 
 import cdjax
 from cdjax import mixing, topology
+from cdjax.mixing import pull, push, random_pairs, random_peers
 from tests.trees import assert_trees_close, random_connected_graph, random_stacked_tree
 
 KEY = jax.random.key(7)
@@ -50,7 +50,7 @@ def test_pairs_are_neighbors_and_mutual_and_leave_no_free_edge(graph):
         assert not graph.graph.subgraph(agents[peers == agents]).number_of_edges()
 
 
-@pytest.mark.parametrize("num_agents", [2, 5, 8])
+@pytest.mark.parametrize("num_agents", [5, 8])
 def test_pairs_on_a_complete_graph_leave_out_one_agent_at_most(num_agents):
     peers = draws(random_pairs(topology.complete(num_agents), KEY), 50)
     assert (np.sum(peers == np.arange(num_agents), axis=1) == num_agents % 2).all()
@@ -65,10 +65,11 @@ def test_the_three_pairings_of_four_agents_come_equally_often():
 
 @pytest.mark.parametrize("draw", [random_peers, random_pairs])
 def test_the_step_and_the_key_determine_the_draw(draw, graph):
-    peers, again = draw(graph, KEY), draw(graph, KEY)
-    np.testing.assert_array_equal(peers(5), again(jnp.int32(5)))
-    assert len(np.unique(draws(peers, 50), axis=0)) > 20
-    assert (draws(peers, 50) != draws(draw(graph, jax.random.key(8)), 50)).any()
+    run = jax.jit(lambda key, steps: jax.vmap(draw(graph, key))(steps))
+    drawn, again = run(KEY, jnp.arange(50)), run(KEY, jnp.arange(50)[::-1])
+    np.testing.assert_array_equal(drawn, again[::-1])
+    assert len(np.unique(drawn, axis=0)) > 20
+    assert (drawn != run(jax.random.key(8), jnp.arange(50))).any()
 
 
 def test_pull_averages_with_the_peer(graph, x64):
@@ -99,18 +100,17 @@ def test_pulls_within_pairs_conserve_the_mean(graph, x64):
     assert cdjax.metrics.consensus_distance(mixed) < 1e-3
 
 
-@pytest.mark.parametrize("mixer", [pull, push])
-@pytest.mark.parametrize("draw", [random_peers, random_pairs])
+@pytest.mark.parametrize(("mixer", "draw"), [(pull, random_pairs), (push, random_peers)])
 def test_one_agent_stays_as_it_is(mixer, draw):
-    tree = random_stacked_tree(1)
-    mixed = mixer(draw(topology.ring(1), KEY))(tree, 3)
-    assert_trees_close(mixed, tree, rtol=0, atol=0)
+    x = random_stacked_tree(1)["bias"]
+    mixed = jax.jit(mixer(draw(topology.ring(1), KEY)))(x, 3)
+    np.testing.assert_array_equal(mixed, x)
 
 
 @pytest.mark.parametrize("mixer", [pull, push])
 def test_counters_pass_and_dtypes_stay(mixer):
     tree = {"count": jnp.arange(4), "x": jnp.arange(4, dtype=jnp.bfloat16)}
-    mixed = mixer(random_peers(topology.complete(4), KEY))(tree, 0)
+    mixed = jax.jit(mixer(random_peers(topology.complete(4), KEY)))(tree, 0)
     np.testing.assert_array_equal(mixed["count"], [0, 1, 2, 3])
     assert mixed["x"].dtype == jnp.bfloat16
 

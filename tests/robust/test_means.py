@@ -75,7 +75,7 @@ def test_the_trimmed_mean_is_each_neighborhoods(name, num_trimmed, x64):
 def test_irregular_neighborhoods_are_each_trimmed_by_their_own_size(x64):
     graph = topology.from_graph(random_connected_graph(14, seed=1))
     assert {len(heard_by(graph, j)) for j in range(14)} == {3, 4, 5, 6, 7}
-    x = np.asarray(random_stacked_tree(14)["layer"]["kernel"])
+    x = np.asarray(random_stacked_tree(14)["bias"])
     mixed = jax.jit(trimmed_mean(graph, 1))(x)
     np.testing.assert_allclose(mixed, middle_means(graph, x, 1), rtol=1e-13)
 
