@@ -20,6 +20,8 @@ from jaxtyping import Array, Int
 
 # A pytree; Python's types cannot say more.
 Params: TypeAlias = Any
+# Not optax.OptState, a recursive alias that typing.get_type_hints resolves only inside of optax.
+OptState: TypeAlias = Any
 ScalarOrSchedule: TypeAlias = float | jax.Array | optax.Schedule
 
 

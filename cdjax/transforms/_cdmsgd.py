@@ -30,7 +30,7 @@ from jaxtyping import Array, Float, Int
 
 from cdjax._checks import check_mixer, check_params, check_range
 from cdjax._trees import scalar_like, value_at
-from cdjax._types import Mixer, Params, ScalarOrSchedule
+from cdjax._types import Mixer, OptState, Params, ScalarOrSchedule
 
 
 class CDMSGDState(NamedTuple):
@@ -123,7 +123,7 @@ def cdmsgd(
     return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
 
 
-def eval_params(state: optax.OptState, params: Params) -> Params:
+def eval_params(state: OptState, params: Params) -> Params:
     r"""The parameters to evaluate, mix or publish: the iterate :math:`x`.
 
     For :func:`cdmsgd` with Nesterov momentum this is :math:`x = y - \mu v`, with :math:`y` the

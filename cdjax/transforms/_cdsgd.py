@@ -33,7 +33,7 @@ def cdsgd(learning_rate: ScalarOrSchedule, mix: Mixer) -> optax.GradientTransfor
 
     Example::
 
-        tx = cdjax.cdsgd(0.01, cdjax.mixing.auto(cdjax.topology.ring(16)))
+        tx = cdjax.cdsgd(0.01, cdjax.mixing.auto(cdjax.topology.ring(8)))
 
     Reference: Jiang et al. (2017), eq. 5.
     """

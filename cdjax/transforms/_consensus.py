@@ -17,7 +17,7 @@ import optax
 from jaxtyping import Array, Int
 
 from cdjax._checks import check_mixer, check_optimizer, check_params
-from cdjax._types import Mixer, Params
+from cdjax._types import Mixer, OptState, Params
 
 
 class ConsensusState(NamedTuple):
@@ -30,7 +30,7 @@ class AdaptThenCombineState(NamedTuple):
     """State of :func:`adapt_then_combine`: the step and the inner optimizer's state."""
 
     step: Int[Array, ""]
-    inner: optax.OptState
+    inner: OptState
 
 
 def consensus(mix: Mixer) -> optax.GradientTransformation:

@@ -31,7 +31,7 @@ from jaxtyping import Array, Int
 
 from cdjax._checks import check_callable, check_mixer, check_optimizer, check_stacked
 from cdjax._trees import along_agents, first_size, is_floating, widened
-from cdjax._types import Mixer, Params
+from cdjax._types import Mixer, OptState, Params
 
 
 class DelayedState(NamedTuple):
@@ -46,7 +46,7 @@ class DelayedState(NamedTuple):
 
     step: Int[Array, ""]
     history: Params
-    inner: optax.OptState
+    inner: OptState
 
 
 def delayed(

@@ -3,9 +3,10 @@ r"""Elastic averaging SGD.
 Zhang, Choromanska, LeCun, *Deep learning with Elastic Averaging SGD*, NIPS 2015, arXiv:1412.6651:
 eqs. 5 and 6 (synchronous), Algorithm 1 (asynchronous), section 3.2 and Algorithm 2 (EAMSGD).
 
-What is sent is an agent's iterate :math:`x^j` to the centre :math:`\tilde{x}`, and the centre back.
-Their springs are equal and opposite: what a pull :math:`a (x^j - \tilde{x})` takes from the agent
-it gives to the centre, so an exchange conserves the sum of all agents and the centre.
+An agent sends its iterate :math:`x^j` to the server and receives the centre :math:`\tilde{x}`. The
+pull of their spring is equal and opposite: what :math:`a (x^j - \tilde{x})` takes from the agent it
+gives to the centre, so an exchange conserves the sum of all agents and the centre. The pull acts on
+the update, after the inner optimizer, and therefore never enters its velocity.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from cdjax._checks import check_count, check_optimizer, check_params, check_range, stacked_size
 from cdjax._trees import scalar_like
-from cdjax._types import Params, ScalarOrSchedule
+from cdjax._types import OptState, Params, ScalarOrSchedule
 from cdjax.agents import mean_params
 from cdjax.transforms._cdmsgd import cdmsgd, eval_params
 from cdjax.transforms._server import check_clocks, clocks_tick
@@ -30,7 +31,7 @@ class EASGDState(NamedTuple):
 
     step: Int[Array, ""]
     center: Params
-    inner: optax.OptState
+    inner: OptState
 
 
 def easgd(
@@ -188,23 +189,23 @@ def elastic_averaging(
 
 
 def _no_exchange(
-    updates: optax.Updates, x: Params, center: Params, moving_rates: Float[Array, " agents"]
-) -> tuple[optax.Updates, Params]:
+    updates: Params, x: Params, center: Params, moving_rates: Float[Array, " agents"]
+) -> tuple[Params, Params]:
     del x, moving_rates
     return updates, center
 
 
 def _all_at_once(
-    updates: optax.Updates, x: Params, center: Params, moving_rates: Float[Array, " agents"]
-) -> tuple[optax.Updates, Params]:
+    updates: Params, x: Params, center: Params, moving_rates: Float[Array, " agents"]
+) -> tuple[Params, Params]:
     pulls = jax.vmap(_pull, in_axes=(0, None, 0))(x, center, moving_rates)
     center = jax.tree.map(lambda c, pull: c + jnp.sum(pull, axis=0, dtype=c.dtype), center, pulls)
     return optax.tree.sub(updates, pulls), center
 
 
 def _one_after_another(
-    updates: optax.Updates, x: Params, center: Params, moving_rates: Float[Array, " agents"]
-) -> tuple[optax.Updates, Params]:
+    updates: Params, x: Params, center: Params, moving_rates: Float[Array, " agents"]
+) -> tuple[Params, Params]:
     def visit(center: Params, agent: tuple[Params, Float[Array, ""]]) -> tuple[Params, Params]:
         x, moving_rate = agent
         pull = _pull(x, center, moving_rate)

@@ -29,11 +29,11 @@ from cdjax._checks import (
     stacked_size,
 )
 from cdjax._trees import along_agents, is_floating, widened
-from cdjax._types import Params
+from cdjax._types import OptState, Params
 from cdjax.mixing import Peers
 
 
-class Mail(NamedTuple):
+class Messages(NamedTuple):
     """What arrives at each agent in one step: summed weights, and summed weighted parameters."""
 
     weight: Float[Array, " agents"]
@@ -41,12 +41,12 @@ class Mail(NamedTuple):
 
 
 class GoSGDState(NamedTuple):
-    """State of :func:`gosgd`; the weights of agents and of the mail in flight sum to one."""
+    """State of :func:`gosgd`; the weights of agents and of messages in flight sum to one."""
 
     step: Int[Array, ""]
     weight: Float[Array, " agents"]
-    in_flight: tuple[Mail, ...]
-    inner: optax.OptState
+    in_flight: tuple[Messages, ...]
+    inner: OptState
 
 
 def gosgd(
@@ -97,7 +97,7 @@ def gosgd(
         num_agents = stacked_size(params)
         # Messages share no buffers, so that the state can be donated.
         in_flight = tuple(
-            Mail(jnp.zeros(num_agents), jax.tree.map(lambda x: jnp.zeros_like(widened(x)), params))
+            Messages(jnp.zeros(num_agents), optax.tree.zeros_like(jax.tree.map(widened, params)))
             for _ in range(delay)
         )
         weight = jnp.ones(num_agents) / num_agents
@@ -126,21 +126,21 @@ def gosgd(
 
 def _push(
     weight: Float[Array, " agents"], params: Params, receiver: Int[Array, " agents"]
-) -> tuple[Float[Array, " agents"], Mail]:
+) -> tuple[Float[Array, " agents"], Messages]:
     """The weights that senders keep, and what they send as it reaches the receivers."""
     talks = receiver != jnp.arange(len(receiver))
     pushed = jnp.where(talks, weight / 2, 0)
-    outgoing = Mail(pushed, _weighted(pushed, params))
+    outgoing = Messages(pushed, _weighted(pushed, params))
     sent = jax.tree.map(lambda m: jnp.zeros_like(m).at[receiver].add(m), outgoing)
     return weight - pushed, sent
 
 
 def _receive(
-    weight: Float[Array, " agents"], params: Params, mail: Mail
+    weight: Float[Array, " agents"], params: Params, messages: Messages
 ) -> tuple[Float[Array, " agents"], Params]:
-    """The receivers' new weights, and the weighted means of their own parameters and the mail."""
-    total = optax.tree.add(_weighted(weight, params), mail.weighted_params)
-    weight = weight + mail.weight
+    """The receivers' new weights, and the weighted means of their own and the sent parameters."""
+    total = optax.tree.add(_weighted(weight, params), messages.weighted_params)
+    weight = weight + messages.weight
     return weight, _weighted(1 / weight, total)
 
 

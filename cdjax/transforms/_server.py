@@ -8,10 +8,10 @@ import optax
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Int
 
-from cdjax._types import Params
+from cdjax._types import OptState, Params
 
 
-def server_params(state: optax.OptState) -> Params:
+def server_params(state: OptState) -> Params:
     r"""The server's own parameters: EASGD's centre :math:`\tilde{x}` or Downpour's model.
 
     They are what these algorithms train and what to evaluate. The transformation may stand anywhere

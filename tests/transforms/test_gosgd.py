@@ -20,7 +20,7 @@ def total_weight(state):
 
 def weighted_sum(x, state):
     """The weighted parameters of agents and messages, at each step of a trajectory."""
-    parts = [state.weight * x, *(mail.weighted_params for mail in state.in_flight)]
+    parts = [state.weight * x, *(m.weighted_params for m in state.in_flight)]
     return sum(jnp.sum(part, axis=1) for part in parts)
 
 
