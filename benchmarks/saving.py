@@ -15,25 +15,26 @@ import tyro
 
 from benchmarks._timing import report
 from cdjax import checkpoint, data, training
-from experiments.run.config import RunConfig
-from experiments.run.resume import beginning, saver
-from experiments.run.setup import Job, prepare
+from experiments.run.config import Run, replaced
+from experiments.run.job import Job, prepare
+from experiments.run.progress import beginning
+from experiments.run.resume import saver
 
 Epoch = Callable[[training.TrainState], training.TrainState]
 
 
 @dataclass(frozen=True)
 class Options:
-    """Trains agents on the digits, in turn without checkpoints and with one every epoch."""
+    """Trains agents on the digits, in turns without checkpoints and with one every epoch."""
 
     models: tuple[str, ...] = ("softmax", "mlp", "cnn")
     """Models of the experiments, from the shortest epoch to the longest."""
     agents: int = 5
     """Number of agents N, on a ring."""
     seconds: float = 10
-    """Of each turn, of which there is one to warm up."""
+    """Length of a turn; the first two only warm up."""
     turns: int = 3
-    """Counted turns with checkpoints, and as many without."""
+    """Counted turns with checkpoints; there are as many without."""
     json: Path | None = None
     """Where to write the results as JSON."""
 
@@ -45,7 +46,7 @@ def main(options: Options) -> None:
 
 
 def _row(model: str, options: Options) -> dict[str, Any]:
-    job = prepare(RunConfig(model=model, agents=options.agents, topology="ring"))
+    job = prepare(replaced(Run(), model=model, agents=options.agents, topology="ring"))
     epoch = _epoch(job)
     state = epoch(job.state)
     epochs = max(2, round(options.seconds / _seconds(lambda: epoch(state))))
@@ -74,11 +75,12 @@ def _row(model: str, options: Options) -> dict[str, Any]:
 
 def _epoch(job: Job) -> Epoch:
     """The steps of an epoch, always on the same samples."""
-    steps = job.steps_per_epoch
+    task, seed = job.problem, job.run.training.seed
+    steps = task.steps_per_epoch
     indices = data.batch_indices(
-        job.sizes, job.batch_size, first_step=0, num_steps=steps, seed=job.config.seed
+        task.sizes, task.batch_size, first_step=0, num_steps=steps, seed=seed
     )
-    loop = jax.jit(lambda state: job.loop(state, job.agent_data, indices, steps)[0])
+    loop = jax.jit(lambda state: job.programs.loop(state, job.agent_data, indices, steps)[0])
     return lambda state: jax.block_until_ready(loop(state))
 
 
@@ -88,11 +90,11 @@ def _train(epoch: Epoch, state: training.TrainState, epochs: int) -> None:
 
 
 def _train_and_save(job: Job, epoch: Epoch, state: training.TrainState, epochs: int) -> list[float]:
-    """The seconds that each save took from training; the last one is waited for too."""
+    """The seconds that training waited for each save, and at the end for the last to finish."""
     waits = []
     with tempfile.TemporaryDirectory() as folder:
         with checkpoint.writing(folder) as checkpoints:
-            save, progress = saver(checkpoints, job), beginning()
+            save, progress = saver(checkpoints, job), beginning(job)
             for done in range(1, epochs + 1):
                 state, start = epoch(state), time.perf_counter()
                 if save(state, progress, done == epochs):

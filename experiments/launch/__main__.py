@@ -45,8 +45,8 @@ def launch(command: Sequence[str], num_processes: int) -> int:
     """Starts a command several times, as the processes of one run, and ends them together.
 
     Each copy gets ``--coordinator``, ``--num-processes`` and ``--process-id``. SIGINT and SIGTERM
-    are passed on. Process 0 writes where this process does; what another one writes is kept back
-    and shown only if that process fails before process 0 does.
+    are passed on. Process 0 writes where this process does. The errors of another process are shown
+    only if it fails before process 0 does, its output not at all.
 
     Args:
         command: the program and its options.
@@ -69,15 +69,14 @@ def launch(command: Sequence[str], num_processes: int) -> int:
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
     common = ["--coordinator", coordinator, "--num-processes", str(num_processes), "--process-id"]
     with contextlib.ExitStack() as stack:
-        outputs = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(num_processes)]
+        kept_back = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(num_processes)]
         stack.callback(lambda: [child.kill() for child in children])
-        for process, output in enumerate(outputs):
+        for process, errors in enumerate(kept_back):
             words = [*command, *common, str(process)]
-            stream = output if process else None
-            # In a group of its own: Ctrl-C would reach it twice if it also came from the terminal.
-            children.append(subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, process_group=0
-            ))  # fmt: skip
+            streams = {"stdout": subprocess.DEVNULL, "stderr": errors} if process else {}
+            # In a group of its own: else Ctrl-C would reach it from the terminal and from here.
+            child = subprocess.Popen(words, stdin=subprocess.DEVNULL, process_group=0, **streams)
+            children.append(child)
         _wait_until(lambda: any(child.poll() for child in children) or _all_ended(children))
         failed = [i for i, child in enumerate(children) if child.poll()]
         if not failed:
@@ -88,8 +87,8 @@ def launch(command: Sequence[str], num_processes: int) -> int:
         _end(children, _SAVING_SECONDS if forwarded else _GRACE_SECONDS * (code > 0))
         has_told = code > 0 and children[0].returncode > 0 or -code in forwarded
         if not has_told:
-            outputs[first].seek(0)
-            sys.stderr.write(outputs[first].read().decode(errors="replace"))
+            kept_back[first].seek(0)
+            sys.stderr.write(kept_back[first].read().decode(errors="replace"))
             if code != 2:  # a usage error is told in a line of its own
                 _tell(first, code, command)
         return code if code > 0 else 128 - code

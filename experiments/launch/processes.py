@@ -152,16 +152,18 @@ def _gather(address: tuple[str, int], num_processes: int) -> int:
                     f"--num-processes: of {num_processes} processes {missing} did not come within "
                     f"{_JOIN_SECONDS:g} s; start each with the same --coordinator"
                 )
+            peer, _ = listener.accept()
+            peer.settimeout(_GRACE_SECONDS)
             with contextlib.suppress(*_BROKEN):
-                peer, _ = listener.accept()
-                peer.settimeout(_GRACE_SECONDS)
                 hello = _receive(peer)
-                if hello["processes"] != num_processes:
-                    _send([peer], {"error": f"process 0 has --num-processes {num_processes}"})
-                elif hello["process"] not in missing:
-                    _send([peer], {"error": f"there is a process {hello['process']} already"})
-                else:
+                if hello["processes"] == num_processes and hello["process"] in missing:
                     _peers[peer] = hello["process"]
+                    continue
+                error = f"there is a process {hello['process']} already"
+                if hello["processes"] != num_processes:
+                    error = f"process 0 has --num-processes {num_processes}"
+                _send([peer], {"error": error})
+            peer.close()
     with socket.create_server((address[0], 0)) as free:
         jax_port = free.getsockname()[1]
     _send(_peers, {"jax_port": jax_port})

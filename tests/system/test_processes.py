@@ -1,110 +1,312 @@
-"""Runs of several processes, as their users start them."""
+"""Runs of several processes: by the launcher, and as the processes of several machines."""
 
+import contextlib
 import json
 import os
-import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from cdjax import checkpoint
+from experiments.launch import processes
 from experiments.run.agreement import common_folder
+from experiments.run.config import Machine
 from experiments.run.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
-OPTIONS = "--agents 8 --topology ring --model softmax --batch-size 8".split()
+LAUNCH = (sys.executable, "-m", "experiments.launch", "--num-processes")
+OPTIONS = "--agents 8 --topology ring --model softmax --train-samples 320 --batch-size 8"
+RUN = (sys.executable, "-m", "experiments.digits", *OPTIONS.split(), "--algorithm", "cdmsgd")
+STEPS_PER_EPOCH = 5
+# A process that joins the others and then does as it is told. It spares the seconds in which JAX
+# starts; the runs below have JAX.
+MEMBER = """
+import os, signal, sys, time, types
+distributed = types.SimpleNamespace(initialize=lambda *_: None, is_initialized=lambda: False)
+sys.modules["jax"] = types.SimpleNamespace(distributed=distributed)
+from experiments.launch import processes
+from experiments.run.config import Machine
+address, number, process = sys.argv[-5], int(sys.argv[-3]), int(sys.argv[-1])
+machine = Machine(coordinator=address, num_processes=number, process_id=process)
+processes.join(machine, kept="the rest is kept")
+print("joined", flush=True)
+exec(sys.argv[1])
+"""
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
-
-
-def start(*options, devices=1):
+def start(*command, devices=1):
     flags = f"--xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
-        [sys.executable, "-m", "experiments.digits", *OPTIONS, *map(str, options)],
+        [*map(str, command)],
         cwd=ROOT, env=os.environ | {"XLA_FLAGS": flags, "COLUMNS": "200"}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
 
 
-def start_all(num_processes, *options, devices=1):
-    address = f"127.0.0.1:{free_port()}"
-    common = ("--coordinator", address, "--num-processes", num_processes, *options)
-    ids = range(num_processes)
-    return [start(*common, "--process-id", i, devices=devices) for i in ids]
+def start_all(num_processes, *command):
+    """Starts the processes as the users of several machines do, one by one."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    common = ("--coordinator", address, "--num-processes", num_processes, "--process-id")
+    return [start(*command, *common, i) for i in range(num_processes)]
 
 
-def finish(processes, seconds=120):
+def finish(*started, seconds=120):
     """Exit code, output and errors of each; ends what is left, children and all."""
     deadline, results = time.monotonic() + seconds, []
     try:
-        for process in processes:
+        for process in started:
             out, err = process.communicate(timeout=max(1, deadline - time.monotonic()))
             results.append((process.returncode, out, err))
     finally:
-        for process in processes:
+        for process in started:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
     return results
 
 
-def only_run(out):
-    (folder,) = out.iterdir()
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in record.items() if k != "seconds"} for record in records]
-
-
-def test_two_processes_of_two_devices_record_what_one_process_does(tmp_path):
-    options = ("--epochs", 2, "--algorithm", "cdmsgd")
-    together = start_all(2, *options, "--out", tmp_path / "two", devices=2)
-    (code, output, errors), (other_code, other_output, _) = finish(together)
-    assert (code, other_code) == (0, 0), errors
-    assert "4 × cpu" in output
-    assert all(line.startswith("[Gloo]") for line in other_output.splitlines())
-    ((code, _, errors),) = finish([start(*options, "--devices", 1, "--out", tmp_path / "one")])
-    assert code == 0, errors
-    two, one = only_run(tmp_path / "two"), only_run(tmp_path / "one")
-    for record, expected in zip(two, one, strict=True):
-        assert record.pop("dataset") == expected.pop("dataset") == "digits"
-        assert record == pytest.approx(expected, rel=1e-4)
-
-
-def test_processes_go_on_together_from_a_checkpoint_and_alone(tmp_path):
-    options = ("--checkpoint-every", 1, "--keep-checkpoints", 9, "--algorithm", "cdmsgd")
-    for name, devices in (("half", 1), ("whole", 2)):
-        epochs = 3 if name == "half" else 6
-        together = start_all(2, *options, "--epochs", epochs, "--out", tmp_path / name,
-                             devices=devices)  # fmt: skip
-        for code, _, errors in finish(together):
-            assert code == 0, errors
-    (half,), (whole,) = ((tmp_path / name).iterdir() for name in ("half", "whole"))
-    shutil.copytree(half, tmp_path / "alone")
-    assert checkpoint.steps(half / "checkpoints") == [22, 44, 66]
-
-    for code, _, errors in finish(start_all(2, "--resume", half, "--epochs", 6)):
+def finish_well(*started):
+    results = finish(*started)
+    for code, _, errors in results:
         assert code == 0, errors
-    resumed = [start("--resume", tmp_path / "alone", "--epochs", 6, "--devices", 1)]
-    ((code, output, errors),) = finish(resumed)
-    assert code == 0 and "at step 66\n" in output, errors
-    (tmp_path / "other").mkdir()
-    (tmp_path / "alone").rename(tmp_path / "other" / "alone")
-    for record, expected, by_one in zip(
-        only_run(tmp_path / "half"), only_run(tmp_path / "whole"), only_run(tmp_path / "other"),
-        strict=True,
-    ):  # fmt: skip
-        for each in (record, expected, by_one):
-            assert each.pop("dataset") == "digits"
-        assert record == pytest.approx(expected, rel=1e-4)
-        assert by_one == pytest.approx(expected, rel=1e-4)
+    return results[0][1]
+
+
+def wait_for_records(out, started):
+    deadline = time.monotonic() + 100
+    while not any(path.stat().st_size for path in out.rglob("metrics.jsonl")):
+        assert time.monotonic() < deadline and all(p.poll() is None for p in started)
+        time.sleep(0.05)
+
+
+def only_folder(out):
+    (folder,) = out.iterdir()
+    return folder
+
+
+def assert_same_records(out, expected_out):
+    records, expected = (
+        [json.loads(line) | {"seconds": 0} for line in path.read_text().splitlines()]
+        for path in (only_folder(folder) / "metrics.jsonl" for folder in (out, expected_out))
+    )
+    for record, other in zip(records, expected, strict=True):
+        assert record.pop("dataset") == other.pop("dataset") == "digits"
+        assert record == pytest.approx(other, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_of_two_devices_record_what_one_process_does(tmp_path):
+    together = start(*LAUNCH, 2, "--", *RUN, "--epochs", 2, "--out", tmp_path / "two", devices=2)
+    assert "4 × cpu" in finish_well(together)
+    finish_well(start(*RUN, "--epochs", 2, "--out", tmp_path / "one"))
+    assert_same_records(tmp_path / "two", tmp_path / "one")
+
+
+@pytest.mark.slow
+def test_processes_go_on_together_from_a_checkpoint_and_alone(tmp_path):
+    half = (*LAUNCH, 2, "--", *RUN, "--checkpoint-every", 1, "--out", tmp_path / "half")
+    finish_well(start(*half, "--epochs", 1, devices=2))
+    finish_well(start(*RUN, "--epochs", 2, "--out", tmp_path / "whole"))
+    folder = only_folder(tmp_path / "half")
+    assert checkpoint.steps(folder / "checkpoints") == [STEPS_PER_EPOCH]
+    alone = tmp_path / "alone" / "run"
+    shutil.copytree(folder, alone)
+
+    more = (*RUN[:3], "--epochs", 2, "--resume")
+    finish_well(start(*LAUNCH, 2, "--", *more, folder))
+    output = finish_well(start(*more, alone))
+    assert f"at step {STEPS_PER_EPOCH}\n" in output
+    for name in ("half", "alone"):
+        assert_same_records(tmp_path / name, tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_makes_all_save_the_same_step(tmp_path):
+    options = ("--checkpoint-every", 100, "--epochs", 100_000, "--out", tmp_path)
+    started = start_all(2, *RUN, *options)
+    wait_for_records(tmp_path, started)
+    started[1].terminate()
+    results = finish(*started, seconds=60)
+    folder = only_folder(tmp_path)
+    (step,) = checkpoint.steps(folder / "checkpoints")
+    for code, _, errors in results:
+        assert code == 143
+        assert errors == f"stopped: SIGTERM after {step} steps; go on with --resume {folder}\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_the_death_of_a_process_of_a_run_ends_the_other_with_its_name(victim, tmp_path):
+    keep = ("--checkpoint-every", 1) if victim else ()
+    started = start_all(2, *RUN, "--epochs", 100_000, "--out", tmp_path, *keep)
+    wait_for_records(tmp_path, started)
+    started[victim].kill()
+    code, _, errors = finish(*started, seconds=60)[1 - victim]
+    assert code == 1 and "Traceback" not in errors
+    line = f"error: process {victim} has died, so the run cannot go on; the metrics so far are kept"
+    line += "; start all processes again with --resume" if victim else ""
+    assert errors.endswith(f"{line}\n")  # JAX may have said more above it
+
+
+def test_an_option_wrong_in_every_process_is_one_line(tmp_path):
+    options = ("--agents", 5, "--out", tmp_path / "out")
+    ((code, _, errors),) = finish(start(*LAUNCH, 2, "--", *RUN, *options))
+    assert code == 2
+    assert errors == (
+        "error: --devices: 5 agents do not divide among 2 devices; take 4 or 6 agents, or 1 "
+        "device\n"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_every_process_names_the_one_that_was_killed(victim):
+    started = start_all(3, sys.executable, "-c", MEMBER, "time.sleep(100)")
+    for process in started:
+        assert process.stdout.readline() == "joined\n"
+    started[victim].kill()
+    results = finish(*started, seconds=60)
+    assert results.pop(victim)[0] == -signal.SIGKILL
+    line = f"error: process {victim} has died, so the run cannot go on; the rest is kept\n"
+    assert results == [(1, "", line)] * 2
+
+
+@pytest.mark.parametrize(
+    ("act", "codes", "line"),
+    [
+        ("time.sleep(process / 5)", [0, 0, 0], ""),
+        ("time.sleep((2 - process) / 5)", [0, 0, 0], ""),
+        ("processes.leave(2)", [2, 2, 2], ""),
+        (
+            "processes.leave(3) if process == 2 else time.sleep(100)",
+            [1, 1, 3],
+            "error: process 2 has ended with exit code 3, so the run cannot go on; the rest is "
+            "kept\n",
+        ),
+    ],
+)
+def test_a_process_that_ends_says_whether_the_others_can_go_on(act, codes, line):
+    results = finish(*start_all(3, sys.executable, "-c", MEMBER, act), seconds=60)
+    assert [code for code, _, _ in results] == codes
+    assert [errors for _, _, errors in results] == [line, line, ""]
+
+
+@pytest.mark.parametrize(
+    ("act", "words", "code", "errors"),
+    [
+        ("pass", "", 0, ""),
+        (
+            "sys.exit('why' if process == 1 else 0)", "", 1,
+            "why\nerror: process 1 has died (exit code 1), so the run cannot go on; the "
+            "metrics so far are kept\n",
+        ),
+        ("print('error: --x: no', file=sys.stderr); processes.leave(2)", "", 2, "error: --x: no\n"),
+        (
+            "os.kill(os.getpid(), 9) if process == 1 else time.sleep(100)", "", 137,
+            "error: process 1 has died (signal 9), so the run cannot go on; the metrics so far are "
+            "kept\n",
+        ),
+        (
+            "os.kill(os.getpid(), 9) if process == 0 else time.sleep(100)",
+            "--checkpoint-every 1", 137,
+            "error: process 0 has died (signal 9), so the run cannot go on; the metrics so far are "
+            "kept; start again with --resume\n",
+        ),
+    ],
+)  # fmt: skip
+def test_the_launcher_ends_all_processes_and_says_why_once(act, words, code, errors):
+    command = (*LAUNCH, 3, "--", sys.executable, "-c", MEMBER, act, *words.split())
+    assert finish(start(*command), seconds=60) == [(code, "joined\n", errors)]
+
+
+def test_the_launcher_passes_a_signal_on_once():
+    act = """
+caught = []
+signal.signal(signal.SIGINT, lambda *_: caught.append(1))
+print("ready", flush=True)
+while not caught: time.sleep(0.01)
+time.sleep(0.5)
+print("caught", len(caught), file=sys.stderr)
+processes.leave(130)
+"""
+    launcher = start(*LAUNCH, 2, "--", sys.executable, "-c", MEMBER, act)
+    assert [launcher.stdout.readline() for _ in range(2)] == ["joined\n", "ready\n"]
+    time.sleep(0.5)  # for process 1, whose output is kept back
+    os.killpg(launcher.pid, signal.SIGINT)  # as the terminal does at Ctrl-C
+    assert finish(launcher, seconds=60) == [(130, "", "caught 1\n")]
+
+
+@pytest.mark.parametrize(
+    ("machine", "message"),
+    [
+        (("127.0.0.1:1", None, None), "--coordinator: it takes --num-processes and --process-id"),
+        (("nowhere", 2, 0), "--coordinator: 'nowhere' is not of the form HOST:PORT"),
+        (("127.0.0.1:9", 2, 2), "--process-id: 2 is none of 2 processes; give 0 to 1"),
+        (("127.0.0.1:9", 0, 0), "--num-processes: 0 is too few"),
+        (("192.0.2.1:9", 2, 0), "--coordinator: process 0 cannot listen at 192.0.2"),
+        (("127.0.0.1:0", 2, 0), "--coordinator: .* is not of the form"),
+    ],
+)
+def test_bad_options_are_named(machine, message):
+    names = ("coordinator", "num_processes", "process_id")
+    with pytest.raises(UsageError, match=message):
+        processes.join(Machine(**dict(zip(names, machine, strict=True))), kept="")
+
+
+@pytest.fixture
+def address(monkeypatch):
+    """A port that is free."""
+    monkeypatch.setattr(processes, "_peers", {})
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        where = server.getsockname()
+    yield where
+    for peer in processes._peers:
+        peer.close()
+
+
+@pytest.mark.parametrize(
+    ("process_id", "message"), [(0, r"\[1\] did not come within"), (1, "cannot be reached")]
+)
+def test_a_process_that_is_alone_gives_up(process_id, message, address, monkeypatch):
+    monkeypatch.setattr(processes, "_JOIN_SECONDS", 0.5)
+    machine = Machine(coordinator=f"127.0.0.1:{address[1]}", num_processes=2, process_id=process_id)
+    with pytest.raises(UsageError, match=message):
+        processes.join(machine, kept="")
+
+
+def test_process_0_takes_each_process_once_and_no_stranger(address):
+    ports = []
+    gather = threading.Thread(target=lambda: ports.append(processes._gather(address, 3)))
+    gather.start()
+    while True:  # until it listens
+        with contextlib.suppress(ConnectionRefusedError), socket.create_connection(address):
+            break
+
+    with contextlib.ExitStack() as stack:
+
+        def call(hello):
+            caller = stack.enter_context(socket.create_connection(address))
+            caller.sendall(f"{hello}\n".encode())
+            return stack.enter_context(caller.makefile())
+
+        strangers = [call("GET / HTTP/1.1"), call("[1]"), call("{}")]
+        misfits = [call('{"process": 1, "processes": 2}'), call('{"process": 0, "processes": 3}')]
+        members = [call(f'{{"process": {process}, "processes": 3}}') for process in (2, 1)]
+        gather.join()
+        assert [json.loads(lines.readline()) for lines in members] == [{"jax_port": ports[0]}] * 2
+        assert [json.loads(lines.readline())["error"] for lines in misfits] == [
+            "process 0 has --num-processes 3", "there is a process 0 already",
+        ]  # fmt: skip
+        assert [lines.readline() for lines in strangers] == [""] * 3
+        assert [*processes._peers.values()] == [2, 1]
 
 
 def test_a_folder_that_a_process_does_not_see_is_named(tmp_path):
@@ -113,94 +315,13 @@ def test_a_folder_that_a_process_does_not_see_is_named(tmp_path):
         common_folder(tmp_path / "nowhere")
 
 
-def test_a_signal_to_one_saves_all_and_they_go_on_to_the_same_end(tmp_path):
-    options = ("--checkpoint-every", 100, "--eval-every", 2, "--algorithm", "cdsgd")
-    processes = start_all(2, *options, "--epochs", 100_000, "--out", tmp_path / "half")
-    deadline = time.monotonic() + 100
-    while not any(path.stat().st_size for path in tmp_path.rglob("metrics.jsonl")):
-        assert time.monotonic() < deadline and all(p.poll() is None for p in processes)
-        time.sleep(0.05)
-    processes[1].terminate()
-    results = finish(processes, seconds=60)
-    (folder,) = (tmp_path / "half").iterdir()
-    (step,) = checkpoint.steps(folder / "checkpoints")
-    line = f"stopped: SIGTERM after {step} steps; go on with --resume {folder}"
-    assert [code for code, _, _ in results] == [143, 143]
-    for _, _, errors in results:
-        lines = [line for line in errors.splitlines() if line and not line.startswith("[Gloo]")]
-        assert lines == [line]
-
-    more = ("--epochs", step // 22 + 3)
-    for code, _, errors in finish(start_all(2, "--resume", folder, *more)):
-        assert code == 0, errors
-    for code, _, errors in finish(start_all(2, *options, *more, "--out", tmp_path / "whole")):
-        assert code == 0, errors
-    for record, expected in zip(
-        only_run(tmp_path / "half"), only_run(tmp_path / "whole"), strict=True
-    ):
-        assert record.pop("dataset") == expected.pop("dataset")
-        assert record == pytest.approx(expected, rel=1e-4)
-
-
-@pytest.mark.parametrize("victim", [0, 1])
-def test_the_death_of_a_process_ends_the_others_with_its_name(victim, tmp_path):
-    keep = ("--checkpoint-every", 1) if victim else ()
-    processes = start_all(2, "--epochs", 100_000, "--out", tmp_path, *keep)
-    metrics = Path("metrics.jsonl")
-    deadline = time.monotonic() + 100
-    while not any(path.stat().st_size for path in tmp_path.rglob(metrics.name)):
-        assert time.monotonic() < deadline and all(p.poll() is None for p in processes)
-        time.sleep(0.1)
-    processes[victim].kill()
-    killed = time.monotonic()
-    results = finish(processes, seconds=60)
-    assert time.monotonic() - killed < 60
-    code, _, errors = results[1 - victim]
-    assert code == 1
-    line = f"error: process {victim} has died, so the run cannot go on; the metrics so far are kept"
-    line += "; start all processes again with --resume" if victim else ""
-    assert errors.rstrip().endswith(line)
-
-
-def test_an_option_wrong_in_every_process_is_each_ones_one_line(tmp_path):
-    results = finish(start_all(2, "--agents", 5, "--out", tmp_path / "out"))
-    for code, _, errors in results:
-        lines = [line for line in errors.splitlines() if not line.startswith("[Gloo]")]
-        assert code == 2
-        assert lines == [
-            "error: --devices: 5 agents do not divide among 2 devices; take 4 or 6 agents, or 1 "
-            "device"
-        ]
-    assert not (tmp_path / "out").exists()
-
-
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("devices", "message"),
     [
-        ("--coordinator 127.0.0.1:1", "--coordinator: it takes --num-processes and --process-id"),
-        ("--coordinator nowhere --num-processes 2 --process-id 0", "'nowhere' is not .* HOST:PORT"),
-        (
-            "--coordinator 127.0.0.1:9 --num-processes 2 --process-id 2",
-            "--process-id: 2 is none of",
-        ),
-        ("--coordinator 127.0.0.1:9 --num-processes 0 --process-id 0", "--num-processes: 0 is too"),
-        ("--coordinator 192.0.2.1:9 --num-processes 2 --process-id 0", "cannot listen at 192.0.2"),
-        ("--devices 3", "--devices: num_devices is 3, but JAX finds 1; give at most 1"),
-        ("--devices some", "--devices: 'some' is neither a number, all nor auto"),
+        ("3", "--devices: num_devices is 3, but JAX finds 1; give at most 1"),
+        ("some", "--devices: 'some' is neither a number, all nor auto"),
     ],
 )
-def test_bad_input_is_one_line_that_names_the_option(options, message, tmp_path):
-    ((code, _, errors),) = finish([start(*options.split(), "--out", tmp_path / "out")])
-    assert code == 2
-    (line,) = errors.splitlines()
-    assert line.startswith("error: --") and re.search(message, line)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("process_id", [0, 1])
-def test_who_is_alone_gives_up_within_a_minute(process_id, tmp_path):
-    address = f"127.0.0.1:{free_port()}"
-    common = ("--coordinator", address, "--num-processes", 2, "--process-id", process_id)
-    ((code, _, errors),) = finish([start(*common, "--out", tmp_path)], seconds=60)
-    assert code == 2
-    assert re.search("did not come within" if process_id == 0 else "cannot be reached", errors)
+def test_a_bad_number_of_devices_is_one_line(devices, message, tmp_path):
+    ((code, _, errors),) = finish(start(*RUN, "--devices", devices, "--out", tmp_path / "out"))
+    assert (code, errors) == (2, f"error: {message}\n")
