@@ -1,4 +1,4 @@
-"""What a compiled program sends: the collectives in XLA's text of it."""
+"""What a compiled program sends, read from the collectives in its XLA text."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Collective(NamedTuple):
 
     Attributes:
         kind: such as ``all-gather``.
-        num_bytes: of its result on one device.
-        links: the pairs (sender, receiver) of a collective permute, others have none.
+        num_bytes: the size of its result on one device.
+        links: the pairs (sender, receiver) of a collective permute; empty for other kinds.
     """
 
     kind: str
@@ -34,7 +34,8 @@ def collectives(program: str) -> list[Collective]:
             result, kind, start, rest = match.groups()
             sizes = [_num_bytes(*shape) for shape in _SHAPE.findall(result)]
             if start and kind in ("all-gather", "collective-permute"):
-                # Operands, results and, on some backends, a scalar or two of context.
+                # The shape lists operands, results and, on some backends, one or two scalars of
+                # context; only the results count.
                 sizes = sizes[rest.split("), ")[0].count("%") :][: rest.split("), ")[0].count("%")]
             pairs = _PAIRS.search(rest)
             numbers = map(int, re.findall(r"\d+", pairs[1] if pairs else ""))
@@ -43,7 +44,7 @@ def collectives(program: str) -> list[Collective]:
 
 
 def bytes_received(program: str, num_devices: int) -> list[int]:
-    """What each of the devices receives from others in the permutes and gathers of a program."""
+    """The bytes that each device receives from others in a program's permutes and gathers."""
     received = [0] * num_devices
     for collective in collectives(program):
         match collective.kind:
@@ -54,7 +55,7 @@ def bytes_received(program: str, num_devices: int) -> list[int]:
                 foreign = collective.num_bytes * (num_devices - 1) // num_devices
                 received = [total + foreign for total in received]
             case kind:
-                raise ValueError(f"the program holds {kind}, whose bytes depend on the backend")
+                raise ValueError(f"the program contains {kind}, whose bytes depend on the backend")
     return received
 
 

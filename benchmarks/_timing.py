@@ -1,7 +1,7 @@
 """Fair timing: the programs take turns in one process, and ratios are taken turn by turn.
 
-A machine's speed drifts by more than the differences that matter, so no time is compared with one
-from another run.
+A machine's speed drifts by more than the differences of interest, so times from different runs are
+never compared.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from rich.table import Table
 def alternate(
     programs: Mapping[str, Callable[[], Any]], *, turns: int = 7, seconds: float = 0.2
 ) -> dict[str, list[float]]:
-    """Times programs in turn, A B A B ..., after one call of each that is not counted.
+    """Times programs in turn, A B A B ..., after one uncounted call of each.
 
     Args:
-        programs: functions without arguments; what they return is waited for.
-        turns: counted turns of each.
-        seconds: the least length of a turn; a short program is called several times in it.
+        programs: functions without arguments; each call is timed until its result is ready.
+        turns: the number of counted turns of each program.
+        seconds: the minimum length of a turn, in which a short program is called several times.
 
     Returns:
-        Seconds a call, by program, one number a turn.
+        Seconds per call, by program, one number per turn.
     """
     calls = {}
     for name, program in programs.items():
@@ -50,13 +50,13 @@ def alternate(
 
 
 def ratio(times: Mapping[str, Sequence[float]], program: str, baseline: str) -> float:
-    """The median over the turns of one program's time in units of the other's."""
+    """The median over the turns of one program's time relative to the other's."""
     turns = zip(times[program], times[baseline], strict=True)
     return statistics.median(ours / theirs for ours, theirs in turns)
 
 
 def matmul_peak(size: int = 2048, calls: int = 30) -> float:
-    """Floating-point operations a second of a float32 matrix product, the best of some calls."""
+    """Floating-point operations per second of a float32 matrix product, the best of some calls."""
     x = jnp.ones((size, size))
     product = jax.jit(jnp.matmul)
     best = min(_seconds(lambda: product(x, x), 1) for _ in range(calls))
@@ -66,13 +66,13 @@ def matmul_peak(size: int = 2048, calls: int = 30) -> float:
 def report(
     title: str, rows: Sequence[Mapping[str, Any]], json_path: Path | None, **facts: Any
 ) -> None:
-    """Prints the rows as a table; writes them with machine, versions and command if asked to.
+    """Prints the rows as a table, and writes them with machine, versions and command as JSON.
 
     Args:
-        title: above the table.
+        title: the table's title.
         rows: the results, all with the same columns.
-        json_path: where to write JSON, nowhere if None.
-        **facts: more to record, such as the machine's matmul speed.
+        json_path: where to write the JSON; nothing is written if None.
+        **facts: further results to record, such as the machine's matmul speed.
     """
     table = Table(title=title, title_justify="left")
     for column in rows[0]:

@@ -1,4 +1,4 @@
-"""The train step that is timed: random images, CDMSGD on a ring, everything on the device."""
+"""The timed train step: random images, CDMSGD on a ring, everything on the device."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ def train_program(
     *,
     in_loop: bool = True,
 ) -> Callable[[], jax.Array]:
-    """A program that takes one whole step of every agent, keeps the state and returns losses.
+    """A program that takes one whole step of every agent, keeps the state and returns the losses.
 
-    ``in_loop`` is how runs are trained, many steps a dispatch; without, one step is the program.
+    With ``in_loop`` the step runs inside the compiled loop of the experiments; without, the step is
+    itself the compiled program.
     """
     loss = models.classification_loss(model)
 
@@ -66,9 +67,9 @@ def random_batches(num_agents: int, batch_size: int) -> data.AgentData:
 def cnn_operations() -> float:
     """Floating-point operations of the paper's CNN on one image: forward, and both gradients.
 
-    Two a multiply-add, of convolutions and dense layers alone. Each layer's product is done three
-    times, for its result and the gradients of its weights and of its input; the first layer's input
-    needs none.
+    A multiply-add counts as two, and only convolutions and dense layers count. Each layer needs
+    three products, for its result and for the gradients of its weights and of its input; the first
+    layer needs no gradient of its input.
     """
     convolutions = [(32, 3, 32), (32, 32, 32), (16, 32, 64), (16, 64, 64)]
     products = [side**2 * 9 * channels * features for side, channels, features in convolutions]

@@ -1,6 +1,6 @@
 """Time and bytes of a mix between devices: ``python -m benchmarks.exchange``.
 
-Without accelerators it runs on eight virtual devices of the CPU, which share its cores and memory.
+Without accelerators it runs on eight virtual CPU devices, which share the cores and the memory.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from cdjax.mixing._shifts import shifts_of
 
 @dataclass(frozen=True)
 class Options:
-    """Times a mix by neighbour exchange and by shifts against one that gathers all agents."""
+    """Times a mix by neighbour exchange, and one by shifts, against one that gathers all agents."""
 
     graphs: tuple[str, ...] = ("ring", "torus", "exponential", "erdos_renyi")
     """Graph families."""
     agents: tuple[int, ...] = (8, 16, 32, 64)
-    """Numbers of agents N, multiples of the number of devices."""
+    """Numbers of agents N; multiples of the number of devices."""
     image_size: int = 8
-    """Pixels a side of the images, which set the size of the paper's CNN; 32 is the paper's."""
+    """Side of the images in pixels, which sets the size of the paper's CNN; the paper has 32."""
     devices: int | None = None
-    """How many devices; by default all."""
+    """Number of devices (default: all)."""
     most_shifts: int = 8
-    """The most diagonals with which shifts are timed."""
+    """Largest number of diagonals with which shifts are timed."""
     turns: int = 7
-    """Turns of each program."""
+    """Turns per program."""
     json: Path | None = None
-    """Where to write the results as JSON."""
+    """File for the results as JSON."""
 
 
 def main(options: Options) -> None:
@@ -59,7 +59,7 @@ def main(options: Options) -> None:
         for num_agents in options.agents
     ]
     size = sum(x.size for x in jax.tree.leaves(one_agent))
-    report("a mix between devices", rows, options.json, parameters_an_agent=size)
+    report("a mix between devices", rows, options.json, parameters_per_agent=size)
 
 
 def _row(
@@ -91,8 +91,8 @@ def _row(
 
 
 def _call(program: jax.stages.Compiled, params: cdjax.Params) -> Callable[[], Any]:
-    # One at a time: virtual devices share a few threads, and programs that wait for each other's
-    # messages in all of them wait for ever.
+    # One call at a time: virtual devices share a few threads, and two programs that occupy all of
+    # them while they wait for each other's messages never end.
     return lambda: jax.block_until_ready(program(params))
 
 

@@ -23,24 +23,25 @@ PLANS = ("dense", "shifts", "neighbors")
 
 @dataclass(frozen=True)
 class Options:
-    """Times CDSGD's step Πx − αg in units of plain SGD's step x − αg on the same arrays."""
+    """Times a CDSGD step Πx − αg relative to a plain SGD step x − αg on the same arrays."""
 
     graphs: tuple[str, ...] = ("ring", "torus", "exponential", "random_regular")
     """Graph families."""
     agents: tuple[int, ...] = (16, 64, 256, 1024, 4096)
     """Numbers of agents N."""
     size: int = 32_000_000
-    """Parameters (float32) of all agents together."""
+    """Number of float32 parameters of all agents together."""
     fresh: bool = False
-    """Write to fresh memory, whose first touch takes most of the time; else over the gradient."""
+    """Write the result to fresh memory, whose page faults take most of the time, instead of to the
+    gradient's memory."""
     most_agents_dense: int = 1024
-    """The largest N at which the product with Π is timed."""
+    """Largest N at which the dense product with Π is timed."""
     most_shifts: int = 32
-    """The most diagonals with which shifts are timed."""
+    """Largest number of diagonals with which shifts are timed."""
     turns: int = 7
-    """Turns of each program."""
+    """Turns per program."""
     json: Path | None = None
-    """Where to write the results as JSON."""
+    """File for the results as JSON."""
 
 
 def main(options: Options) -> None:
@@ -52,7 +53,7 @@ def main(options: Options) -> None:
     ]
     memory = "fresh memory" if options.fresh else "the gradient's memory"
     report(
-        f"Πx − αg into {memory}, in units of x − αg",
+        f"time of Πx − αg into {memory}, relative to x − αg",
         rows,
         options.json,
         parameters_of_all_agents=options.size,
@@ -93,7 +94,7 @@ def _program(
         nonlocal grads
         result = step(params, grads)
         if not fresh:
-            grads = result  # its memory is all there is left of the gradient
+            grads = result  # the step donated the gradient's memory to its result
         return result
 
     return program

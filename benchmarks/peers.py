@@ -1,7 +1,8 @@
 """The same steps in PyTorch: ``python -m benchmarks.peers``.
 
-CDMSGD of the paper's CNN on a ring, the same network, images, parameters and equations, as a loop
-over agents and as ``torch.func.vmap``.
+CDMSGD of the paper's CNN on a ring with the same network, images, parameters and equations,
+written plainly as a loop over agents and as ``torch.func.vmap``. docs/speed.md says how much faster
+PyTorch is at its best.
 """
 
 from __future__ import annotations
@@ -39,11 +40,11 @@ class Options:
     agents: int = 16
     """Number of agents N."""
     batch: int = 64
-    """Samples an agent takes in a step."""
+    """Samples per agent and step."""
     turns: int = 5
-    """Turns of each program."""
+    """Turns per program."""
     json: Path | None = None
-    """Where to write the results as JSON."""
+    """File for the results as JSON."""
 
 
 def main(options: Options) -> None:
@@ -51,7 +52,7 @@ def main(options: Options) -> None:
     try:
         import torch
     except ImportError:
-        sys.exit("PyTorch is not installed, so there is no peer to compare with: pip install torch")
+        sys.exit("PyTorch is not installed, so there is nothing to compare with: pip install torch")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     peak = matmul_peak()
     ours = train_program(models.CNN(), options.agents, options.batch)
@@ -60,7 +61,7 @@ def main(options: Options) -> None:
         programs[f"torch {name}"] = _torch_program(torch, gradients, options, device)
     first = {name: float(np.mean(programs[name]())) for name in programs}
     if not np.allclose(list(first.values()), first["cdjax"], rtol=1e-3):
-        sys.exit(f"the programs do not compute the same: first losses {first}")
+        sys.exit(f"the programs do not compute the same losses in the first step: {first}")
 
     times = alternate(programs, turns=options.turns)
     operations = options.agents * options.batch * cnn_operations()
@@ -80,7 +81,7 @@ def main(options: Options) -> None:
 def _torch_program(
     torch: Any, gradients: Callable[..., Any], options: Options, device: str
 ) -> Callable[[], np.ndarray]:
-    """A program that takes one step; it returns the agents' losses."""
+    """A program that takes one step and returns the agents' losses."""
     params = _torch_params(torch, options.agents, device)
     velocity = {name: torch.zeros_like(y) for name, y in params.items()}
     batch = random_batches(options.agents, options.batch)
@@ -105,7 +106,7 @@ def _torch_program(
 
 
 def _torch_params(torch: Any, num_agents: int, device: str) -> dict[str, Any]:
-    """The parameters of cdjax's own start, in PyTorch's layout, a copy for every agent."""
+    """The initial parameters of cdjax's program in PyTorch's layout, a copy for every agent."""
     params, _ = models.init_model(models.CNN(), jax.random.key(0), jnp.zeros((1, *SHAPE)))
     tensors = {}
     for layer, leaves in params.items():

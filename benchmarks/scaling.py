@@ -25,13 +25,13 @@ class Options:
     agents: tuple[int, ...] = (1, 4, 16, 64, 256, 1024)
     """Numbers of agents N."""
     samples: int = 4096
-    """Samples of all agents in a step; at least one an agent is taken."""
+    """Samples per step of all agents together; every agent takes at least one."""
     baseline: int = 4
-    """The N in whose cost a sample all others are given."""
+    """The N to whose cost per sample all others are compared."""
     turns: int = 5
-    """Turns of each program."""
+    """Turns per program."""
     json: Path | None = None
-    """Where to write the results as JSON."""
+    """File for the results as JSON."""
 
 
 def main(options: Options) -> None:
@@ -45,14 +45,14 @@ def main(options: Options) -> None:
         {
             "agents": n,
             "batch": batch,
-            "microseconds_a_sample": 1e6 * median(times[str(n)]) / (n * batch),
+            "microseconds_per_sample": 1e6 * median(times[str(n)]) / (n * batch),
             f"times_of_{options.baseline}_agents": ratio(times, str(n), str(options.baseline))
             * baseline
             / (n * batch),
         }
         for n, batch in batches.items()
     ]
-    title = f"cost a sample of {options.model}, {jax.devices()[0].platform}"
+    title = f"cost per sample of {options.model}, {jax.devices()[0].platform}"
     report(title, rows, options.json)
 
 

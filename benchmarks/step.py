@@ -22,18 +22,18 @@ class Options:
     agents: tuple[int, ...] = (16,)
     """Numbers of agents N."""
     batches: tuple[int, ...] = (16, 64)
-    """Samples an agent takes in a step."""
+    """Samples per agent and step."""
     plans: tuple[str, ...] = ("auto", "vmap", "flax_vmap")
-    """Plans of agent_map; flax_vmap is vmap of the same network out of Flax's own layers, a step a
-    dispatch."""
+    """Plans of agent_map. flax_vmap is vmap of the same network with Flax's own layers, dispatched
+    step by step."""
     turns: int = 5
-    """Turns of each program."""
+    """Turns per program."""
     json: Path | None = None
-    """Where to write the results as JSON."""
+    """File for the results as JSON."""
 
 
 class FlaxCNN(nn.Module):
-    """The paper's network out of Flax's own layers."""
+    """The paper's network with Flax's own layers."""
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
@@ -60,7 +60,7 @@ def _rows(num_agents: int, batch_size: int, options: Options) -> list[dict[str, 
     peak = matmul_peak()
     programs = {}
     for plan in options.plans:
-        # XLA:CPU's convolutions are slower still in loops, so Flax's are timed out of them.
+        # XLA:CPU's own convolutions are slower still inside loops, so Flax's are timed outside.
         in_loop = plan != "flax_vmap"
         model = models.CNN() if in_loop else FlaxCNN()
         plan_name = plan.removeprefix("flax_")
@@ -73,7 +73,7 @@ def _rows(num_agents: int, batch_size: int, options: Options) -> list[dict[str, 
             "batch": batch_size,
             "plan": plan,
             "seconds": median(times[plan]),
-            "samples_a_second": samples / median(times[plan]),
+            "samples_per_second": samples / median(times[plan]),
             "times_auto": ratio(times, plan, options.plans[0]),
             "share_of_matmul_peak": samples * cnn_operations() / median(times[plan]) / peak,
         }
