@@ -117,9 +117,9 @@ def minimise(
     Raises:
         RuntimeError: if the gradient does not become so small in 100 steps.
     """
-    # scipy.optimize.minimize judges steps by the value of the function, which rounding hides once the
-    # gradient is about 1e-8. On the Lyapunov functions of 9 steps on the ring of the default options
-    # "trust-ncg" missed 1e-9 twice and "trust-krylov" always, in 76 and 83 s; this takes 2.2 s.
+    # scipy.optimize.minimize judges its steps by the function's value, which rounding hides below a
+    # gradient of 1e-8. On 9 Lyapunov functions of the ring "trust-ncg" missed 1e-9 twice and
+    # "trust-krylov" always, in 76 and 83 s; this takes 2.2 s.
     point, (gradient, direction) = start, _newton(value_fn, start, *args)
     for _ in range(100):
         norm = float(jnp.linalg.norm(gradient))

@@ -44,6 +44,8 @@ def summary(
     limit = theory.sufficient_step_limit(topology, constants)
     below = fixed.stated_lyapunov_bound < fixed.lyapunov_gap * (1 - 1e-6)
     last_step_size = diminishing.step_size[-1]
+    of_fixed = ("disagreement", "stated_consensus_bound", "consensus_bound",
+                "predicted_disagreement", "mean_error", "mean_error_bound")  # fmt: skip
     return {
         "graph": topology.name,
         "second_eigenvalue": topology.second_eigenvalue,
@@ -51,12 +53,7 @@ def summary(
         "sufficient_step_limit": limit if limit > 1e-12 else None,
         "tight_step_limit": theory.tight_step_limit(topology, constants.smoothness),
         "stated_theorem_1_fails_at": int(fixed.step[below][0]) if below.any() else None,
-        "fixed_disagreement": fixed.disagreement[-1],
-        "fixed_stated_consensus_bound": fixed.stated_consensus_bound[-1],
-        "fixed_consensus_bound": fixed.consensus_bound[-1],
-        "fixed_predicted_disagreement": fixed.predicted_disagreement[-1],
-        "fixed_mean_error": fixed.mean_error[-1],
-        "fixed_mean_error_bound": fixed.mean_error_bound[-1],
+        **{f"fixed_{name}": getattr(fixed, name)[-1] for name in of_fixed},
         "diminishing_disagreement_per_step_size": diminishing.disagreement[-1] / last_step_size,
         "disagreement_rate": diminishing.predicted_disagreement[-1] / last_step_size,
         "diminishing_mean_error": diminishing.mean_error[-1],

@@ -16,18 +16,10 @@ from rich.progress import track
 
 import cdjax
 from cdjax import mixing, theory
+from experiments.convex import problem as softmax
 from experiments.convex import results
 from experiments.convex.config import Convex
-from experiments.convex.problem import (
-    Problem,
-    build,
-    gradients,
-    largest_curvature,
-    losses,
-    minibatch,
-    minimise,
-    smoothness_bound,
-)
+from experiments.convex.problem import Problem, minimise
 from experiments.report.convex import Curves, page
 from experiments.run.config import Run, check_choices, replaced
 from experiments.run.errors import UsageError, blame, flag
@@ -72,7 +64,7 @@ def convex(config: Convex) -> list[Curves]:
     config.out.mkdir(parents=True, exist_ok=True)
     console = Console()
     with jax.enable_x64(True):
-        setting = _setting(config, build(dataset, parts, l2=config.l2), graphs)
+        setting = _setting(config, softmax.build(dataset, parts, l2=config.l2), graphs)
         runs = [_runs(setting, g) for g in track(graphs, "graphs", console=console, transient=True)]
         constants = _constants(setting)
     summaries = [
@@ -116,7 +108,7 @@ def _graph(name: str, num_agents: int) -> cdjax.Topology:
 
 def _setting(config: Convex, problem: Problem, graphs: Sequence[cdjax.Topology]) -> Setting:
     optimum = minimise(_objective(problem), jnp.zeros(problem.shape[1:]))
-    smoothness = smoothness_bound(problem)
+    smoothness = softmax.smoothness_bound(problem)
     noise = 0.0
     if config.batch_size:
         gradient_fn = functools.partial(_gradient, problem, config.batch_size)
@@ -147,11 +139,11 @@ def _constants(setting: Setting) -> dict[str, Any]:
         "parameters of an agent": int(optimum.size),
         "step size": float(setting.step_sizes["fixed"][0]),
         "gamma": constants.smoothness,
-        "gamma at 0": float(largest_curvature(problem, start)),
-        "gamma at the optimum": float(largest_curvature(problem, at_optimum)),
+        "gamma at 0": float(softmax.largest_curvature(problem, start)),
+        "gamma at the optimum": float(softmax.largest_curvature(problem, at_optimum)),
         "H": constants.strong_convexity,
-        "L at 0": float(jnp.linalg.norm(gradients(problem, start))),
-        "L at the optimum": float(jnp.linalg.norm(gradients(problem, at_optimum))),
+        "L at 0": float(jnp.linalg.norm(softmax.gradients(problem, start))),
+        "L at the optimum": float(jnp.linalg.norm(softmax.gradients(problem, at_optimum))),
         "Q": constants.noise,
         "loss at the optimum": float(_objective(problem)(optimum)),
         "distance of the optimum from 0": float(jnp.linalg.norm(optimum)),
@@ -159,13 +151,13 @@ def _constants(setting: Setting) -> dict[str, Any]:
 
 
 def _objective(problem: Problem) -> Any:
-    return jax.jit(lambda x: losses(problem, jnp.broadcast_to(x, problem.shape)).mean())
+    return jax.jit(lambda x: softmax.losses(problem, jnp.broadcast_to(x, problem.shape)).mean())
 
 
 def _gradient(problem: Problem, batch_size: int | None, params: Any, key: jax.Array) -> Any:
     if batch_size:
-        problem = minibatch(problem, key, batch_size)
-    return gradients(problem, params)
+        problem = softmax.minibatch(problem, key, batch_size)
+    return softmax.gradients(problem, params)
 
 
 def _runs(setting: Setting, topology: cdjax.Topology) -> list[Curves]:
@@ -187,84 +179,65 @@ def _runs(setting: Setting, topology: cdjax.Topology) -> list[Curves]:
         for step_size, point in zip(step_sizes[kept], points, strict=True):
             minimum = minimise(value_fn, minimum, step_size)  # from the last one, which is close
             gaps.append(float(value_fn(point, step_size) - value_fn(minimum, step_size)))
-        measured = _Measured(kept, points, gaps, largest_gradient=float(norms.max()))
-        curves.append(_curves(setting, topology, schedule=schedule, measured=measured))
+        means = jnp.mean(points, axis=1)
+        errors = np.asarray(jnp.linalg.norm(means - setting.optimum, axis=(1, 2)))
+        distances = jax.vmap(optax.tree.norm)(points - means[:, None])
+        first = {"initial_gap": gaps[0], "initial_error": float(errors[0])}
+        bounds = _bounds(setting, topology, schedule, gradient_bound=float(norms.max()), **first)
+        curve = Curves(
+            graph=topology.name,
+            schedule=schedule,
+            step=kept,
+            step_size=step_sizes[kept],
+            lyapunov_gap=np.array(gaps),
+            mean_error=errors,
+            disagreement=np.asarray(distances),
+            **{name: values[kept] for name, values in bounds.items()},
+        )
+        curves.append(curve)
     return curves
 
 
-class _Measured(NamedTuple):
-    """One run: at the kept steps its parameters and V − V*, and its largest gradient's norm."""
-
-    kept: np.ndarray
-    points: jax.Array
-    gaps: list[float]
-    largest_gradient: float
-
-
-def _curves(
-    setting: Setting, topology: cdjax.Topology, *, schedule: str, measured: _Measured
-) -> Curves:
-    """What was measured at the kept steps, beside its bounds."""
-    constants, step_sizes = setting.constants, setting.step_sizes[schedule]
-    kept, gaps, gradient_bound = measured.kept, measured.gaps, measured.largest_gradient
-    means = jnp.mean(measured.points, axis=1)
-    errors = np.asarray(jnp.linalg.norm(means - setting.optimum, axis=(1, 2)))
-    apart = (measured.points - means[:, None]).reshape(len(kept), -1)
-    distances = theory.consensus_bound(topology, step_sizes, gradient_bound=gradient_bound)
-    bound = theory.lyapunov_bound(
-        topology, constants, step_sizes, initial_gap=gaps[0], distances=distances
-    )
-    mean_bound = theory.mean_error_bound(
-        topology, constants, step_sizes, initial_error=float(errors[0]), distances=distances
-    )
-    at_optimum = cdjax.replicate(setting.optimum, topology.num_agents)
-    rate = theory.disagreement_rate(topology, gradients(setting.problem, at_optimum))
-    stated = dict.fromkeys(("lyapunov", "consensus"), np.full(len(step_sizes), np.nan))
-    if schedule == "fixed":  # the paper has none for other steps
-        stated = _stated_bounds(topology, constants, step_sizes=step_sizes, measured=measured)
-    return Curves(
-        graph=topology.name,
-        schedule=schedule,
-        step=kept,
-        step_size=step_sizes[kept],
-        lyapunov_gap=np.array(gaps),
-        lyapunov_bound=bound[kept],
-        stated_lyapunov_bound=stated["lyapunov"][kept],
-        mean_error=errors,
-        mean_error_bound=mean_bound[kept],
-        disagreement=np.asarray(jnp.linalg.norm(apart, axis=1)),
-        consensus_bound=distances[kept],
-        stated_consensus_bound=stated["consensus"][kept],
-        predicted_disagreement=rate * step_sizes[kept],
-    )
-
-
-def _stated_bounds(
+def _bounds(
+    setting: Setting,
     topology: cdjax.Topology,
-    constants: theory.Constants,
+    schedule: str,
     *,
-    step_sizes: np.ndarray,
-    measured: _Measured,
+    gradient_bound: float,
+    initial_gap: float,
+    initial_error: float,
 ) -> dict[str, np.ndarray]:
-    """The paper's own bounds of a fixed step, at every step."""
-    step_size, num_steps = step_sizes[0], len(step_sizes)
-    distance = theory.stated_consensus_bound(
-        topology, step_size, gradient_bound=measured.largest_gradient
-    )
-    bound = theory.stated_lyapunov_bound(
-        topology,
-        constants,
-        step_size=step_size,
-        initial_gap=measured.gaps[0],
-        num_steps=num_steps,
-    )
-    return {"lyapunov": bound, "consensus": np.full(num_steps, distance)}
+    """The bounds at every step, and where the disagreement ends up."""
+    graph, steps = (topology, setting.constants), setting.step_sizes[schedule]
+    distances = theory.consensus_bound(topology, steps, gradient_bound=gradient_bound)
+    gap = {"initial_gap": initial_gap}
+    error = {"initial_error": initial_error, "distances": distances}
+    at_optimum = cdjax.replicate(setting.optimum, topology.num_agents)
+    rate = theory.disagreement_rate(topology, softmax.gradients(setting.problem, at_optimum))
+    stated_bound = stated_distances = np.full(len(steps), np.nan)
+    if schedule == "fixed":  # the paper's own are for fixed steps
+        step_size = steps[0]
+        stated_bound = theory.stated_lyapunov_bound(
+            *graph, step_size=step_size, num_steps=len(steps), **gap
+        )
+        stated = theory.stated_consensus_bound(topology, step_size, gradient_bound=gradient_bound)
+        stated_distances = np.full(len(steps), stated)
+    return {
+        "lyapunov_bound": theory.lyapunov_bound(*graph, steps, distances=distances, **gap),
+        "stated_lyapunov_bound": stated_bound,
+        "mean_error_bound": theory.mean_error_bound(*graph, steps, **error),
+        "consensus_bound": distances,
+        "stated_consensus_bound": stated_distances,
+        "predicted_disagreement": rate * steps,
+    }
 
 
 def _lyapunov(
     problem: Problem, topology: cdjax.Topology, params: jax.Array, step_size: jax.Array
 ) -> jax.Array:
-    return theory.lyapunov(lambda x: losses(problem, x), params, topology, step_size=step_size)
+    return theory.lyapunov(
+        lambda x: softmax.losses(problem, x), params, topology, step_size=step_size
+    )
 
 
 def _simulate(

@@ -1,8 +1,4 @@
-"""The paper's claims, each measured on the runs of its figure.
-
-A claim *holds* when the run of every seed says so, *does not* when none does, and is *unclear*
-otherwise.
-"""
+"""The paper's claims, each measured on the runs of its figure."""
 
 from __future__ import annotations
 
@@ -11,21 +7,31 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from experiments.figures import curves
 from experiments.figures.config import Figures
-from experiments.figures.curves import (
-    CDMSGD,
-    CDSGD,
-    CENTRALIZED,
-    FEDAVG,
-    MOMENTUM_SGD,
-    SGD,
-    TURNS,
-    Curve,
-)
 from experiments.report.plots import Line
 
 Columns: TypeAlias = Mapping[str, Sequence[Line]]
-Measure: TypeAlias = Callable[[Line], np.ndarray]  # one number per seed
+
+
+class Claim(NamedTuple):
+    """What a figure should show in each of its columns.
+
+    Attributes:
+        text: the claim.
+        pick: the lines that it compares, of those of a column.
+        measure: a number of one run; also of the last step that all picked lines have reached.
+        holds: whether it does for each seed, from the numbers of the first line and of the last.
+        form: how the numbers are written.
+        unit: their unit.
+    """
+
+    text: str
+    pick: Callable[[Sequence[Line]], Sequence[Line]]
+    measure: Callable[[Sequence[Mapping[str, Any]], int], float]
+    holds: Callable[[np.ndarray, np.ndarray], np.ndarray] = np.greater
+    form: str = ".2f"
+    unit: str = "%"
 
 
 class Finding(NamedTuple):
@@ -71,11 +77,21 @@ def report(config: Figures, drawn: Mapping[str, Columns]) -> str:
 
 def findings(figure: str, columns: Columns) -> list[Finding]:
     """The claims that a figure makes, if any, as measured in each of its columns."""
-    claims = {
-        "fig1a": _fig1a, "fig1b": _fig1b, "fig2a": _fig2a, "fig2b": _fig2b, "steps": _steps,
-        "non_iid": _non_iid, "consensus": _consensus,
-    }  # fmt: skip
-    return claims[figure](columns) if figure in claims else []
+    return [
+        _finding(claim, setting, claim.pick(lines))
+        for claim in _CLAIMS.get(figure, ())
+        for setting, lines in columns.items()
+    ]
+
+
+def _finding(claim: Claim, setting: str, lines: Sequence[Line]) -> Finding:
+    step = min(line.runs[0][-1]["step"] for line in lines)
+    values = [np.array([claim.measure(run, step) for run in line.runs]) for line in lines]
+    pairs = zip(lines, values, strict=True)
+    measured = ", ".join(f"{line.label} {np.mean(v):{claim.form}}" for line, v in pairs)
+    agreeing = claim.holds(values[0], values[-1])
+    verdict = "holds" if np.all(agreeing) else "unclear" if np.any(agreeing) else "does not"
+    return Finding(claim.text, setting, f"{measured} {claim.unit.format(step=step)}", verdict)
 
 
 def _by_schedule(found: Sequence[Finding]) -> Iterator[str]:
@@ -91,165 +107,112 @@ def _by_schedule(found: Sequence[Finding]) -> Iterator[str]:
     )
     yield ""
     for claim, verdicts in by_claim.items():
-        if {*TURNS} <= {*verdicts}:
-            at_once, in_turn = (verdicts[name] for name in TURNS)
+        if {*curves.TURNS} <= {*verdicts}:
+            at_once, in_turn = (verdicts[name] for name in curves.TURNS)
             same = "either way" if at_once == in_turn else "depends on the schedule"
             yield f"- {claim}: {same} (synchronous: {at_once}; sequential: {in_turn})"
     yield ""
 
 
-def _speed(line: Line) -> np.ndarray:
-    """Test accuracy averaged over a run's evaluations, in percent."""
-    return _over_runs(line, lambda run: 100 * np.mean([r["test_accuracy_mean"] for r in run]))
+def _speed(run: Sequence[Mapping[str, Any]], step: int) -> float:
+    """Test accuracy averaged over the evaluations."""
+    return 100 * float(np.mean([record["test_accuracy_mean"] for record in run]))
 
 
-def _final(line: Line) -> np.ndarray:
-    """Test accuracy at the end, in percent."""
-    return _over_runs(line, lambda run: 100 * run[-1]["test_accuracy_mean"])
+def _final(run: Sequence[Mapping[str, Any]], step: int) -> float:
+    """Test accuracy at the end."""
+    return 100 * run[-1]["test_accuracy_mean"]
 
 
-def _gap(line: Line) -> np.ndarray:
-    """Train minus test accuracy at the end, in points."""
-    return _over_runs(line, lambda run: 100 * run[-1]["train_accuracy_mean"]) - _final(line)
+def _gap(run: Sequence[Mapping[str, Any]], step: int) -> float:
+    """Train minus test accuracy at the end."""
+    return 100 * (run[-1]["train_accuracy_mean"] - run[-1]["test_accuracy_mean"])
 
 
-def _distance(line: Line) -> np.ndarray:
-    """Consensus distance at the end."""
-    return _over_runs(line, lambda run: run[-1]["consensus_distance"])
+def _distance(run: Sequence[Mapping[str, Any]], step: int) -> float:
+    return run[-1]["consensus_distance"]
 
 
-def _variance(line: Line) -> np.ndarray:
-    """Variance of accuracy over the agents, averaged over the run's second half, in %²."""
-    return _over_runs(
-        line,
-        lambda run: 1e4 * np.mean([r["test_accuracy_variance"] for r in run[len(run) // 2 :]]),
-    )
+def _variance(run: Sequence[Mapping[str, Any]], step: int) -> float:
+    """Variance of accuracy over the agents, averaged over the second half."""
+    return 1e4 * np.mean([record["test_accuracy_variance"] for record in run[len(run) // 2 :]])
 
 
-def _over_runs(line: Line, value: Callable[[Any], float]) -> np.ndarray:
-    return np.array([value(run) for run in line.runs])
-
-
-def _verdict(agreeing: np.ndarray) -> str:
-    if np.all(agreeing):
-        return "holds"
-    return "unclear" if np.any(agreeing) else "does not"
-
-
-def _listed(lines: Sequence[Line], values: Sequence[np.ndarray], form: str, unit: str) -> str:
-    pairs = zip(lines, values, strict=True)
-    return ", ".join(f"{line.label} {np.mean(v):{form}}" for line, v in pairs) + f" {unit}"
-
-
-def _falling(
-    claim: str,
-    columns: Columns,
-    measure: Measure = _speed,
-    *,
-    form: str = ".2f",
-    unit: str = "% speed",
-) -> list[Finding]:
-    """A claim that a measure is larger for the first line of a column than for the last."""
-    found = []
-    for setting, lines in columns.items():
-        values = [measure(line) for line in lines]
-        text = _listed(lines, values, form, unit)
-        found.append(Finding(claim, setting, text, _verdict(values[0] > values[-1])))
-    return found
-
-
-def _within(claim: str, columns: Columns, points: float) -> list[Finding]:
-    """A claim that the second line ends at most so many points below the first."""
-    found = []
-    for setting, lines in columns.items():
-        values = [_final(line) for line in lines]
-        text = _listed(lines, values, ".2f", "%")
-        found.append(Finding(claim, setting, text, _verdict(values[1] >= values[0] - points)))
-    return found
-
-
-def _only(columns: Columns, *curves: Curve) -> dict[str, list[Line]]:
-    """The columns with only these curves, in this order."""
-    by_label = {name: {line.label: line for line in lines} for name, lines in columns.items()}
-    return {name: [lines[curve.label] for curve in curves] for name, lines in by_label.items()}
-
-
-def _fig1a(columns: Columns) -> list[Finding]:
-    pair = _only(columns, SGD, CDSGD)
-    same_steps = _only(columns, CENTRALIZED, CDSGD)
-    by_steps = (
-        "Fig. 1a, by steps: a step of CDSGD brings less than one of SGD on all agents' batches"
-    )
-    smaller = "Fig. 1a: CDSGD's generalization gap is smaller"
-    return [
-        *_falling("Fig. 1a: an epoch of CDSGD brings less than one of SGD", pair),
-        *_falling(by_steps, same_steps),
-        *_falling(smaller, pair, _gap, unit="points"),
-        *_within("Fig. 1a: CDSGD ends within a point of SGD", pair, 1.0),
-    ]
-
-
-def _fig1b(columns: Columns) -> list[Finding]:
-    below_momentum = "CDMSGD ends at most half a point below momentum SGD"
-    return [
-        *_falling("Fig. 1b: CDMSGD is faster than CDSGD", _only(columns, CDMSGD, CDSGD)),
-        *_falling("Fig. 1b: FedAvg is faster than CDSGD", _only(columns, FEDAVG, CDSGD)),
-        *_within("Fig. 1b: CDMSGD ends at or above FedAvg", _only(columns, FEDAVG, CDMSGD), 0.0),
-        *_within("CDMSGD ends at most half a point below SGD", _only(columns, SGD, CDMSGD), 0.5),
-        *_within(below_momentum, _only(columns, MOMENTUM_SGD, CDMSGD), 0.5),
-    ]
-
-
-def _fig2a(columns: Columns) -> list[Finding]:
-    found = _falling("Fig. 2a: more agents are slower", columns)
-    claim = "Fig. 2a, by steps: after as many steps more agents are less accurate"
-    for setting, lines in columns.items():
-        step = min(line.runs[0][-1]["step"] for line in lines)
-
-        def at_step(line: Line, step: float = step) -> np.ndarray:
-            return _over_runs(line, lambda run: 100 * _accuracy_at(run, step))
-
-        found += _falling(claim, {setting: lines}, at_step, unit=f"% after {step} steps")
-    return found
-
-
-def _accuracy_at(run: Sequence[Mapping[str, Any]], step: float) -> float:
+def _at_step(run: Sequence[Mapping[str, Any]], step: int) -> float:
     """Test accuracy after so many steps, between evaluations by interpolation."""
     steps = [0, *(record["step"] for record in run)]
     guess = 1 / 10  # before the first step: all data sets here except CIFAR-100 have ten classes
-    return float(np.interp(step, steps, [guess, *(r["test_accuracy_mean"] for r in run)]))
+    accuracies = [guess, *(record["test_accuracy_mean"] for record in run)]
+    return 100 * float(np.interp(step, steps, accuracies))
 
 
-def _fig2b(columns: Columns) -> list[Finding]:
-    from_sparse = {setting: lines[::-1] for setting, lines in columns.items()}
-    claim = "Fig. 2b: the sparser the graph, the more the agents' accuracies vary"
-    return [
-        *_falling("Fig. 2b: the sparser the graph, the faster", from_sparse),
-        *_falling(claim, from_sparse, _variance, form=".3g", unit="%²"),
-    ]
+def _within(points: float) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    return lambda first, last: last >= first - points
 
 
-def _steps(columns: Columns) -> list[Finding]:
-    found = []
-    for setting, (*fixed, diminishing) in columns.items():
-        values = [_distance(line) for line in fixed]
-        text = _listed(fixed, values, ".2g", "distance")
-        claim = "Prop. 1: the smaller the fixed step, the closer the agents"
-        found.append(Finding(claim, setting, text, _verdict(values[0] < values[-1])))
-        last = _distance(diminishing)
-        most = _over_runs(diminishing, lambda run: max(r["consensus_distance"] for r in run))
-        text = f"at most {np.mean(most):.2g}, at the end {np.mean(last):.2g}"
-        claim = "Prop. 3: with diminishing steps the distance between the agents falls"
-        found.append(Finding(claim, setting, text, _verdict(last < most)))
-    return found
+def _only(*chosen: curves.Curve) -> Callable[[Sequence[Line]], Sequence[Line]]:
+    def pick(lines: Sequence[Line]) -> Sequence[Line]:
+        by_label = {line.label: line for line in lines}
+        return [by_label[curve.label] for curve in chosen]
+
+    return pick
 
 
-def _non_iid(columns: Columns) -> list[Finding]:
-    claim = "Left for later in the paper: far from IID, CDMSGD ends at or above FedAvg"
-    return _within(claim, _only(columns, FEDAVG, CDMSGD), 0.0)
+def _largest_and_last(lines: Sequence[Line]) -> list[Line]:
+    """Of the last line: where the agents are farthest apart, and the end."""
+    runs = lines[-1].runs
+    largest = [[max(run, key=lambda record: record["consensus_distance"])] for run in runs]
+    return [Line("at most", largest), Line("at the end", runs)]
 
 
-def _consensus(columns: Columns) -> list[Finding]:
-    claim = "Left for later in the paper: the larger the step, the farther apart the agents"
-    from_large = {setting: lines[::-1] for setting, lines in columns.items()}
-    return _falling(claim, from_large, _distance, form=".2g", unit="distance")
+_SPEED = "% speed"
+_APART = {"measure": _distance, "form": ".2g", "unit": "distance"}
+_CLAIMS = {
+    "fig1a": (
+        Claim("Fig. 1a: an epoch of CDSGD brings less than one of SGD",
+              _only(curves.SGD, curves.CDSGD), _speed, unit=_SPEED),
+        Claim("Fig. 1a, by steps: a step of CDSGD brings less than one of SGD on all agents' "
+              "batches", _only(curves.CENTRALIZED, curves.CDSGD), _speed, unit=_SPEED),
+        Claim("Fig. 1a: CDSGD's generalization gap is smaller",
+              _only(curves.SGD, curves.CDSGD), _gap, unit="points"),
+        Claim("Fig. 1a: CDSGD ends within a point of SGD",
+              _only(curves.SGD, curves.CDSGD), _final, _within(1.0)),
+    ),
+    "fig1b": (
+        Claim("Fig. 1b: CDMSGD is faster than CDSGD",
+              _only(curves.CDMSGD, curves.CDSGD), _speed, unit=_SPEED),
+        Claim("Fig. 1b: FedAvg is faster than CDSGD",
+              _only(curves.FEDAVG, curves.CDSGD), _speed, unit=_SPEED),
+        Claim("Fig. 1b: CDMSGD ends at or above FedAvg",
+              _only(curves.FEDAVG, curves.CDMSGD), _final, _within(0.0)),
+        Claim("CDMSGD ends at most half a point below SGD",
+              _only(curves.SGD, curves.CDMSGD), _final, _within(0.5)),
+        Claim("CDMSGD ends at most half a point below momentum SGD",
+              _only(curves.MOMENTUM_SGD, curves.CDMSGD), _final, _within(0.5)),
+    ),
+    "fig2a": (
+        Claim("Fig. 2a: more agents are slower", lambda lines: lines, _speed, unit=_SPEED),
+        Claim("Fig. 2a, by steps: after as many steps more agents are less accurate",
+              lambda lines: lines, _at_step, unit="% after {step} steps"),
+    ),
+    "fig2b": (
+        Claim("Fig. 2b: the sparser the graph, the faster",
+              lambda lines: lines[::-1], _speed, unit=_SPEED),
+        Claim("Fig. 2b: the sparser the graph, the more the agents' accuracies vary",
+              lambda lines: lines[::-1], _variance, form=".3g", unit="%²"),
+    ),
+    "steps": (
+        Claim("Prop. 1: the smaller the fixed step, the closer the agents",
+              lambda lines: lines[-2::-1], **_APART),
+        Claim("Prop. 3: with diminishing steps the distance between the agents falls",
+              _largest_and_last, **_APART),
+    ),
+    "non_iid": (
+        Claim("Left for later in the paper: far from IID, CDMSGD ends at or above FedAvg",
+              _only(curves.FEDAVG, curves.CDMSGD), _final, _within(0.0)),
+    ),
+    "consensus": (
+        Claim("Left for later in the paper: the larger the step, the farther apart the agents",
+              lambda lines: lines[::-1], **_APART),
+    ),
+}  # fmt: skip

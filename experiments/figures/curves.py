@@ -10,12 +10,7 @@ from experiments.run.algorithm import ALGORITHMS
 
 
 class Preset(NamedTuple):
-    """What is run unless the options say otherwise.
-
-    Attributes:
-        options: defaults of those that are not given.
-        others: data sets on which a part is run again.
-    """
+    """Defaults of options that are not given, and data sets on which a part is run again."""
 
     options: Mapping[str, Any]
     others: Sequence[str] = ()
@@ -123,14 +118,10 @@ def _sizes() -> list[Curve]:
 
 
 def _graphs() -> list[Curve]:
+    eigenvalues = {name: topology.create(name, 8).second_eigenvalue for name in _NETWORKS}
     return [
-        _of(
-            CDMSGD,
-            f"{name}, λ2 = {topology.create(name, 8).second_eigenvalue:.3f}",
-            agents=8,
-            topology=name,
-        )
-        for name in _NETWORKS
+        _of(CDMSGD, f"{name}, λ2 = {value:.3f}", agents=8, topology=name)
+        for name, value in eigenvalues.items()
     ]
 
 

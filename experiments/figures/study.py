@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -114,12 +113,9 @@ def _run(config: Figures, curve: Curve, seed: int) -> Run:
 
 
 def _records(config: Figures, curve: Curve, seed: int) -> Records:
-    return run_once(_run(config, curve, seed), _folder(config, curve, seed), quiet=True)
-
-
-def _folder(config: Figures, curve: Curve, seed: int) -> Path:
     name = "-".join(f"{option}={value}" for option, value in sorted(curve.options.items()))
-    return config.out / "runs" / f"{name}-seed={seed}"
+    folder = config.out / "runs" / f"{name}-seed={seed}"
+    return run_once(_run(config, curve, seed), folder, quiet=True)
 
 
 def _line(config: Figures, curve: Curve) -> plots.Line:

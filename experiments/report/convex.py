@@ -32,28 +32,14 @@ class Curves(NamedTuple):
     predicted_disagreement: np.ndarray
 
 
-class _Row(NamedTuple):
-    """Which fields of :class:`Curves` a row shows."""
-
-    label: str
-    measured: str
-    bound: str
-    stated: str | None = None
-    predicted: str | None = None
-
-
 _COLORS = {"fixed": "C0", "diminishing": "C1"}
+# Each row's label, and of the curves what is measured, its bound, the paper's own, and the limit.
 _ROWS = (
-    _Row("V − V*", "lyapunov_gap", "lyapunov_bound", "stated_lyapunov_bound"),
-    _Row("‖s − x*‖", "mean_error", "mean_error_bound"),
-    _Row(
-        "‖x − s‖, all agents",
-        "disagreement",
-        "consensus_bound",
-        "stated_consensus_bound",
-        "predicted_disagreement",
-    ),
-)
+    ("V − V*", "lyapunov_gap", "lyapunov_bound", "stated_lyapunov_bound", None),
+    ("‖s − x*‖", "mean_error", "mean_error_bound", None, None),
+    ("‖x − s‖, all agents", "disagreement", "consensus_bound", "stated_consensus_bound",
+     "predicted_disagreement"),
+)  # fmt: skip
 
 
 def page(curves: Sequence[Curves], title: str) -> Figure:
@@ -69,10 +55,11 @@ def page(curves: Sequence[Curves], title: str) -> Figure:
     graphs = list(dict.fromkeys(curve.graph for curve in curves))
     size, shape = (max(7.0, 3 * len(graphs)), 9), (len(_ROWS), len(graphs))
     figure, grid = panels(title, size=size, shape=shape, sharex=True, sharey="row")
-    for axes_of_row, row in zip(grid, _ROWS, strict=True):
+    for row, (label, *quantities) in zip(grid, _ROWS, strict=True):
         for curve in curves:
-            _draw(axes_of_row[graphs.index(curve.graph)], curve, row)
-        axes_of_row[0].set(ylabel=row.label, xscale="log", yscale="log", ylim=_limits(curves, row))
+            _draw(row[graphs.index(curve.graph)], curve, *quantities)
+        limits = _limits(curves, *quantities[:2])
+        row[0].set(ylabel=label, xscale="log", yscale="log", ylim=limits)
     for top, bottom, name in zip(grid[0], grid[-1], graphs, strict=True):
         top.set_title(name)
         bottom.set_xlabel("step k + 1")
@@ -84,30 +71,31 @@ def page(curves: Sequence[Curves], title: str) -> Figure:
     return figure
 
 
-def _draw(axes: Any, curve: Curves, row: _Row) -> None:
+def _draw(
+    axes: Any, curve: Curves, measured: str, bound: str, stated: str | None, predicted: str | None
+) -> None:
     """One run's quantity: solid as measured, dashed its bound, dotted the paper's own bound."""
 
-    def line(field: str, label: str, **style: Any) -> None:
-        axes.plot(curve.step + 1, _positive(getattr(curve, field)), label=label, **style)
+    def line(quantity: str, label: str, **style: Any) -> None:
+        axes.plot(curve.step + 1, _positive(getattr(curve, quantity)), label=label, **style)
 
     color, name = _COLORS[curve.schedule], f"{curve.schedule} steps"
-    line(row.bound, f"{name}, bound", color=color, linestyle="--")
-    line(row.measured, f"{name}, measured", color=color, linewidth=1.8)
-    if row.stated and curve.schedule == "fixed":
-        dotted = {"color": "C3", "linestyle": ":", "linewidth": 1.8}
-        line(row.stated, f"{name}, the paper's bound", **dotted)
-        if np.any(getattr(curve, row.stated) < 0):
+    line(bound, f"{name}, bound", color=color, linestyle="--")
+    line(measured, f"{name}, measured", color=color, linewidth=1.8)
+    if stated and curve.schedule == "fixed":
+        line(stated, f"{name}, the paper's bound", color="C3", linestyle=":", linewidth=1.8)
+        if np.any(getattr(curve, stated) < 0):
             place = {"fontsize": "small", "transform": axes.transAxes}
             axes.text(0.04, 0.04, "the paper's bound is negative", color="C3", **place)
-    if row.predicted:
-        line(row.predicted, "α‖(I−Π)⁺∇F(x*)‖", color="0.4", linestyle="-.", linewidth=1)
+    if predicted:
+        line(predicted, "α‖(I−Π)⁺∇F(x*)‖", color="0.4", linestyle="-.", linewidth=1)
 
 
-def _limits(curves: Sequence[Curves], row: _Row) -> tuple[float, float] | None:
+def _limits(curves: Sequence[Curves], measured: str, bound: str) -> tuple[float, float] | None:
     """All that is measured, and of the bounds, which can be far above it, a part."""
     values, bounds = (
-        _positive(np.concatenate([getattr(curve, field) for curve in curves]))
-        for field in (row.measured, row.bound)
+        _positive(np.concatenate([getattr(curve, name) for curve in curves]))
+        for name in (measured, bound)
     )
     if np.isnan(values).all():  # one agent never disagrees
         return None

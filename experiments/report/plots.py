@@ -18,28 +18,16 @@ class Line(NamedTuple):
 
 
 def panels(
-    title: str,
-    *,
-    size: tuple[float, float],
-    shape: tuple[int, int],
-    grid: str = "both",
-    **shared: Any,
+    title: str, *, shape: tuple[int, int], size: tuple[float, float], **shared: Any
 ) -> tuple[Figure, np.ndarray]:
-    """A figure and its axes, in an array of that shape, with grid lines.
-
-    Args:
-        title: the figure's title; it should name the data set.
-        size: in inches.
-        shape: rows and columns.
-        grid: for which axis there are grid lines: ``both``, ``x`` or ``y``.
-        **shared: more for ``figure.subplots``.
-    """
+    """A figure and its axes, in an array of that shape; the title should name the data set."""
     figure = Figure(figsize=size, layout="constrained")
     figure.suptitle(title)
-    all_axes = figure.subplots(*shape, squeeze=False, **shared)
-    for axes in all_axes.flat:
-        axes.grid(alpha=0.3, axis=grid)
-    return figure, all_axes
+    grid = figure.subplots(*shape, squeeze=False, **shared)
+    for axes in grid.flat:
+        axes.grid(alpha=0.3)
+        axes.set_axisbelow(True)
+    return figure, grid
 
 
 def curves(records: Sequence[Mapping[str, Any]], title: str) -> Figure:

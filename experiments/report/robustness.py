@@ -29,8 +29,8 @@ def bars(
     Returns:
         The figure, for ``figure.savefig(path)``.
     """
-    shape = {"size": (12, 4), "shape": (1, 2), "sharey": True, "width_ratios": (3, 2)}
-    figure, ((attacks, faults),) = panels(title, grid="y", **shape)
+    places = {"shape": (1, 2), "size": (12, 4), "sharey": True, "width_ratios": (3, 2)}
+    figure, ((attacks, faults),) = panels(title, **places)
     names = list(next(iter(by_attack.values())))
     width = 0.8 / len(names)
     for number, name in enumerate(names):
@@ -46,7 +46,7 @@ def bars(
         faults.set_xticks(np.arange(len(by_fault)), rows, fontsize="small")
     faults.set(xlabel=labels[1])
     for axes in (attacks, faults):
-        axes.set_axisbelow(True)
+        axes.grid(visible=False, axis="x")
     return figure
 
 
@@ -56,7 +56,7 @@ def _draw_bars(
     *,
     width: float,
     shift: float = 0.0,
-    label: str | None = None,
+    label: str = "",
 ) -> None:
     values = np.array(cells)
     means = values.mean(axis=1)

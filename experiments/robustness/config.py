@@ -6,17 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from experiments.run.config import (
-    AlgorithmName,
-    AttackName,
-    Data,
-    Machine,
-    MixerName,
-    Model,
-    Network,
-    ScheduleName,
-    Training,
-)
+from experiments.run import config
 from experiments.run.disturbance import ATTACKS, MIXERS
 
 FaultName: TypeAlias = Literal["link-failure", "message-loss", "absence", "lag"]
@@ -30,17 +20,17 @@ class Robustness:
     with the same step size. Runs that --out already holds are not run again.
     """
 
-    network: Network = Network(agents=10)
-    training: Training = Training(epochs=5)
-    data: Data = Data(dataset="fashion_mnist")
-    model: Model = Model(model="mlp")
-    machine: Machine = Machine()
+    network: config.Network = config.Network(agents=10)
+    training: config.Training = config.Training(epochs=5)
+    data: config.Data = config.Data(dataset="fashion_mnist")
+    model: config.Model = config.Model(model="mlp")
+    machine: config.Machine = config.Machine()
 
-    algorithm: AlgorithmName = "cdsgd"
+    algorithm: config.AlgorithmName = "cdsgd"
     """One that mixes over the topology: cdsgd, cdmsgd, cdmsgd-polyak or atc."""
     learning_rate: float = 0.1
     """Step size alpha in the first step."""
-    schedule: ScheduleName = "fixed"
+    schedule: config.ScheduleName = "fixed"
     """The step size over time; diminishing is Theta / (k^power + offset)."""
     decay_power: float | None = None
     """The power of the diminishing schedule, in (0.5, 1] (default: 0.6)."""
@@ -50,13 +40,13 @@ class Robustness:
     """Momentum mu of cdmsgd and cdmsgd-polyak, in [0, 1) (default: 0.9)."""
     seeds: int = 3
     """Runs of each, with the seeds from --seed on."""
-    mixers: tuple[MixerName, ...] = tuple(MIXERS)
+    mixers: tuple[config.MixerName, ...] = tuple(MIXERS)
     """How agents combine what they hear; auto is the weighted mean."""
     num_trimmed: int = 2
     """Values that trimmed-mean cuts off at either end."""
     clip_radii: tuple[float, ...] = (0.1, 1.0, 10.0)
     """The radii with which clipped is tried: the right one is not known before training."""
-    attacks: tuple[AttackName, ...] = tuple(ATTACKS)
+    attacks: tuple[config.AttackName, ...] = tuple(ATTACKS)
     """What malicious agents send."""
     malicious: int = 2
     """How many agents are malicious, those with the highest numbers."""

@@ -40,8 +40,10 @@ def compare(config: Robustness) -> tuple[dict[str, dict[str, Runs]], dict[str, R
 
     def done(row: str, column: str, runs: Sequence[Run]) -> Runs:
         name = f"{row}-{column}".replace(" ", "-")
-        folders = [config.out / f"{name}-seed-{run.training.seed}" for run in runs]
-        records = [run_once(run, folder, quiet=True) for run, folder in zip(runs, folders)]
+        records = [
+            run_once(run, config.out / f"{name}-seed-{run.training.seed}", quiet=True)
+            for run in runs
+        ]
         console.print(f"{row}, {column}: {_cell(config, records)}", markup=False, highlight=False)
         return records
 
@@ -137,6 +139,7 @@ def _markdown(
     config: Robustness, by_attack: dict[str, dict[str, Runs]], by_fault: dict[str, Runs]
 ) -> str:
     agents = config.network.agents
+    cells = {row: [_cell(config, runs) for runs in of.values()] for row, of in by_attack.items()}
     parts = [
         f"`{shlex.join(['python', '-m', 'experiments.robustness', *sys.argv[1:]])}`\n",
         f"{_setting(config)} with step size {config.learning_rate:g}, {agents} agents, "
@@ -144,13 +147,7 @@ def _markdown(
         "seeds.\n",
         f"Test accuracy in % over the honest agents, {config.malicious} of {agents} on "
         f"{config.network.topology} malicious:\n",
-        markdown_table(
-            ["mixer", *config.attacks],
-            [
-                [row, *(_cell(config, runs) for runs in of.values())]
-                for row, of in by_attack.items()
-            ],
-        ),
+        markdown_table(["mixer", *config.attacks], [[row, *of] for row, of in cells.items()]),
     ]
     if by_fault:
         parts += [
