@@ -13,10 +13,10 @@ import time
 from pathlib import Path
 
 import pytest
+from experiments.run.signals import common_folder
 
 from cdjax import checkpoint
 from experiments.launch import processes
-from experiments.run.agreement import common_folder
 from experiments.run.config import Machine
 from experiments.run.errors import UsageError
 
