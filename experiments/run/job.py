@@ -185,7 +185,7 @@ def _agent_data(task: problem.Problem, mesh: Mesh) -> data.AgentData:
         own = task.parts[agents.start : agents.stop]
         return data.stack_agents(images, labels, own, longest=longest)
 
-    return sharding.build_agents(of, len(task.parts), mesh)
+    return sharding.build_agents(of, len(task.parts), mesh=mesh)
 
 
 def _programs(

@@ -1,5 +1,9 @@
 """One row per algorithm: what follows from the rows."""
 
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -10,7 +14,8 @@ import cdjax
 from cdjax import mixing, topology
 from experiments.run.algorithm import ALGORITHMS, Setting, algorithm_table, messages_per_step
 
-DOCS = Path(__file__).parents[2] / "docs" / "algorithms.md"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs" / "algorithms.md"
 
 
 def setting(**changes):
@@ -73,3 +78,27 @@ def hasattr_server(state):
     except ValueError:
         return False
     return True
+
+
+@pytest.mark.slow
+def test_an_algorithm_is_added_in_the_three_places_that_contributing_shows(tmp_path):
+    for part in ("cdjax", "experiments", "tests", "CONTRIBUTING.md", "pyproject.toml"):
+        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
+        copy(ROOT / part, tmp_path / part)
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    diff = "".join(re.findall(r"^```diff\n(.*?)^```", text, re.DOTALL | re.MULTILINE))
+    subprocess.run(["git", "apply"], input=diff, text=True, cwd=tmp_path, check=True)
+
+    def python(*words):
+        command = [sys.executable, "-m", *words]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+
+    options = "--model softmax --train-samples 80 --batch-size 8 --epochs 1 --out runs".split()
+    run = python("experiments.digits", "--algorithm", "local-sgd", "--period", "2", *options)
+    assert run.returncode == 0, run.stderr
+    # Five agents on a complete graph, 20 messages of 123 kB in every second step.
+    assert "local-sgd on digits" in run.stdout and "1.2 MB per step by all" in run.stdout
+    refused = python("experiments.digits", "--algorithm", "local-sgd", "--momentum", "0.9")
+    assert "--momentum: local-sgd has none" in refused.stderr
+    rows = python("pytest", "-n", "0", "-q", "tests/test_transforms_common.py", "-k", "local-sgd")
+    assert rows.returncode == 0 and " passed" in rows.stdout, rows.stdout

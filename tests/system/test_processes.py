@@ -13,12 +13,12 @@ import time
 from pathlib import Path
 
 import pytest
-from experiments.run.signals import common_folder
 
 from cdjax import checkpoint
 from experiments.launch import processes
 from experiments.run.config import Machine
 from experiments.run.errors import UsageError
+from experiments.run.signals import common_folder
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = (sys.executable, "-m", "experiments.launch", "--num-processes")
