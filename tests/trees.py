@@ -9,10 +9,10 @@ import optax
 
 def random_stacked_tree(num_agents, *, dtype=None, seed=0):
     """Leaves of odd shapes: a scalar an agent, a vector, a kernel, and an empty one."""
-    keys = iter(jax.random.split(jax.random.key(seed), 4))
+    rng = np.random.default_rng(seed)  # jax.random would compile a program per shape
     shapes = {"scalar": (), "bias": (3,), "layer": {"kernel": (2, 3, 5), "empty": (0,)}}
     return jax.tree.map(
-        lambda shape: jax.random.normal(next(keys), (num_agents, *shape), dtype),
+        lambda shape: jnp.asarray(rng.normal(size=(num_agents, *shape)), dtype),
         shapes,
         is_leaf=lambda x: isinstance(x, tuple),
     )
