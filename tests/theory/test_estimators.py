@@ -6,18 +6,16 @@ import pytest
 from cdjax import theory
 
 
-def quadratic(eigenvalues, seed=0):
-    """½ xᵀAx of a random A with these eigenvalues, on a tree of two leaves."""
-    rng = np.random.default_rng(seed)
-    basis, _ = np.linalg.qr(rng.normal(size=(len(eigenvalues),) * 2))
-    matrix = basis @ np.diag(eigenvalues) @ basis.T
+@jax.jit
+def extremes_of_quadratic(matrix):
+    """Of ½ xᵀAx with a 6×6 matrix A, on a tree of two leaves; compiled once for all matrices."""
 
     def loss_fn(params):
         x = jnp.concatenate([params["a"], params["b"].ravel()])
         return x @ matrix @ x / 2
 
-    split = len(eigenvalues) - 4
-    return loss_fn, {"a": jnp.ones(split), "b": jnp.ones((2, 2))}
+    params = {"a": jnp.ones(2), "b": jnp.ones((2, 2))}
+    return theory.hessian_extremes(loss_fn, params, key=jax.random.key(0), num_iterations=300)
 
 
 @pytest.mark.parametrize(
@@ -31,9 +29,8 @@ def quadratic(eigenvalues, seed=0):
     ],
 )
 def test_hessian_extremes_are_the_eigenvalues_of_a_quadratic(eigenvalues, x64):
-    loss_fn, params = quadratic(eigenvalues)
-    estimate = jax.jit(lambda p, k: theory.hessian_extremes(loss_fn, p, key=k, num_iterations=300))
-    smallest, largest = estimate(params, jax.random.key(0))
+    basis, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(6, 6)))
+    smallest, largest = extremes_of_quadratic(basis @ np.diag(eigenvalues) @ basis.T)
     assert float(smallest) == pytest.approx(min(eigenvalues), abs=1e-9)
     assert float(largest) == pytest.approx(max(eigenvalues), abs=1e-9)
 
@@ -79,14 +76,14 @@ def test_gradient_noise_is_the_unbiased_variance_over_the_draws(x64):
         batches = jax.vmap(lambda own, i: own[i].mean(axis=0))(data, rows)
         return {"x": 1e6 + params - batches}
 
-    key, params = jax.random.key(3), jnp.zeros((3, 2))
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(50))
-    draws = np.asarray(jax.vmap(gradient_fn, (None, 0))(params, keys)["x"])
-    expected = np.var(draws, axis=0, ddof=1).sum()
-    noise = jax.jit(lambda p, k: theory.gradient_noise(gradient_fn, p, key=k, num_draws=50))(
-        params, key
-    )
-    assert float(noise) == pytest.approx(expected, rel=1e-8)
+    @jax.jit
+    def noise_and_draws(params, key):
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(50))
+        draws = jax.vmap(gradient_fn, (None, 0))(params, keys)["x"]
+        return theory.gradient_noise(gradient_fn, params, key=key, num_draws=50), draws
+
+    noise, draws = noise_and_draws(jnp.zeros((3, 2)), jax.random.key(3))
+    assert float(noise) == pytest.approx(np.var(np.asarray(draws), axis=0, ddof=1).sum(), rel=1e-8)
 
 
 def test_gradient_noise_of_full_gradients_is_zero():
