@@ -34,7 +34,7 @@ def train_program(
     def scaled_loss(
         params: cdjax.Params, model_state: cdjax.Params, batch: data.AgentData, key: jax.Array
     ) -> tuple[jax.Array, tuple[cdjax.Params, training.Metrics]]:
-        images = data.normalise(batch.images, MEAN, STD)
+        images = data.normalise(batch.images, mean=MEAN, std=STD)
         return loss(params, model_state, (images, batch.labels), key)
 
     mix = mixing.auto(topology.ring(num_agents))

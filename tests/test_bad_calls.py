@@ -196,12 +196,12 @@ TABLE = {
     "sharding.shard_agents(THREE, None)": "mesh is of type NoneType; give cdjax.sharding",
     # data
     "data.load('x')": "unknown data set 'x'; expected one of cifar10",
-    "data.partition('abc', 2)": r"labels have the shape \(\); give one label a sample",
+    "data.partition('abc', 2)": r"labels have the shape \(\); give one label per sample",
     "data.partition(np.arange(9.0), 2)": "labels are float64; give whole numbers",
     "data.partition(np.arange(9), 2, seed=-1)": r"seed is -1; it must lie in \[0, inf\)",
     "data.partition(np.arange(9), 20)": "num_agents is 20, more than the 9 samples",
-    "data.stack_agents(np.ones((4, 2)), np.ones(3), [np.arange(2)])": "4 images, but 3 labels",
-    "data.stack_agents(np.ones((4, 2)), np.ones(4), [np.array([5])])": (
+    "data.stack_agents(np.ones((4, 2)), np.ones(3), partition=[np.arange(2)])": "4 images, but 3",
+    "data.stack_agents(np.ones((4, 2)), np.ones(4), partition=[np.array([5])])": (
         "partition gives agent 0 samples 5 to 5; there are 4, numbered from 0"
     ),
     "data.batch_indices([3], 1.5, first_step=0, num_steps=1, seed=0)": "batch_size must be a whole",

@@ -1,4 +1,4 @@
-"""The data sets' standard archive files, read with NumPy alone and trusted in nothing.
+"""The data sets' standard archive files, read with NumPy only. Nothing in them is trusted.
 
 IDX files of the MNIST family: http://yann.lecun.com/exdb/mnist. CIFAR-10 and CIFAR-100 in their
 Python and binary versions: https://www.cs.toronto.edu/~kriz/cifar.html.
@@ -9,36 +9,45 @@ from __future__ import annotations
 import gzip
 import io
 import math
-import pickle
 import pickletools
 import tarfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int, UInt8
 
 
 class DataCorruptError(ValueError):
-    """A data file that is truncated or not what its name says; the message names it."""
+    """A data file is truncated or is not what its name says; the message names the file."""
 
 
 class Split(NamedTuple):
-    """The training or the test half of a data set: uint8 images, int32 labels."""
+    """The training or the test samples of a data set: uint8 images and int32 labels."""
 
     images: UInt8[np.ndarray, "samples height width channels"]
     labels: Int[np.ndarray, " samples"]
 
 
 class Cifar(NamedTuple):
-    """The layout of one CIFAR data set's archives."""
+    """The layout of one CIFAR data set's archives.
+
+    Attributes:
+        folder: the folder inside the archive, for each kind of archive.
+        train: the names of the files that hold the training images.
+        test: the names of the files that hold the test images.
+        images_per_file: the number of images in a training file and in a test file.
+        label_bytes: the bytes in front of each image in the binary kind; the last one is the label.
+        label_key: the key of the labels in the python kind.
+        num_classes: the number of labels.
+    """
 
     folder: dict[str, str]
     train: tuple[str, ...]
     test: tuple[str, ...]
-    images_a_file: tuple[int, int]
+    images_per_file: tuple[int, int]
     label_bytes: int
     label_key: bytes
     num_classes: int
@@ -49,7 +58,7 @@ CIFAR = {
         folder={"python": "cifar-10-batches-py", "binary": "cifar-10-batches-bin"},
         train=tuple(f"data_batch_{number}" for number in range(1, 6)),
         test=("test_batch",),
-        images_a_file=(10_000, 10_000),
+        images_per_file=(10_000, 10_000),
         label_bytes=1,
         label_key=b"labels",
         num_classes=10,
@@ -58,14 +67,14 @@ CIFAR = {
         folder={"python": "cifar-100-python", "binary": "cifar-100-binary"},
         train=("train",),
         test=("test",),
-        images_a_file=(50_000, 10_000),
+        images_per_file=(50_000, 10_000),
         label_bytes=2,
         label_key=b"fine_labels",
         num_classes=100,
     ),
 }
 MNIST_COUNTS = {"train": 60_000, "t10k": 10_000}
-# Both data sets' files have the same names and sizes; their first labels tell them apart.
+# The files of both data sets have the same names and sizes. Their first labels tell them apart.
 MNIST_FIRST_LABELS = {
     "mnist": (5, 0, 4, 1, 9, 2, 1, 3, 1, 4),
     "fashion_mnist": (9, 0, 0, 3, 0, 2, 7, 2, 5, 5),
@@ -74,7 +83,7 @@ _PIXELS = 32 * 32 * 3
 
 
 def archive_names(name: str) -> list[str]:
-    """The file names that a user may provide for a data set."""
+    """The names of the files in which a data set is published."""
     if name in CIFAR:
         return [f"cifar-{CIFAR[name].num_classes}-{kind}.tar.gz" for kind in ("python", "binary")]
     return [
@@ -89,13 +98,13 @@ def read_archives(name: str, folder: Path) -> tuple[Split, Split] | None:
 
     Args:
         name: cifar10, cifar100, mnist or fashion_mnist.
-        folder: where the files lie.
+        folder: the folder of the files.
 
     Returns:
-        Training and test split; None if the folder has none of the files.
+        The training and the test split; None if the folder has none of the files.
 
     Raises:
-        DataCorruptError: if a file is missing beside others of the set, truncated or damaged.
+        DataCorruptError: if a file is truncated or damaged, or is missing while others are there.
     """
     return _read_cifar(name, folder) if name in CIFAR else _read_mnist(name, folder)
 
@@ -106,7 +115,7 @@ def _read_mnist(name: str, folder: Path) -> tuple[Split, Split] | None:
     if not paths:
         return None
     if missing := [file for file, path in found.items() if not path]:
-        raise DataCorruptError(f"{folder} lacks {', '.join(missing)}; put it beside the others")
+        raise DataCorruptError(f"{folder} lacks {', '.join(missing)}; put it next to the others")
     train, test = MNIST_COUNTS.values()
     splits = (
         Split(_read_idx_images(paths[0], train), _read_idx_labels(paths[1], train)),
@@ -116,7 +125,7 @@ def _read_mnist(name: str, folder: Path) -> tuple[Split, Split] | None:
     for other, labels in MNIST_FIRST_LABELS.items():
         if other != name and first_labels == labels:
             raise DataCorruptError(
-                f"{folder} holds {other}, not {name}; keep each in a folder of its own name"
+                f"{folder} holds {other}, not {name}; keep each in a folder of that name"
             )
     return splits
 
@@ -136,16 +145,16 @@ def _read_idx_labels(path: Path, count: int) -> np.ndarray:
 
 
 def _read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    magic = bytes([0, 0, 8, len(shape)])  # 8 stands for bytes
+    magic = bytes([0, 0, 8, len(shape)])  # 8 is the format's code for unsigned bytes
     start = 4 + 4 * len(shape)
     content = _contents(path, start + math.prod(shape))
     if content[:4] != magic:
         raise DataCorruptError(
-            f"{path} is another kind of file: it begins with {content[:4].hex()}, not {magic.hex()}"
+            f"{path} is not such a file: it begins with {content[:4].hex()}, not {magic.hex()}"
         )
     found = tuple(int.from_bytes(content[i : i + 4], "big") for i in range(4, start, 4))
     if found != shape and len(content) >= start:
-        raise DataCorruptError(f"{path} announces the shape {found}, not {shape}")
+        raise DataCorruptError(f"{path} declares the shape {found}, not {shape}")
     _check_size(len(content), start + math.prod(shape), path)
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
@@ -164,10 +173,10 @@ def _read_cifar(name: str, folder: Path) -> tuple[Split, Split] | None:
 def _read_cifar_archive(
     layout: Cifar, folder: str, read: Callable[..., Split], path: Path
 ) -> tuple[Split, Split]:
-    train_count, test_count = layout.images_a_file
+    train_count, test_count = layout.images_per_file
     num_images = train_count * len(layout.train) + test_count * len(layout.test)
-    # File names and headers stand beside the pixels, and Python 3 may spell a byte in two; a file
-    # beyond that is no CIFAR, but a bomb.
+    # The room for file names and headers, and for pickles that write a byte above 127 as two. What
+    # unpacks to more is not CIFAR and might fill the memory.
     limit = num_images * (2 * _PIXELS + 256) + 2**20
     content = memoryview(_contents(path, limit))
     if len(content) > limit:
@@ -187,7 +196,7 @@ def _read_cifar_archive(
 
 
 def _tar_members(content: memoryview, path: Path) -> dict[str, memoryview]:
-    """The archive's plain files, in memory: nothing is unpacked to the disk."""
+    """The archive's regular files, as views of its bytes: nothing is unpacked to the disk."""
     try:
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
             return {
@@ -196,7 +205,7 @@ def _tar_members(content: memoryview, path: Path) -> dict[str, memoryview]:
                 if entry.isfile()
             }
     except (tarfile.TarError, ValueError, OverflowError) as error:
-        raise DataCorruptError(f"{path} is no readable tar archive: {error}") from error
+        raise DataCorruptError(f"{path} is not a readable tar archive: {error}") from error
 
 
 def _read_binary(member: memoryview, count: int, layout: Cifar, path: Path) -> Split:
@@ -209,60 +218,39 @@ def _read_binary(member: memoryview, count: int, layout: Cifar, path: Path) -> S
 
 
 def _read_pickled(member: memoryview, count: int, layout: Cifar, path: Path) -> Split:
-    try:
-        for number, (opcode, index, _) in enumerate(pickletools.genops(io.BytesIO(member))):
-            # Unpickling clears as much memory as the largest index needs; honest ones count up.
-            if opcode.name in ("PUT", "LONG_BINPUT") and (index or 0) > number + 2**16:
-                raise pickle.UnpicklingError(f"it keeps object number {index}")
-        batch = _InertUnpickler(io.BytesIO(member), encoding="bytes").load()
-        _, shape, dtype, column_major, pixels = batch[b"data"].state
-        rows = np.frombuffer(pixels, np.uint8).reshape(shape)
-        known = dtype.args[0] in ("u1", b"u1") and not column_major
-        # Lists of one list many times over would fill the memory as an array.
-        if not all(isinstance(label, int | float) for label in batch[layout.label_key]):
-            raise TypeError("labels are not numbers")
-        labels = np.asarray(batch[layout.label_key])
-    except Exception as error:  # unpickling garbage raises anything
-        raise DataCorruptError(f"{path} holds a damaged batch: {error!r}") from error
-    if not known or rows.shape != (count, _PIXELS) or labels.shape != (count,):
-        raise DataCorruptError(
-            f"{path} holds a batch of {rows.shape} pixels and {labels.shape} labels; expected "
-            f"{count} images of {_PIXELS} bytes"
-        )
-    return Split(_images(rows), _checked_labels(labels, layout.num_classes, path))
+    """Finds the pixels and the labels in a pickle without unpickling it.
 
-
-class _Pickled:
-    """Stands for an array or a dtype in a pickle: keeps what it is given and does nothing."""
-
-    def __init__(self, *args: Any) -> None:
-        self.args = args
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-
-class _InertUnpickler(pickle.Unpickler):
-    """Loads dicts, lists and arrays; refuses a pickle that names anything else.
-
-    Arrays stay :class:`_Pickled`, since ``numpy.ndarray`` itself makes objects out of raw memory
-    when a pickle asks it to.
+    ``cifar-10-python.tar.gz`` is the archive that most people have, so it must be read. But
+    unpickling runs what a file asks for, and an unpickler restricted to arrays still has to be kept
+    from forged arrays and from filling the memory. Listing the opcodes runs nothing: the pixels are
+    the one string of their length, and the labels are the integers behind their key.
     """
-
-    def find_class(self, module_name: str, global_name: str, /) -> Any:
-        match module_name, global_name:
-            case "numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct":
-                return _Pickled
-            case "numpy", "ndarray" | "dtype":
-                return _Pickled
-            case "_codecs", "encode":  # how Python 3 writes bytes in the old pickle protocols
-                return lambda text, encoding: text.encode("latin1")
-            case _:
-                raise pickle.UnpicklingError(f"it asks for {module_name}.{global_name}")
+    strings, labels, pixels, key, is_column_major = set(), [], b"", b"", False
+    try:
+        for opcode, value, _ in pickletools.genops(io.BytesIO(member)):
+            # "latin1" is how Python 3 marks bytes in old protocols, behind each of them.
+            if isinstance(value, str | bytes) and value != "latin1" and opcode.name != "GLOBAL":
+                key = value.encode("latin1") if isinstance(value, str) else value
+                strings.add(key[:16])
+                if len(key) == count * _PIXELS and not is_column_major:
+                    pixels = key
+            elif opcode.name.startswith("BININT") and key == layout.label_key:
+                labels.append(value)
+            elif opcode.name in ("NEWTRUE", "NEWFALSE"):  # an array's order is told before its data
+                is_column_major = opcode.name == "NEWTRUE"
+    except Exception as error:  # garbage raises anything
+        raise DataCorruptError(f"{path} holds a damaged batch: {error!r}") from error
+    if not pixels or b"u1" not in strings or len(labels) != count:
+        raise DataCorruptError(
+            f"{path} holds a batch of {len(labels)} labels and {len(pixels)} bytes of pixels; "
+            f"expected {count} images of {_PIXELS} bytes"
+        )
+    rows = np.frombuffer(pixels, np.uint8).reshape(count, _PIXELS)
+    return Split(_images(rows), _checked_labels(np.array(labels), layout.num_classes, path))
 
 
 def _contents(path: Path, limit: int) -> bytes:
-    """A file's unpacked bytes, up to one more than the limit: enough to tell a longer file."""
+    """A file's unpacked bytes, at most one more than the limit, which shows that it is longer."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             return file.read(limit + 1)
@@ -279,19 +267,19 @@ def _check_size(size: int, wanted: int, path: Path) -> None:
 
 
 def _checked_labels(labels: np.ndarray, num_classes: int, path: Path) -> np.ndarray:
-    whole = np.issubdtype(labels.dtype, np.integer)
-    if not whole or not ((labels >= 0) & (labels < num_classes)).all():
-        raise DataCorruptError(f"{path} holds labels outside of 0..{num_classes - 1}")
+    if not ((labels >= 0) & (labels < num_classes)).all():
+        raise DataCorruptError(f"{path} holds labels outside 0..{num_classes - 1}")
     return labels.astype(np.int32)
 
 
 def _images(rows: np.ndarray) -> np.ndarray:
-    """Rows of red, green and blue planes as (n, 32, 32, 3)."""
+    """Rows of a red, a green and a blue plane, as images of shape (n, 32, 32, 3)."""
     return rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
 
 
 def _joined(splits: list[Split]) -> Split:
     labels = np.concatenate([split.labels for split in splits])
-    images = np.empty((len(labels), 32, 32, 3), np.uint8)  # else laid out as the planes are
+    # Without out= the result would keep the memory layout of the planes.
+    images = np.empty((len(labels), 32, 32, 3), np.uint8)
     np.concatenate([split.images for split in splits], out=images)
     return Split(images, labels)

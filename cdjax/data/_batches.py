@@ -1,4 +1,4 @@
-"""Agents' data on the device, and the order in which each agent walks through its own."""
+"""Agents' data on the device, and the order in which each agent goes through its own samples."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
-from cdjax._checks import check_count, check_whole
+from cdjax._checks import check_count
+from cdjax.data._partition import check_all_have_samples
 
+_REMEDY = "deal at least 1 to every agent"
+# Images counted at a time by channel_statistics: np.bincount widens them to 8 bytes per pixel.
 _CHUNK = 4096
 
 
 class AgentData(NamedTuple):
-    """Every agent's own samples behind the agent axis.
+    """Every agent's own samples, with a leading agent axis.
 
-    Agents with fewer samples than the largest are padded by repeats of their own; the indices of
-    :func:`batch_indices` never reach the padding.
+    Agents that have fewer samples than the largest one are padded with repeats of their own. The
+    indices of :func:`batch_indices` never reach the padding.
     """
 
     images: UInt8[Array | np.ndarray, "agents longest height width channels"]
@@ -29,29 +32,39 @@ class AgentData(NamedTuple):
 def stack_agents(
     images: UInt8[np.ndarray, "samples height width channels"],
     labels: Int[np.ndarray, " samples"],
-    partition: Sequence[Int[np.ndarray, " _"]],
     *,
+    partition: Sequence[Int[np.ndarray, " _"]],
     longest: int | None = None,
 ) -> AgentData:
-    """Lays out a partitioned data set with the agent axis in front.
+    """Lays out a partitioned data set with a leading agent axis.
 
     Args:
         images: all images, uint8, shape (n, H, W, C).
         labels: all labels, shape (n,).
-        partition: each agent's indices, see :func:`cdjax.data.partition`; or of some agents, for
-            the device that holds them.
-        longest: the samples of the agent that has most, where ``partition`` may lack it.
+        partition: each agent's indices, see :func:`cdjax.data.partition`; or those of some agents,
+            for the device that holds them.
+        longest: the number of samples of the largest agent n_max, needed where ``partition`` holds
+            only some of the agents.
 
     Returns:
         NumPy arrays of shape (N, n_max, H, W, C) and (N, n_max).
 
     Raises:
-        ValueError: if an agent has no samples, or one that does not exist.
+        ValueError: if an agent has no samples, or an index does not exist.
+
+    Example::
+
+        images, labels = np.zeros((6, 8, 8, 1), np.uint8), np.arange(6)
+        partition = [np.array([0, 2, 4]), np.array([1, 3])]
+        agent_data = cdjax.data.stack_agents(images, labels, partition=partition)
+        assert agent_data.labels.tolist() == [[0, 2, 4], [1, 3, 1]]
     """
     if len(images) != len(labels):
-        raise ValueError(f"there are {len(images)} images, but {len(labels)} labels; give as many")
+        raise ValueError(
+            f"there are {len(images)} images, but {len(labels)} labels; give one per image"
+        )
     sizes = np.array([len(subset) for subset in partition])
-    _check_none_empty(sizes)
+    check_all_have_samples(sizes, _REMEDY)
     for agent, subset in enumerate(partition):
         if np.min(subset) < 0 or np.max(subset) >= len(labels):
             raise ValueError(
@@ -70,37 +83,42 @@ def batch_indices(
     num_steps: int,
     seed: int,
 ) -> Int[np.ndarray, "steps agents batch"]:
-    """Which of its samples each agent takes in each of a run of steps.
+    """The samples that each agent takes in each of a number of consecutive steps.
 
-    Every agent walks through random permutations of its own samples without replacement, one
-    permutation after another; a batch may straddle two. The order is a function of seed, sizes and
-    position alone, so any way of cutting a run into calls gives the same batches, and a run resumed
-    at step k replays it.
+    Every agent goes through random permutations of its own samples, one permutation after another,
+    so it sees each sample once per epoch of its own; a batch may contain the end of one permutation
+    and the start of the next. The order depends only on the seed, the sizes and the position. So a
+    run may be cut into calls in any way, and a run resumed at step k replays the same batches.
 
     Args:
         sizes: the number of samples of each agent, shape (N,).
-        batch_size: samples an agent takes in a step.
-        first_step: the first of the steps.
-        num_steps: how many steps.
-        seed: of the order.
+        batch_size: the number of samples per agent and step.
+        first_step: the first of the steps, counted from 0.
+        num_steps: the number of steps.
+        seed: of the random order.
 
     Returns:
         Indices into each agent's own samples, int32, shape (num_steps, N, batch_size).
 
     Raises:
         ValueError: if the batch size or an agent's number of samples is below 1.
+
+    Example::
+
+        indices = cdjax.data.batch_indices([10, 7], 4, first_step=0, num_steps=5, seed=0)
+        assert indices.shape == (5, 2, 4)
     """
-    check_whole("batch_size", batch_size)
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
+    check_count("batch_size", batch_size, low=1)
     check_count("first_step", first_step, low=0)
     check_count("num_steps", num_steps, low=0)
     check_count("seed", seed, low=0)
     sizes = np.asarray(sizes)
-    _check_none_empty(sizes)
+    check_all_have_samples(sizes, _REMEDY)
+    # Positions in the endless stream of permutations, the same for all agents.
     start, stop = first_step * batch_size, (first_step + num_steps) * batch_size
     indices = np.empty((len(sizes), stop - start), np.int32)
-    # Agents with equally many samples together: a generator each would take 1 s for 10,000 agents.
+    # One generator for all agents with equally many samples: one per agent would take 1 s for
+    # 10,000 agents. Row by row, permuted draws a different order for each of them.
     for size in np.unique(sizes).tolist():
         agents = np.flatnonzero(sizes == size)
         in_order = np.tile(np.arange(size, dtype=np.int32), (len(agents), 1))
@@ -113,24 +131,31 @@ def batch_indices(
 
 
 def take_batch(data: Any, indices: Int[Array | np.ndarray, "agents batch"]) -> Any:
-    """Gathers every agent's batch; runs inside of jit.
+    """Gathers every agent's batch; may be called inside ``jit``.
 
     Args:
-        data: a stacked pytree, leaves of shape ``(N, n_max, ...)``, an :class:`AgentData` or other.
-        indices: each agent's samples, shape (N, batch).
+        data: a stacked pytree, such as an :class:`AgentData`, leaves of shape ``(N, n_max, ...)``.
+        indices: of each agent's samples, shape (N, batch).
 
     Returns:
         The tree with leaves of shape ``(N, batch, ...)``, dtypes kept.
+
+    Example::
+
+        values = jnp.arange(6.0).reshape(2, 3)
+        chosen = cdjax.data.take_batch(values, np.array([[0, 2], [1, 1]]))
+        assert chosen.tolist() == [[0.0, 2.0], [4.0, 4.0]]
     """
     return jax.tree.map(lambda x: jax.vmap(lambda own, i: own[i])(x, indices), data)
 
 
 def normalise(
     images: UInt8[Array, "*batch height width channels"],
+    *,
     mean: Float[Array | np.ndarray, " channels"],
     std: Float[Array | np.ndarray, " channels"],
 ) -> Float[Array, "*batch height width channels"]:
-    """Turns uint8 images into float32 ones of zero mean and unit variance a channel.
+    """Turns uint8 images into float32 images of zero mean and unit variance per channel.
 
     Args:
         images: shape (..., H, W, C).
@@ -139,6 +164,12 @@ def normalise(
 
     Returns:
         ``(images - mean) / std``, float32.
+
+    Example::
+
+        images = jnp.full((2, 4, 4, 3), 100, jnp.uint8)
+        mean, std = np.full(3, 80.0), np.full(3, 10.0)
+        assert cdjax.data.normalise(images, mean=mean, std=std)[0, 0, 0, 0] == 2.0
     """
     channels = (1,) * (images.ndim - 1) + (-1,)
     return (images.astype(jnp.float32) - mean.reshape(channels)) / std.reshape(channels)
@@ -153,10 +184,18 @@ def channel_statistics(
         images: uint8, shape (n, H, W, C).
 
     Returns:
-        Both float32, shape (C,), in units of 0..255; the deviation of a constant channel is 1.
+        Both float32, shape (C,), in units of 0..255; the deviation of a constant channel is 1, so
+        that :func:`normalise` does not divide by zero.
+
+    Example::
+
+        images = np.arange(48, dtype=np.uint8).reshape(1, 4, 4, 3)
+        mean, std = cdjax.data.channel_statistics(images)
+        assert mean.tolist() == [22.5, 23.5, 24.5]
     """
+    # From the counts of the 256 values: exact sums, without a float copy of all images.
     counts = np.zeros((images.shape[-1], 256), np.int64)
-    for first in range(0, len(images), _CHUNK):  # counting widens its input eightfold
+    for first in range(0, len(images), _CHUNK):
         chunk = images[first : first + _CHUNK]
         for channel, count in enumerate(counts):
             count += np.bincount(chunk[..., channel].ravel(), minlength=256)
@@ -164,10 +203,3 @@ def channel_statistics(
     mean = shares @ values
     std = np.sqrt(np.sum(shares * np.square(values - mean[:, None]), axis=1))
     return mean.astype(np.float32), np.where(std > 0, std, 1).astype(np.float32)
-
-
-def _check_none_empty(sizes: np.ndarray) -> None:
-    if not len(sizes):
-        raise ValueError("there are no agents; deal the samples to at least 1")
-    if sizes.min() < 1:
-        raise ValueError(f"agent {sizes.argmin()} has no samples; deal at least 1 to every agent")

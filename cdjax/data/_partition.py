@@ -11,10 +11,12 @@ dealt).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Int
 
-from cdjax._checks import check_count, check_num_agents, check_range
+from cdjax._checks import check_choice, check_count, check_num_agents, check_range
 
 PARTITIONS = ("iid", "dirichlet", "shards", "classes")
 
@@ -22,45 +24,51 @@ PARTITIONS = ("iid", "dirichlet", "shards", "classes")
 def partition(
     labels: Int[np.ndarray, " samples"],
     num_agents: int,
-    scheme: str = "iid",
     *,
+    scheme: str = "iid",
     seed: int = 0,
     alpha: float = 0.5,
     shards_per_agent: int = 2,
 ) -> list[Int[np.ndarray, " _"]]:
-    """Deals all samples to the agents, each sample to one of them.
+    """Deals all samples to the agents, each sample to exactly one of them.
 
-    - ``iid``: at random, sizes equal up to one sample;
-    - ``dirichlet``: the shares of the agents in each class are drawn from Dir(α, ..., α);
-    - ``shards``: the samples sorted by label are cut into equal shards, dealt at random (McMahan et
-      al., Section 3);
-    - ``classes``: whole classes, dealt in turn. With more agents than classes, agents that share a
-      class split it.
+    - ``iid``: at random; the agents' numbers of samples differ by at most one.
+    - ``dirichlet``: of each class, the agents get shares drawn from Dir(α, ..., α).
+    - ``shards``: the samples are sorted by label and cut into shards of equal size, which are dealt
+      at random (McMahan et al., Section 3).
+    - ``classes``: whole classes are dealt in turn. With more agents than classes, agents that get
+      the same class split it.
 
     Args:
         labels: the label of every sample, shape (n,).
-        num_agents: N.
+        num_agents: the number of agents N.
         scheme: ``iid``, ``dirichlet``, ``shards`` or ``classes``.
-        seed: of the deal.
-        alpha: α of ``dirichlet``; the smaller, the further from iid.
-        shards_per_agent: of ``shards``.
+        seed: of the random deal.
+        alpha: α of ``dirichlet``; smaller values are further from iid.
+        shards_per_agent: for ``shards``.
 
     Returns:
-        The indices of each agent's samples, N arrays that are disjoint and cover all samples.
+        The indices of each agent's samples: N disjoint arrays that cover all samples.
 
     Raises:
-        ValueError: if an argument is out of its range, or an agent would be left without samples.
+        ValueError: if an argument is out of its range, or an agent would have no samples.
+
+    Example::
+
+        labels = np.arange(100) % 10
+        parts = cdjax.data.partition(labels, 4, scheme="dirichlet", alpha=1.0, seed=0)
+        assert sum(len(part) for part in parts) == 100
     """
     check_num_agents(num_agents)
     check_count("seed", seed, low=0)
     labels = np.asarray(labels)
     if labels.ndim != 1:
-        raise ValueError(f"labels have the shape {labels.shape}; give one label a sample")
+        raise ValueError(f"labels have the shape {labels.shape}; give one label per sample")
     if labels.dtype.kind not in "iu":
         raise ValueError(f"labels are {labels.dtype}; give whole numbers")
-    if scheme not in PARTITIONS:
-        raise ValueError(f"unknown partition {scheme!r}; expected one of {', '.join(PARTITIONS)}")
+    check_choice("scheme", scheme, PARTITIONS)
     check_range("alpha", alpha, low=0, low_open=True)
+    check_count("shards_per_agent", shards_per_agent, low=1)
     if num_agents > len(labels):
         raise ValueError(
             f"num_agents is {num_agents}, more than the {len(labels)} samples; take fewer agents"
@@ -75,29 +83,33 @@ def partition(
             parts = _shards(labels, num_agents, shards_per_agent, rng)
         case _:
             parts = _classes(labels, num_agents, rng)
-    _check_none_empty(parts, scheme, alpha)
+    larger = f"an alpha larger than {alpha:g}, " if scheme == "dirichlet" else ""
+    sizes = [len(part) for part in parts]
+    check_all_have_samples(
+        sizes, f"with scheme {scheme!r} take {larger}another seed or fewer agents"
+    )
     return parts
 
 
-def _check_none_empty(parts: list[np.ndarray], scheme: str, alpha: float) -> None:
-    empty = [str(agent) for agent, part in enumerate(parts) if not len(part)]
-    if not empty:
-        return
-    names = ", ".join(empty[:5]) + (f" and {len(empty) - 5} more" if len(empty) > 5 else "")
-    larger = f"an alpha larger than {alpha:g}, " if scheme == "dirichlet" else ""
-    raise ValueError(
-        f"partition {scheme!r} leaves agent{'s' * (len(empty) > 1)} {names} without samples; "
-        f"take {larger}another seed or fewer agents"
-    )
+def check_all_have_samples(sizes: Sequence[int] | np.ndarray, remedy: str) -> None:
+    """Raises unless there are agents and each of them has samples."""
+    if not len(sizes):
+        raise ValueError("there are no agents; deal the samples to at least 1")
+    empty = [str(agent) for agent, size in enumerate(sizes) if size < 1]
+    if empty:
+        names = ", ".join(empty[:5]) + (f" and {len(empty) - 5} more" if len(empty) > 5 else "")
+        have = "agents {} have" if len(empty) > 1 else "agent {} has"
+        raise ValueError(f"{have.format(names)} no samples; {remedy}")
 
 
 def _dirichlet(
     labels: np.ndarray, num_agents: int, alpha: float, rng: np.random.Generator
 ) -> list[np.ndarray]:
-    pieces = []
+    pieces = []  # pieces[label][agent]
     for label in np.unique(labels):
         members = rng.permutation(np.flatnonzero(labels == label))
         shares = rng.dirichlet(np.full(num_agents, alpha))
+        # The sums are rounded, not the shares, so that no sample is lost or dealt twice.
         cuts = np.rint(np.cumsum(shares)[:-1] * len(members)).astype(int)
         pieces.append(np.split(members, cuts))
     return [np.concatenate(mine) for mine in zip(*pieces, strict=True)]
@@ -106,17 +118,13 @@ def _dirichlet(
 def _shards(
     labels: np.ndarray, num_agents: int, shards_per_agent: int, rng: np.random.Generator
 ) -> list[np.ndarray]:
-    if not isinstance(shards_per_agent, int | np.integer) or shards_per_agent < 1:
-        raise ValueError(
-            f"shards_per_agent is {shards_per_agent}; it must be a whole number of at least 1"
-        )
     num_shards = num_agents * shards_per_agent
     if num_shards > len(labels):
         raise ValueError(
             f"shards_per_agent is {shards_per_agent}, so {num_agents} agents need {num_shards} "
-            f"shards of only {len(labels)} samples; take fewer shards or agents"
+            f"shards, but there are only {len(labels)} samples; take fewer shards or agents"
         )
-    # Shuffled first, so that ties in the stable sort by label fall at random.
+    # Shuffled first: the stable sort keeps that order among samples of one label.
     order = rng.permutation(len(labels))
     shards = np.array_split(order[np.argsort(labels[order], kind="stable")], num_shards)
     dealt = rng.permutation(num_shards).reshape(num_agents, shards_per_agent)

@@ -1,4 +1,4 @@
-"""Data sets through tensorflow-datasets: prepared once with TensorFlow, read ever after without."""
+"""Data sets through tensorflow-datasets: prepared once with TensorFlow, then read without it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from cdjax.data._archives import DataCorruptError, Split
 
-# Where tensorflow-datasets fetches each data set from.
+# Where tensorflow-datasets downloads each data set from.
 _UPSTREAM = {
     "cifar10": "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
     "cifar100": "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
@@ -21,22 +21,23 @@ _UPSTREAM = {
     "fashion_mnist": "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
     "train-images-idx3-ubyte.gz",
 }
+# For a connection; and for all, the look-up of the name included.
 _REQUEST_SECONDS = 5.0
 _LIMIT_SECONDS = 10.0
 
 
 def read_prepared(name: str, data_dir: Path) -> tuple[Split, Split] | None:
-    """Reads a copy that tensorflow-datasets has prepared, without TensorFlow and network.
+    """Reads a copy that tensorflow-datasets has prepared, without TensorFlow or the network.
 
     Args:
-        name: the data set's name there.
-        data_dir: the folder that was tensorflow-datasets' ``data_dir``.
+        name: the name of the data set in tensorflow-datasets.
+        data_dir: the folder that was its ``data_dir``.
 
     Returns:
-        Training and test split; None if there is no such copy.
+        The training and the test split; None if there is no such copy.
 
     Raises:
-        ImportError: if there may be a copy, but not the packages that read it.
+        ImportError: if there may be a copy, but the packages that read it are not installed.
         DataCorruptError: if the copy cannot be read.
     """
     if not (data_dir / name).is_dir():
@@ -54,8 +55,8 @@ def read_prepared(name: str, data_dir: Path) -> tuple[Split, Split] | None:
         raise
     except NotImplementedError as error:
         raise DataCorruptError(
-            f"{folder} is in a format that only TensorFlow reads; prepare it as array_record, or "
-            "take another folder"
+            f"{folder} is in a format that only TensorFlow can read; prepare it as array_record, "
+            "or take another folder"
         ) from error
     except Exception as error:  # damaged metadata and records raise anything
         raise DataCorruptError(
@@ -66,14 +67,14 @@ def read_prepared(name: str, data_dir: Path) -> tuple[Split, Split] | None:
 
 
 def prepare(name: str, data_dir: Path) -> str:
-    """Has tensorflow-datasets download and prepare a data set; the one place that takes TensorFlow.
+    """Has tensorflow-datasets download and prepare a data set. Only this needs TensorFlow.
 
     Args:
-        name: the data set's name in tensorflow-datasets.
-        data_dir: where to put it.
+        name: the name of the data set in tensorflow-datasets.
+        data_dir: the folder to put it into.
 
     Returns:
-        What stood in the way, in words for the end of a sentence; empty if nothing did.
+        What prevented it, as the end of a sentence; empty if it succeeded.
     """
     if not _reachable(_UPSTREAM[name]):
         return f"{_UPSTREAM[name]} cannot be reached"
@@ -84,19 +85,19 @@ def prepare(name: str, data_dir: Path) -> str:
         builder = _import_tfds().builder(name, data_dir=data_dir, file_format="array_record")
         builder.download_and_prepare()
     except ImportError as error:
-        return f"preparing it takes {error.name or first_line(error)}, which is not installed"
+        return f"preparing it needs {error.name or first_line(error)}, which is not installed"
     except Exception as error:  # networks and disks fail in many ways
         return f"preparing it failed ({type(error).__name__}: {first_line(error)})"
     return ""
 
 
 def first_line(error: Exception) -> str:
-    """The error's message, cut down to what fits into another's line."""
+    """The first line of an error's message, short enough to be quoted in another message."""
     return (str(error).strip().splitlines() or [""])[0][:200]
 
 
 def _reachable(url: str) -> bool:
-    """Whether a server answers, found out within seconds."""
+    """Whether a server answers within seconds."""
     answers: list[bool] = []
 
     def ask() -> None:
@@ -107,7 +108,8 @@ def _reachable(url: str) -> bool:
         except (OSError, ValueError, http.client.HTTPException):
             answers.append(False)
 
-    # In a thread, since looking up a name on a dead network knows no timeout.
+    # In a thread, since urlopen's timeout does not cover the look-up of the host's name, which may
+    # take minutes when the network is down.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(_LIMIT_SECONDS)

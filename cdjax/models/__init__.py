@@ -1,4 +1,4 @@
-"""Flax models and their losses, for one agent each. Flax is imported in this package only."""
+"""Flax models and their losses, each for one agent. Only this package imports Flax."""
 
 from cdjax.models._classification import Batch as Batch
 from cdjax.models._classification import classification_loss as classification_loss

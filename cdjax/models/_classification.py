@@ -1,4 +1,4 @@
-"""Classification of images: initial parameters, loss and metrics, each for one agent."""
+"""Classification of images: initial parameters, loss and metrics, all of one agent."""
 
 from __future__ import annotations
 
@@ -18,30 +18,48 @@ Batch: TypeAlias = "tuple[Float[Array, 'batch height width channels'], Int[Array
 def init_model(
     model: Model, key: PRNGKeyArray, example: Float[Array, "batch height width channels"]
 ) -> tuple[Params, Params]:
-    """Random parameters of one agent.
+    """Random parameters of one agent; the arguments are in the order of Flax's ``model.init``.
 
     Args:
         model: the model.
         key: a random key.
-        example: images of the right shape.
+        example: images of the shape to be trained on; the size of the batch does not matter.
 
     Returns:
         The parameters, and the model state: all other collections, {} for most models.
+
+    Example::
+
+        model = cdjax.models.MLP((16,))
+        params, model_state = cdjax.models.init_model(model, key, jnp.ones((1, 8, 8, 1)))
+        params = cdjax.replicate(params, 8)  # all agents start from the same point
     """
     variables = dict(model.init(key, example, train=False))
     return variables.pop("params", {}), variables
 
 
 def classification_loss(model: Model) -> Callable[..., Any]:
-    """The loss of one agent: mean cross entropy, in nats.
+    r"""The loss of one agent: the mean cross entropy, in nats.
+
+    .. math::
+        f(x) = -\frac{1}{B} \sum_{i=1}^{B} \log \mathrm{softmax}(z(x, s_i))_{y_i}
+
+    for logits :math:`z` of the images :math:`s_i` and their labels :math:`y_i`.
 
     Args:
-        model: the model; it may change its model state (BatchNorm) and use the ``dropout`` key.
+        model: the model. It may change its model state (BatchNorm) and use a ``dropout`` key.
 
     Returns:
         ``loss_fn(params, model_state, batch, key) -> (loss, (model_state, metrics))`` with
         ``batch = (images, labels)`` and ``metrics = {"accuracy": ...}``; see
         :mod:`cdjax.training`.
+
+    Example::
+
+        model, images = cdjax.models.MLP((16,)), jnp.ones((4, 8, 8, 1))
+        params, model_state = cdjax.models.init_model(model, key, images)
+        loss_fn = cdjax.models.classification_loss(model)
+        loss, (model_state, metrics) = loss_fn(params, model_state, (images, jnp.arange(4)), key)
     """
 
     def loss_fn(
@@ -65,14 +83,21 @@ def classification_loss(model: Model) -> Callable[..., Any]:
 
 
 def classification_metrics(model: Model) -> Callable[..., dict[str, Float[Array, " batch"]]]:
-    """The evaluation of one agent.
+    """The evaluation of one agent, sample by sample.
 
     Args:
-        model: the model, applied with ``train=False``.
+        model: the model; it is applied with ``train=False``.
 
     Returns:
-        ``metrics_fn(params, model_state, batch)``, which gives every sample's ``loss`` in nats and
-        ``accuracy`` of 0 or 1, each of shape (batch,).
+        ``metrics_fn(params, model_state, batch)``, which returns the ``loss`` of every sample in
+        nats and its ``accuracy`` of 0 or 1, both of shape (batch,).
+
+    Example::
+
+        model, images = cdjax.models.MLP((16,)), jnp.ones((4, 8, 8, 1))
+        params, model_state = cdjax.models.init_model(model, key, images)
+        metrics_fn = cdjax.models.classification_metrics(model)
+        losses = metrics_fn(params, model_state, (images, jnp.arange(4)))["loss"]  # of shape (4,)
     """
 
     def metrics_fn(

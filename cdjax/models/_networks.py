@@ -20,13 +20,13 @@ Model: TypeAlias = nn.Module
 
 
 class CNN(nn.Module):
-    """The paper's network: twice (two 3×3 convolutions, max pooling), then two dense layers.
+    """The paper's network: two blocks of two 3×3 convolutions and max pooling, two dense layers.
 
     Reference: Jiang et al. (2017), Section 5.
 
     Attributes:
         num_classes: the number of logits.
-        dtype: in which to compute; parameters and logits stay float32.
+        dtype: the dtype to compute in; parameters and logits stay float32.
     """
 
     num_classes: int = 10
@@ -36,7 +36,7 @@ class CNN(nn.Module):
     def __call__(
         self, images: Float[Array, "batch height width channels"], *, train: bool = False
     ) -> Float[Array, "batch classes"]:
-        """Logits; ``train`` changes nothing."""
+        """The logits. ``train`` has no effect: there is no dropout and no BatchNorm."""
         x = images
         for features in (32, 64):
             for _ in range(2):
@@ -58,7 +58,7 @@ class MLP(nn.Module):
     Attributes:
         hidden: the widths of the hidden layers.
         num_classes: the number of logits.
-        dtype: in which to compute; parameters and logits stay float32.
+        dtype: the dtype to compute in; parameters and logits stay float32.
     """
 
     hidden: Sequence[int] = (256, 128)
@@ -69,7 +69,7 @@ class MLP(nn.Module):
     def __call__(
         self, images: Float[Array, "batch height width channels"], *, train: bool = False
     ) -> Float[Array, "batch classes"]:
-        """Logits; ``train`` changes nothing."""
+        """The logits. ``train`` has no effect: there is no dropout and no BatchNorm."""
         x = images.reshape(len(images), -1)
         for width in self.hidden:
             x = nn.relu(nn.Dense(width, dtype=self.dtype)(x))
@@ -81,7 +81,7 @@ class SoftmaxRegression(nn.Module):
 
     Attributes:
         num_classes: the number of logits.
-        dtype: in which to compute; parameters and logits stay float32.
+        dtype: the dtype to compute in; parameters and logits stay float32.
     """
 
     num_classes: int = 10
@@ -91,7 +91,7 @@ class SoftmaxRegression(nn.Module):
     def __call__(
         self, images: Float[Array, "batch height width channels"], *, train: bool = False
     ) -> Float[Array, "batch classes"]:
-        """Logits; ``train`` changes nothing."""
+        """The logits. ``train`` has no effect: there is no dropout and no BatchNorm."""
         x = images.reshape(len(images), -1)
         return nn.Dense(self.num_classes, dtype=self.dtype)(x).astype(jnp.float32)
 

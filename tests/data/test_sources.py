@@ -6,7 +6,6 @@ import pytest
 from sklearn.datasets import load_digits
 
 from cdjax import data
-from cdjax.data._sources import _enlarged
 
 
 @pytest.fixture
@@ -41,22 +40,28 @@ def test_the_digits_are_split_alike_in_every_class_and_every_time():
     assert np.abs(np.bincount(first.test_labels) - whole / 5).max() < 1
 
 
-def test_bilinear_enlarging_keeps_a_ramp():
-    ramp = np.tile(np.arange(8) * 32.0, (1, 8, 1))
-    row = _enlarged(ramp)[0, 16, :, 0]
-    # Centres of the 32 pixels in units of the 8, beyond the outer centres constant.
-    wanted = np.clip((np.arange(32) + 0.5) / 4 - 0.5, 0, 7) * 32
-    np.testing.assert_allclose(row, wanted, atol=0.5)
+def test_the_digits_are_enlarged_bilinearly():
+    dataset, originals = data.load("digits"), load_digits()
+    is_first = dataset.test_labels == 0
+    image = dataset.test_images[is_first][0, ..., 0]
+    original = originals.images[originals.target == 0][0] * 255 / 16
+    # The centres of the 32 pixels in units of the 8; constant beyond the outermost centres.
+    centres = (np.arange(32) + 0.5) / 4 - 0.5
+    rows = np.array([np.interp(centres, np.arange(8), row) for row in original])
+    wanted = np.array([np.interp(centres, np.arange(8), column) for column in rows.T]).T
+    np.testing.assert_allclose(image, wanted, atol=0.5)
 
 
 def test_an_unknown_name_lists_the_choices():
-    with pytest.raises(ValueError, match="unknown data set 'cifar'; expected one of cifar10, cif"):
+    with pytest.raises(
+        ValueError, match=r"unknown data set 'cifar' \(did you mean 'cifar10'\?\); expected one of"
+    ):
         data.load("cifar")
 
 
 @pytest.mark.parametrize("default_folder", [False, True])
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist", "fashion_mnist"])
-def test_a_data_set_that_is_not_to_be_had_names_the_ways(
+def test_the_error_for_a_data_set_that_cannot_be_found_names_the_remedies(
     name, default_folder, offline, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
@@ -64,8 +69,9 @@ def test_a_data_set_that_is_not_to_be_had_names_the_ways(
         data.load(name, None if default_folder else tmp_path)
     message = str(error.value)
     archive = {"cifar10": "cifar-10-python.tar.gz", "cifar100": "cifar-100-binary.tar.gz"}
-    for way in (archive.get(name, "train-images-idx3-ubyte.gz"), "--data-dir", "network", "digits"):
+    for way in (archive.get(name, "train-images-idx3-ubyte.gz"), "data_dir", "network", "'digits'"):
         assert way in message
+    assert "--" not in message  # a library knows no command line
     assert f"no {name} in {tmp_path}" in message and "\n" not in message
     assert "cannot be reached" in message
 

@@ -27,7 +27,7 @@ def online(monkeypatch):
 
 def test_without_tensorflow_the_error_names_it(tmp_path, online, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
-    with pytest.raises(data.DataNotFoundError, match="takes tensorflow, which is not installed"):
+    with pytest.raises(data.DataNotFoundError, match="needs tensorflow, which is not installed"):
         data.load("mnist", tmp_path)
 
 
@@ -170,5 +170,5 @@ def test_a_copy_in_tensorflows_own_format_is_named(prepared, tmp_path):
     (prepared / "dataset_info.json").write_text(json.dumps(info))
     for file in prepared.glob("*array_record*"):
         file.rename(str(file).replace("array_record", "tfrecord"))
-    with pytest.raises(data.DataCorruptError, match="a format that only TensorFlow reads"):
+    with pytest.raises(data.DataCorruptError, match="a format that only TensorFlow can read"):
         data.load("mnist", tmp_path)

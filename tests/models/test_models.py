@@ -82,7 +82,11 @@ def test_logits_are_float32(shape, dtype):
 
 def test_cnn_computes_what_flaxs_own_layers_compute():
     images, _ = batch_of(3, (8, 8, 1))
-    params = init(models.CNN(), images)[0]
+    rng = np.random.default_rng(1)
+    params = jax.tree.map(
+        lambda x: jnp.asarray(rng.normal(size=x.shape) / np.sqrt(np.prod(x.shape[:-1])), x.dtype),
+        abstract_params(models.CNN(), images.shape[1:]),
+    )
     actual, expected = (
         jax.jit(model.apply)({"params": params}, images) for model in (models.CNN(), PlainCNN())
     )
@@ -108,10 +112,12 @@ def test_a_nan_anywhere_in_a_window_is_its_maximum(place):
 
 
 def test_init_is_of_one_agent_and_splits_off_the_state():
-    params, model_state = init(Toy(), jnp.ones((2, 4, 4, 1)))
+    params, model_state = jax.eval_shape(
+        lambda: models.init_model(Toy(), KEY, jnp.ones((2, 4, 4, 1)))
+    )
     assert set(params) == {"Dense_0", "BatchNorm_0", "Dense_1"}
     assert set(model_state) == {"batch_stats"}
-    assert init(models.MLP((4,)), jnp.ones((2, 4, 4, 1)))[1] == {}
+    assert models.init_model(models.SoftmaxRegression(), KEY, jnp.ones((2, 2, 2, 1)))[1] == {}
 
 
 def test_loss_of_softmax_regression_has_the_textbook_gradient():

@@ -1,3 +1,5 @@
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -142,9 +144,9 @@ def test_init_state_copies_so_that_donation_leaves_the_callers_parameters():
 
 def test_agents_that_hold_different_classes_learn_them_all():
     dataset = data.load("digits")
-    parts = data.partition(dataset.train_labels, 5, "classes")
-    samples = data.stack_agents(dataset.train_images, dataset.train_labels, parts)
-    scale = lambda images: data.normalise(images, np.full(3, 128.0), np.full(3, 64.0))  # noqa: E731
+    parts = data.partition(dataset.train_labels, 5, scheme="classes")
+    samples = data.stack_agents(dataset.train_images, dataset.train_labels, partition=parts)
+    scale = partial(data.normalise, mean=np.full(3, 128.0), std=np.full(3, 64.0))
     model = models.SoftmaxRegression()
     loss, metrics_fn = models.classification_loss(model), models.classification_metrics(model)
     tx = cdjax.cdmsgd(0.002, mixing.auto(topology.ring(5)))
@@ -171,7 +173,7 @@ def test_a_loop_takes_little_more_memory_than_what_it_must_hold(num_agents):
         return training.init_state(cdjax.replicate(params, num_agents), tx, key=jax.random.key(1))
 
     def loss(params, model_state, batch, key):
-        images = data.normalise(batch.images, np.full(1, 128.0), np.full(1, 64.0))
+        images = data.normalise(batch.images, mean=np.full(1, 128.0), std=np.full(1, 64.0))
         return models.classification_loss(model)(params, model_state, (images, batch.labels), key)
 
     state = jax.eval_shape(make_state)
