@@ -73,9 +73,13 @@ def launch(command: Sequence[str], num_processes: int) -> int:
         stack.callback(lambda: [child.kill() for child in children])
         for process, errors in enumerate(kept_back):
             words = [*command, *common, str(process)]
-            streams = {"stdout": subprocess.DEVNULL, "stderr": errors} if process else {}
-            # In a group of its own: else Ctrl-C would reach it from the terminal and from here.
-            child = subprocess.Popen(words, stdin=subprocess.DEVNULL, process_group=0, **streams)
+            child = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL if process else None,
+                stderr=errors if process else None,
+                process_group=0,  # else Ctrl-C would reach it from the terminal and from here
+            )
             children.append(child)
         _wait_until(lambda: any(child.poll() for child in children) or _all_ended(children))
         failed = [i for i, child in enumerate(children) if child.poll()]

@@ -8,9 +8,9 @@ GIL while it waits for other processes. A message is one line of JSON.
 When all have come, process 0 answers ``{"jax_port": port}``, where JAX's own coordinator will be.
 
 *Ending.* A process that ends by itself sends ``{"left": code}``. One that has died sends nothing,
-but its connection ends, at the latest when its machine has not answered the kernel for 25 s. The
-others then have 5 s to end for the same reason with their own message (a wrong option), or a minute
-after a signal, because they save first.
+but its connection ends, at the latest when its machine has not answered the kernel for 25 s. (One
+that hangs stays connected; JAX's limit ends it.) The others then have 5 s to end for the same
+reason with their own message (a wrong option), or a minute after a signal, since they save first.
 
 *Verdict.* After that process 0, which alone is connected to all, sends ``{"lost": text}``, and
 everyone prints the text and ends. Process 0 goes last, because its end takes JAX's coordinator
@@ -66,13 +66,13 @@ def join(machine: Machine, *, kept: str) -> None:
         UsageError: if a number does not fit, or the others are not found within a minute.
     """
     num_processes, own = machine.num_processes, machine.process_id
-    if machine.coordinator:
-        address = _meet(machine.coordinator, num_processes, own)
+    address = machine.coordinator and _meet(machine.coordinator, num_processes, own)
+    if address:
         threading.Thread(target=_watch, args=(own, kept), daemon=True).start()
         _joined.set()
     import jax
 
-    if machine.coordinator:
+    if address:
         jax.distributed.initialize(address, num_processes, own)
         # JAX's own exit comes after this and waits for the others, so they are watched until then.
         atexit.register(_send, [*_peers], {"left": 0})
@@ -97,8 +97,9 @@ def leave(code: int) -> NoReturn:
     """
     if not _joined.is_set():
         sys.exit(code)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
     _leaving.set()
     _send(_peers, {"left": code})
     deadline = time.monotonic() + _patience(code) + _GRACE_SECONDS
@@ -130,8 +131,9 @@ def _meet(coordinator: str, num_processes: int | None, own: int | None) -> str:
     jax_port = _call(address, num_processes, own) if own else _gather(address, num_processes)
     for peer in _peers:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name in _KEEPALIVE.keys() & {*dir(socket)}:
-            peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), _KEEPALIVE[name])
+        for name, value in _KEEPALIVE.items():
+            if hasattr(socket, name):
+                peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
     return f"{host}:{jax_port}"
 
 

@@ -41,36 +41,44 @@ exec(sys.argv[1])
 """
 
 
-def start(*command, devices=1):
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    return subprocess.Popen(
-        [*map(str, command)],
-        cwd=ROOT, env=os.environ | {"XLA_FLAGS": flags, "COLUMNS": "200"}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-    )  # fmt: skip
+@pytest.fixture
+def start():
+    """Starts a process that ends with the test, children and all."""
+    started = []
+
+    def start(*command, devices=1):
+        flags = f"--xla_force_host_platform_device_count={devices}"
+        started.append(subprocess.Popen(
+            [*map(str, command)],
+            cwd=ROOT, env=os.environ | {"XLA_FLAGS": flags, "COLUMNS": "200"}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        ))  # fmt: skip
+        return started[-1]
+
+    yield start
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
 
-def start_all(num_processes, *command):
-    """Starts the processes as the users of several machines do, one by one."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"127.0.0.1:{server.getsockname()[1]}"
-    common = ("--coordinator", address, "--num-processes", num_processes, "--process-id")
-    return [start(*command, *common, i) for i in range(num_processes)]
+@pytest.fixture
+def start_all(start):
+    """Starts processes as the users of several machines do, one by one."""
+
+    def start_all(num_processes, *command):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            address = f"127.0.0.1:{server.getsockname()[1]}"
+        common = ("--coordinator", address, "--num-processes", num_processes, "--process-id")
+        return [start(*command, *common, i) for i in range(num_processes)]
+
+    return start_all
 
 
-def finish(*started, seconds=120):
-    """Exit code, output and errors of each; ends what is left, children and all."""
-    deadline, results = time.monotonic() + seconds, []
-    try:
-        for process in started:
-            out, err = process.communicate(timeout=max(1, deadline - time.monotonic()))
-            results.append((process.returncode, out, err))
-    finally:
-        for process in started:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-    return results
+def finish(*started):
+    """Exit code, output and errors of each."""
+    results = [process.communicate(timeout=300) for process in started]
+    return [(p.returncode, *result) for p, result in zip(started, results, strict=True)]
 
 
 def finish_well(*started):
@@ -81,7 +89,7 @@ def finish_well(*started):
 
 
 def wait_for_records(out, started):
-    deadline = time.monotonic() + 100
+    deadline = time.monotonic() + 300
     while not any(path.stat().st_size for path in out.rglob("metrics.jsonl")):
         assert time.monotonic() < deadline and all(p.poll() is None for p in started)
         time.sleep(0.05)
@@ -103,7 +111,7 @@ def assert_same_records(out, expected_out):
 
 
 @pytest.mark.slow
-def test_two_processes_of_two_devices_record_what_one_process_does(tmp_path):
+def test_two_processes_of_two_devices_record_what_one_process_does(tmp_path, start):
     together = start(*LAUNCH, 2, "--", *RUN, "--epochs", 2, "--out", tmp_path / "two", devices=2)
     assert "4 × cpu" in finish_well(together)
     finish_well(start(*RUN, "--epochs", 2, "--out", tmp_path / "one"))
@@ -111,7 +119,7 @@ def test_two_processes_of_two_devices_record_what_one_process_does(tmp_path):
 
 
 @pytest.mark.slow
-def test_processes_go_on_together_from_a_checkpoint_and_alone(tmp_path):
+def test_processes_go_on_together_from_a_checkpoint_and_alone(tmp_path, start):
     half = (*LAUNCH, 2, "--", *RUN, "--checkpoint-every", 1, "--out", tmp_path / "half")
     finish_well(start(*half, "--epochs", 1, devices=2))
     finish_well(start(*RUN, "--epochs", 2, "--out", tmp_path / "whole"))
@@ -129,12 +137,12 @@ def test_processes_go_on_together_from_a_checkpoint_and_alone(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_process_makes_all_save_the_same_step(tmp_path):
+def test_a_signal_to_one_process_makes_all_save_the_same_step(tmp_path, start_all):
     options = ("--checkpoint-every", 100, "--epochs", 100_000, "--out", tmp_path)
     started = start_all(2, *RUN, *options)
     wait_for_records(tmp_path, started)
     started[1].terminate()
-    results = finish(*started, seconds=60)
+    results = finish(*started)
     folder = only_folder(tmp_path)
     (step,) = checkpoint.steps(folder / "checkpoints")
     for code, _, errors in results:
@@ -144,19 +152,19 @@ def test_a_signal_to_one_process_makes_all_save_the_same_step(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
-def test_the_death_of_a_process_of_a_run_ends_the_other_with_its_name(victim, tmp_path):
+def test_the_death_of_a_process_of_a_run_ends_the_other_with_its_name(victim, tmp_path, start_all):
     keep = ("--checkpoint-every", 1) if victim else ()
     started = start_all(2, *RUN, "--epochs", 100_000, "--out", tmp_path, *keep)
     wait_for_records(tmp_path, started)
     started[victim].kill()
-    code, _, errors = finish(*started, seconds=60)[1 - victim]
+    code, _, errors = finish(*started)[1 - victim]
     assert code == 1 and "Traceback" not in errors
     line = f"error: process {victim} has died, so the run cannot go on; the metrics so far are kept"
     line += "; start all processes again with --resume" if victim else ""
     assert errors.endswith(f"{line}\n")  # JAX may have said more above it
 
 
-def test_an_option_wrong_in_every_process_is_one_line(tmp_path):
+def test_an_option_wrong_in_every_process_is_one_line(tmp_path, start):
     options = ("--agents", 5, "--out", tmp_path / "out")
     ((code, _, errors),) = finish(start(*LAUNCH, 2, "--", *RUN, *options))
     assert code == 2
@@ -168,12 +176,12 @@ def test_an_option_wrong_in_every_process_is_one_line(tmp_path):
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-def test_every_process_names_the_one_that_was_killed(victim):
+def test_every_process_names_the_one_that_was_killed(victim, start_all):
     started = start_all(3, sys.executable, "-c", MEMBER, "time.sleep(100)")
     for process in started:
         assert process.stdout.readline() == "joined\n"
     started[victim].kill()
-    results = finish(*started, seconds=60)
+    results = finish(*started)
     assert results.pop(victim)[0] == -signal.SIGKILL
     line = f"error: process {victim} has died, so the run cannot go on; the rest is kept\n"
     assert results == [(1, "", line)] * 2
@@ -193,8 +201,8 @@ def test_every_process_names_the_one_that_was_killed(victim):
         ),
     ],
 )
-def test_a_process_that_ends_says_whether_the_others_can_go_on(act, codes, line):
-    results = finish(*start_all(3, sys.executable, "-c", MEMBER, act), seconds=60)
+def test_a_process_that_ends_says_whether_the_others_can_go_on(act, codes, line, start_all):
+    results = finish(*start_all(3, sys.executable, "-c", MEMBER, act))
     assert [code for code, _, _ in results] == codes
     assert [errors for _, _, errors in results] == [line, line, ""]
 
@@ -222,12 +230,12 @@ def test_a_process_that_ends_says_whether_the_others_can_go_on(act, codes, line)
         ),
     ],
 )  # fmt: skip
-def test_the_launcher_ends_all_processes_and_says_why_once(act, words, code, errors):
+def test_the_launcher_ends_all_processes_and_says_why_once(act, words, code, errors, start):
     command = (*LAUNCH, 3, "--", sys.executable, "-c", MEMBER, act, *words.split())
-    assert finish(start(*command), seconds=60) == [(code, "joined\n", errors)]
+    assert finish(start(*command)) == [(code, "joined\n", errors)]
 
 
-def test_the_launcher_passes_a_signal_on_once():
+def test_the_launcher_passes_a_signal_on_once(start):
     act = """
 caught = []
 signal.signal(signal.SIGINT, lambda *_: caught.append(1))
@@ -241,7 +249,7 @@ processes.leave(130)
     assert [launcher.stdout.readline() for _ in range(2)] == ["joined\n", "ready\n"]
     time.sleep(0.5)  # for process 1, whose output is kept back
     os.killpg(launcher.pid, signal.SIGINT)  # as the terminal does at Ctrl-C
-    assert finish(launcher, seconds=60) == [(130, "", "caught 1\n")]
+    assert finish(launcher) == [(130, "", "caught 1\n")]
 
 
 @pytest.mark.parametrize(
@@ -322,6 +330,6 @@ def test_a_folder_that_a_process_does_not_see_is_named(tmp_path):
         ("some", "--devices: 'some' is neither a number, all nor auto"),
     ],
 )
-def test_a_bad_number_of_devices_is_one_line(devices, message, tmp_path):
+def test_a_bad_number_of_devices_is_one_line(devices, message, tmp_path, start):
     ((code, _, errors),) = finish(start(*RUN, "--devices", devices, "--out", tmp_path / "out"))
     assert (code, errors) == (2, f"error: {message}\n")
