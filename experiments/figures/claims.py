@@ -61,10 +61,10 @@ def report(config: Figures, drawn: Mapping[str, Columns]) -> str:
         "",
         f"Preset {config.preset}: {some_run[0]['dataset']}, {config.model}, "
         f"{some_run[-1]['epoch']} epochs of {size} training images, {config.seeds} seeds, step "
-        f"size {config.learning_rate:g}, {config.network.agents or 5} agents on "
-        f"{config.network.topology} unless said otherwise. *Speed* is the test accuracy averaged "
-        "over all evaluations of a run. A claim *holds* when the run of every seed says so, *does "
-        "not* when none does, and is *unclear* otherwise.",
+        f"size {config.learning_rate:g}, {config.network.agents or 5} agents on a "
+        f"{config.network.topology} graph unless said otherwise. *Speed* is the test accuracy "
+        "averaged over all evaluations of a run. A claim *holds* when the run of every seed says "
+        "so, *does not* when none does, and is *unclear* otherwise.",
         "",
         "| claim | schedule or setting | measured, means over the seeds | verdict |",
         "|---|---|---|---|",

@@ -11,7 +11,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from cdjax._checks import check_choice
 from experiments.figures import claims
-from experiments.figures.claims import Columns
 from experiments.figures.config import Figures
 from experiments.figures.curves import PRESETS, Curve, Figure, specifications
 from experiments.report import plots
@@ -22,7 +21,7 @@ from experiments.run.job import check
 from experiments.run.records import Records, run_once
 
 
-def draw(config: Figures) -> dict[str, Columns]:
+def draw(config: Figures) -> dict[str, claims.Columns]:
     """Runs what is missing; writes figures, curves.csv and claims.md.
 
     Args:
@@ -38,12 +37,29 @@ def draw(config: Figures) -> dict[str, Columns]:
     wanted = _wanted(config)
     console = Console()
     _run_all(console, config, wanted)
-    drawn: dict[str, Columns] = {}
-    for name, figure in wanted.items():
-        drawn[name] = {
+    drawn = {
+        name: {
             column: [_line(config, curve) for curve in curves]
             for column, curves in figure.columns.items()
         }
+        for name, figure in wanted.items()
+    }
+    write(config, wanted, drawn)
+    console.print(f"figures, curves.csv and claims.md in {config.out}", highlight=False)
+    return drawn
+
+
+def write(
+    config: Figures, figures: Mapping[str, Figure], drawn: Mapping[str, claims.Columns]
+) -> None:
+    """Writes figures, curves.csv and claims.md.
+
+    Args:
+        config: the options, with the preset's in.
+        figures: what to draw.
+        drawn: the lines of every column of every figure.
+    """
+    for name, figure in figures.items():
         title = f"{figure.title} ({_data(config, drawn[name])})"
         picture = plots.columns(drawn[name], figure.rows, x=figure.x, title=title)
         for form in ("png", "pdf"):
@@ -51,8 +67,6 @@ def draw(config: Figures) -> dict[str, Columns]:
     with (config.out / "curves.csv").open("w", newline="") as file:
         csv.writer(file).writerows(_csv_rows(drawn, config.training.seed))
     (config.out / "claims.md").write_text(claims.report(config, drawn))
-    console.print(f"figures, curves.csv and claims.md in {config.out}", highlight=False)
-    return drawn
 
 
 def _with_preset(config: Figures) -> Figures:
@@ -125,14 +139,14 @@ def _line(config: Figures, curve: Curve) -> plots.Line:
     return plots.Line(curve.label, runs)
 
 
-def _data(config: Figures, columns: Columns) -> str:
+def _data(config: Figures, columns: claims.Columns) -> str:
     """What a figure's curves were trained on, for the title."""
     runs = next(iter(columns.values()))[0].runs
     seeds = f"{len(runs)} seed{'s' if len(runs) > 1 else ''}"
     return f"{runs[0][0]['dataset']}, {config.model}, {seeds}"
 
 
-def _csv_rows(drawn: Mapping[str, Columns], first_seed: int) -> Iterator[Iterable[Any]]:
+def _csv_rows(drawn: Mapping[str, claims.Columns], first_seed: int) -> Iterator[Iterable[Any]]:
     """One line per figure, column, curve, seed and evaluation."""
     rows: Sequence[tuple[tuple[Any, ...], Mapping[str, Any]]] = [
         ((figure, column, line.label, seed), record)

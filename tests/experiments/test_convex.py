@@ -1,10 +1,8 @@
-"""The convex experiment: its problem, its minima, and a tiny run."""
+"""The convex study: its problem, its minima, and a tiny run."""
 
 import csv
 import json
-import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,26 +11,27 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from cdjax import data
-from experiments.convex import problem as _convex_problem
-from experiments.convex import study as _convex
+from experiments.convex import problem as problems
 from experiments.convex.config import Convex
+from experiments.convex.study import convex
+from experiments.launch.cli import main
 from experiments.run.errors import UsageError
 
 
 def small_problem(num_agents=4, num_samples=120, l2=0.05):
     digits = data.load("digits")
     parts = np.array_split(np.arange(num_samples), num_agents)
-    return _convex_problem.build(digits, parts, l2), digits.train_labels[:num_samples]
+    return problems.build(digits, parts, l2=l2), digits.train_labels[:num_samples]
 
 
 def objective(problem):
     shape = problem.shape
-    return jax.jit(lambda x: _convex_problem.losses(problem, jnp.broadcast_to(x, shape)).mean())
+    return jax.jit(lambda x: problems.losses(problem, jnp.broadcast_to(x, shape)).mean())
 
 
 def test_the_optimum_is_scikit_learns(x64):
     problem, labels = small_problem()
-    optimum = _convex_problem.minimise(objective(problem), jnp.zeros(problem.shape[1:]))
+    optimum = problems.minimise(objective(problem), jnp.zeros(problem.shape[1:]))
     features = np.asarray(problem.features).reshape(120, -1)
     reference = LogisticRegression(C=1 / (120 * 0.05), fit_intercept=False, tol=1e-9, max_iter=2000)
     reference.fit(features, labels)
@@ -41,11 +40,11 @@ def test_the_optimum_is_scikit_learns(x64):
 
 def test_unequal_agents_have_the_mean_over_their_own_samples(x64):
     digits = data.load("digits")
-    parts, losses = [np.arange(3), np.arange(3, 10)], jax.jit(_convex_problem.losses)
-    both = _convex_problem.build(digits, parts, 0.1)
+    parts, losses = [np.arange(3), np.arange(3, 10)], jax.jit(problems.losses)
+    both = problems.build(digits, parts, l2=0.1)
     params = jax.random.normal(jax.random.key(0), both.shape)
     for agent, part in enumerate(parts):
-        alone = _convex_problem.build(digits, [part], 0.1)
+        alone = problems.build(digits, [part], l2=0.1)
         (expected,) = losses(alone, params[agent : agent + 1])
         assert float(losses(both, params)[agent]) == pytest.approx(float(expected), rel=1e-13)
 
@@ -55,24 +54,24 @@ def test_the_smoothness_bound_is_met_by_two_classes_at_zero(x64):
     problem = problem._replace(
         labels=problem.labels % 2, num_classes=2, features=problem.features[..., :9]
     )
-    hessian = jax.jit(jax.hessian(lambda x: _convex_problem.losses(problem, x.reshape(1, 9, 2))[0]))
+    hessian = jax.jit(jax.hessian(lambda x: problems.losses(problem, x.reshape(1, 9, 2))[0]))
     spectrum = np.linalg.eigvalsh(hessian(jnp.zeros(18)))
-    assert _convex_problem.smoothness_bound(problem) == pytest.approx(spectrum[-1], rel=1e-12)
+    assert problems.smoothness_bound(problem) == pytest.approx(spectrum[-1], rel=1e-12)
     assert spectrum[0] == pytest.approx(0.05, rel=1e-12)
 
 
 def test_newtons_method_goes_to_the_minimum_from_far_away(x64):
     """Full steps on √(1 + x²) diverge from any start beyond 1."""
     value_fn = jax.jit(lambda x, weight: jnp.sum(jnp.sqrt(1 + (x - 2) ** 2)) + weight * x @ x / 2)
-    minimum = _convex_problem.minimise(value_fn, jnp.array([30.0, -7.0]), 1e-3)
+    minimum = problems.minimise(value_fn, jnp.array([30.0, -7.0]), 1e-3)
     slope = (minimum - 2) / np.sqrt(1 + (minimum - 2) ** 2) + 1e-3 * minimum
     np.testing.assert_allclose(slope, 0, atol=1e-9)
 
 
 def test_minibatches_are_drawn_from_the_agents_own_samples(x64):
     digits = data.load("digits")
-    problem = _convex_problem.build(digits, [np.arange(3), np.arange(3, 10)], 0.1)
-    batch = _convex_problem.minibatch(problem, jax.random.key(0), 50)
+    problem = problems.build(digits, [np.arange(3), np.arange(3, 10)], l2=0.1)
+    batch = problems.minibatch(problem, jax.random.key(0), 50)
     for agent, size in enumerate((3, 7)):
         own = {row.tobytes() for row in np.asarray(problem.features[agent, :size])}
         assert {row.tobytes() for row in np.asarray(batch.features[agent])} == own
@@ -83,7 +82,7 @@ def test_minibatches_are_drawn_from_the_agents_own_samples(x64):
 def full_gradients(tmp_path_factory):
     out = tmp_path_factory.mktemp("convex")
     options = {"agents": 3, "graphs": ("ring:lazy", "star"), "train_samples": 90}
-    return _convex.convex(Convex(**options, steps=40, out=out)), out
+    return convex(Convex(**options, steps=40, out=out)), out
 
 
 def assert_within_bounds(curve):
@@ -102,7 +101,7 @@ def test_every_run_stays_within_its_bounds(full_gradients):
 
 def test_the_run_of_minibatches_stays_within_its_bounds(tmp_path):
     options = {"agents": 3, "graphs": ("complete",), "train_samples": 90, "batch_size": 4}
-    curves = _convex.convex(Convex(**options, steps=20, out=tmp_path))
+    curves = convex(Convex(**options, steps=20, out=tmp_path))
     for curve in curves:
         assert_within_bounds(curve)
     assert json.loads((tmp_path / "constants.json").read_text())["Q"] > 0
@@ -126,12 +125,12 @@ def test_a_run_leaves_figure_curves_and_constants(full_gradients):
 def test_a_step_size_that_diverges_is_named_with_one_that_does_not(tmp_path):
     options = {"agents": 2, "graphs": ("ring",), "train_samples": 40, "steps": 200}
     with pytest.raises(UsageError, match=r"--step-size: 1e\+06 diverges on ring; any below \d"):
-        _convex.convex(Convex(**options, step_size=1e6, out=tmp_path))
+        convex(Convex(**options, step_size=1e6, out=tmp_path))
 
 
 def test_one_agent_has_a_page_too(tmp_path):
     options = {"agents": 1, "graphs": ("ring",), "train_samples": 40, "steps": 10}
-    curves = _convex.convex(Convex(**options, out=tmp_path))
+    curves = convex(Convex(**options, out=tmp_path))
     assert all(curve.disagreement.max() == 0 for curve in curves)
     assert (tmp_path / "convex.png").exists()
 
@@ -150,20 +149,22 @@ def test_one_agent_has_a_page_too(tmp_path):
         ({"graphs": ("torus",), "agents": 7}, "--graphs: .* nearest sizes that fit are 6 and 8"),
         ({"partition": "best"}, "--partition: unknown choice 'best'"),
         ({"decay_power": 2.0}, "--decay-power: power is 2.0"),
+        ({"shards_per_agent": 2, "partition": "iid"}, "--shards-per-agent: partition iid has none"),
         ({"dataset": "imagenet"}, "--dataset: unknown choice 'imagenet'"),
         ({"agents": 2000, "graphs": ("ring",)}, "--agents: 2000 agents are more than the 1437"),
     ],
 )
 def test_bad_options_are_named_before_a_folder_is_made(options, message, tmp_path):
     with pytest.raises(UsageError, match=message):
-        _convex.convex(Convex(**options, out=tmp_path / "runs"))
+        convex(Convex(**options, out=tmp_path / "runs"))
     assert not (tmp_path / "runs").exists()
 
 
-def test_from_the_command_line_a_bad_option_is_one_line(tmp_path):
-    command = [sys.executable, "-m", "experiments.convex", "--steps", "1", "--out", str(tmp_path)]
-    result = subprocess.run(
-        command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=300
-    )
-    assert result.returncode == 2
-    assert result.stderr == "error: --steps: 1 is too few; give at least 2\n"
+def test_from_the_command_line_a_bad_option_is_one_line(tmp_path, monkeypatch, capsys):
+    # JAX has long started here, and can no longer look for other processes.
+    monkeypatch.setattr("experiments.launch.processes.join", lambda *args, **kwargs: None)
+    monkeypatch.setattr(sys, "argv", ["convex", "--steps", "1", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as stop:
+        main(Convex(), convex)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "error: --steps: 1 is too few; give at least 2\n"

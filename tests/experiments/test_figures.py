@@ -1,53 +1,91 @@
-"""The figures of the paper in one command, on the smallest preset."""
+"""The figures of the paper: which runs they show, the claims measured on them, and their files."""
 
 import csv
-import subprocess
-import sys
 
 import pytest
 
-from experiments.figures import claims as _claims
-from experiments.figures import study as _figures
+from experiments.figures import study
+from experiments.figures.claims import findings
 from experiments.figures.config import Figures
-from experiments.run.config import RunConfig
-from experiments.run.records import Entry
+from experiments.figures.curves import CDMSGD, CDSGD, FEDAVG, PRESETS, specifications
+from experiments.report.plots import Line
+from experiments.run.config import Data, Network, Training
+from experiments.run.errors import UsageError
 
 FORMS = {"png": b"\x89PNG", "pdf": b"%PDF"}
 
 
-def figures(*options):
-    command = [sys.executable, "-m", "experiments.figures", *map(str, options)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600)
+def record(accuracy, epoch=1):
+    """One evaluation, made up."""
+    columns = ("train_loss_mean", "train_accuracy_mean", "test_accuracy_variance",
+               "consensus_distance")  # fmt: skip
+    made_up = dict.fromkeys(columns, 0.5 / epoch) | {"dataset": "digits", "step": 10 * epoch}
+    return made_up | {"epoch": epoch, "test_accuracy_mean": accuracy}
 
 
-def test_the_smoke_preset_draws_all_figures_once(tmp_path):
-    options = ("--preset", "smoke", "--epochs", 2, "--train-samples", 700, "--out", tmp_path)
-    result = figures(*options)
-    assert result.returncode == 0, result.stderr
-    folder = tmp_path / "smoke"
-    names = _figures.specifications(Figures(preset="smoke"))
-    for name in names:
+def line(label, *accuracies):
+    """A line of runs that are evaluated once."""
+    return Line(label, [[record(accuracy)] for accuracy in accuracies])
+
+
+def test_every_figure_of_every_preset_asks_for_runs_that_can_be(tmp_path):
+    for preset in PRESETS:
+        config = study._with_preset(Figures(preset=preset, momentum=0.8, out=tmp_path))
+        wanted = study._wanted(config)
+        assert {"fig1a", "fig1b", "fig2a", "fig2b", "steps", "non_iid"} <= {*wanted}
+        assert {*PRESETS[preset].others} < {*wanted}
+
+
+def test_turns_are_taken_by_those_who_have_neighbours():
+    for name, figure in specifications(0.01, others=["digits"]).items():
+        if "sequential" in figure.columns:
+            pairs = zip(*figure.columns.values(), strict=True)
+            in_turn = [(a.label, a.options["algorithm"]) for a, b in pairs if a != b]
+            over_topology = {"cdsgd", "cdmsgd"}
+            assert in_turn and {algorithm for _, algorithm in in_turn} <= over_topology, name
+            assert not any("one machine" in label for label, _ in in_turn)
+
+
+def test_all_figures_and_claims_are_written(tmp_path):
+    wanted = specifications(0.01, others=["mnist"])
+    drawn = {
+        name: {
+            column: [Line(c.label, [[record(0.4, 1), record(0.6, 2)]]) for c in curves]
+            for column, curves in figure.columns.items()
+        }
+        for name, figure in wanted.items()
+    }
+    study.write(Figures(seeds=1, out=tmp_path), wanted, drawn)
+    for name in wanted:
         for form, start in FORMS.items():
-            assert (folder / f"{name}.{form}").read_bytes().startswith(start)
-    with (folder / "curves.csv").open() as file:
+            assert (tmp_path / f"{name}.{form}").read_bytes().startswith(start)
+    with (tmp_path / "curves.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert {row["figure"] for row in rows} == {*names}
+    assert {row["figure"] for row in rows} == {*wanted}
     assert {row["epoch"] for row in rows} == {"1", "2"}
-    page = (folder / "claims.md").read_text()
+    page = (tmp_path / "claims.md").read_text()
     for figure in ("Fig. 1a", "Fig. 1b", "Fig. 2a", "Fig. 2b", "Prop. 1", "Prop. 3", "IID"):
         assert page.count(figure) >= 1
-    verdicts = [line.split("|")[4].strip() for line in page.splitlines() if line[:4] == "| Fi"]
+    verdicts = [text.split("|")[4].strip() for text in page.splitlines() if text[:4] == "| Fi"]
     assert {*verdicts} <= {"holds", "does not", "unclear"}
+    # Of equal curves none is larger, each is within 0 points, and the distance falls.
+    assert page.count("| holds |") == 9 and "at most 0.5, at the end 0.25 distance" in page
 
+
+def test_a_figure_is_run_once_and_drawn_again(tmp_path):
+    config = Figures(
+        network=Network(agents=3), training=Training(epochs=1), figures=("fig1a",), out=tmp_path,
+        data=Data(train_samples=96, test_samples=30),
+    )  # fmt: skip
+    drawn = study.draw(config)
+    assert [*drawn["fig1a"]] == ["synchronous", "sequential"]
+    folder = tmp_path / "smoke"
     made = {path: path.stat().st_mtime_ns for path in folder.rglob("metrics.jsonl")}
-    assert figures(*options, "--figures", "fig1a").returncode == 0
+    assert len(made) == 4  # only one of the three curves differs in turn
+    (folder / "fig1a.png").unlink()
+    assert study.draw(config) == drawn
+    assert (folder / "fig1a.png").read_bytes().startswith(FORMS["png"])
     assert made == {path: path.stat().st_mtime_ns for path in folder.rglob("metrics.jsonl")}
-
-
-def entry(label, *accuracies):
-    """A curve of one evaluation a run."""
-    run = {"test_accuracy_mean": 0.0, "train_accuracy_mean": 1.0, "step": 10}
-    return Entry(label, RunConfig(), [[run | {"test_accuracy_mean": a}] for a in accuracies])
 
 
 @pytest.mark.parametrize(
@@ -55,22 +93,35 @@ def entry(label, *accuracies):
     [((0.7, 0.8), "holds"), ((0.95, 0.96), "does not"), ((0.7, 0.95), "unclear")],
 )
 def test_a_claim_holds_when_every_seed_says_so(slower, verdict):
-    columns = {"synchronous": [entry("N = 2", 0.9, 0.9), entry("N = 16", *slower)]}
-    by_epoch, by_steps = _claims._fig2a(columns)
+    columns = {"synchronous": [line("N = 2", 0.9, 0.9), line("N = 16", *slower)]}
+    by_epoch, by_steps = findings("fig2a", columns)
     assert by_epoch.verdict == by_steps.verdict == verdict
     assert f"N = 2 90.00, N = 16 {50 * sum(slower):.2f}" in by_epoch.measured
+    assert by_steps.measured.endswith("% after 10 steps")
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "verdict"), [(0.81, "holds"), (0.8, "holds"), (0.79, "does not")]
+)
+def test_claims_find_their_curves_by_label(accuracy, verdict):
+    lines = [line(CDSGD.label, 0.1), line(CDMSGD.label, accuracy), line(FEDAVG.label, 0.8)]
+    (finding,) = findings("non_iid", {"whole classes": lines})
+    assert finding.verdict == verdict and finding.setting == "whole classes"
+    assert finding.measured == f"FedAvg, E = 1, C = 1 80.00, CDMSGD {100 * accuracy:.2f} %"
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--preset big", "--preset: unknown choice 'big'; expected smoke, fashion, paper"),
-        ("--figures fig9", "--figures: unknown ['fig9']; expected all or of"),
-        ("--seeds 0", "--seeds: 0 is too few"),
+        ({"preset": "big"}, "--preset: unknown choice 'big'; expected smoke, fashion, paper"),
+        ({"figures": ("fig9",)}, "--figures: unknown figure 'fig9'.*; expected one of all, fig1a"),
+        ({"figures": ("mnist",)}, "--figures: unknown figure 'mnist'"),
+        ({"seeds": 0}, "--seeds: 0 is too few"),
+        ({"model": "transformer"}, "--model: unknown choice 'transformer'"),
+        ({"learning_rate": -1.0}, "--learning-rate: "),
     ],
 )
-def test_bad_options_are_one_line(options, message, tmp_path):
-    result = figures(*options.split(), "--out", tmp_path / "runs")
-    assert result.returncode == 2
-    assert len(result.stderr.splitlines()) == 1 and message in result.stderr
+def test_bad_options_are_named_before_a_folder_is_made(options, message, tmp_path):
+    with pytest.raises(UsageError, match=message):
+        study.draw(Figures(**options, out=tmp_path / "runs"))
     assert not (tmp_path / "runs").exists()
