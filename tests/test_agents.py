@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,19 +21,24 @@ def conv_loss(params, x):
     return jnp.sum(y**2) + jnp.sum(params["bias"])
 
 
+@functools.cache
+def looped_over_agents(loss, num_agents):
+    """The arguments, and the losses and gradients of one agent after another."""
+    normal = np.random.default_rng(0).standard_normal
+    shapes = {"kernel": (4, 4), "bias": (4,)}
+    params = {k: normal((num_agents, *shape), np.float32) for k, shape in shapes.items()}
+    x = normal((num_agents, 4, 4), np.float32)
+    one = jax.jit(jax.value_and_grad(loss))
+    results = [one({k: v[j] for k, v in params.items()}, x[j]) for j in range(num_agents)]
+    return (params, x), jax.tree.map(lambda *leaves: np.stack(leaves), *results)
+
+
 @pytest.mark.parametrize("plan", agents.PLANS)
 @pytest.mark.parametrize("loss", [dense_loss, conv_loss])
 @pytest.mark.parametrize("num_agents", [1, 3])
 def test_every_plan_equals_a_loop_over_agents(plan, loss, num_agents):
-    keys = iter(jax.random.split(jax.random.key(0), 3))
-    normal = lambda *shape: jax.random.normal(next(keys), (num_agents, *shape))  # noqa: E731
-    params, x = {"kernel": normal(4, 4), "bias": normal(4)}, normal(4, 4)
-    one_by_one = [
-        jax.value_and_grad(loss)({k: v[j] for k, v in params.items()}, x[j])
-        for j in range(num_agents)
-    ]
-    expected = jax.tree.map(lambda *leaves: np.stack(leaves), *one_by_one)
-    result = jax.jit(agents.agent_map(jax.value_and_grad(loss), plan=plan))(params, x)
+    args, expected = looped_over_agents(loss, num_agents)
+    result = jax.jit(agents.agent_map(jax.value_and_grad(loss), plan=plan))(*args)
     assert_trees_close(result, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -83,13 +90,12 @@ def test_clipping_couples_agents_unless_it_is_per_agent():
 
 
 @pytest.mark.parametrize("make", [lambda: optax.lamb(0.1), lambda: optax.adafactor(0.1)])
-def test_per_agent_equals_an_optimizer_an_agent(make):
-    params = random_stacked_tree(3)
-    tx, one = cdjax.per_agent(make()), make()
-    updates, _ = tx.update(params, tx.init(params), params)
+def test_per_agent_equals_one_optimizer_per_agent(make):
+    step = lambda tx: jax.jit(lambda x: tx.update(x, tx.init(x), x)[0])  # noqa: E731
+    params, one = random_stacked_tree(3), step(make())
+    updates = step(cdjax.per_agent(make()))(params)
     for j in range(3):
-        own = jax.tree.map(lambda x: x[j], params)  # noqa: B023
-        expected, _ = one.update(own, one.init(own), own)
+        expected = one(jax.tree.map(lambda x: x[j], params))  # noqa: B023
         assert_trees_close(jax.tree.map(lambda x: x[j], updates), expected)  # noqa: B023
 
 

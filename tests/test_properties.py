@@ -16,6 +16,9 @@ import cdjax
 from cdjax import mixing, robust, topology
 from tests.trees import random_connected_graph
 
+# The type checks of cdjax look at random items of lists, in strategies too.
+pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
+
 KEY = jax.random.key(0)
 ROUNDING = {"float32": 1e-5, "bfloat16": 2e-2, "float16": 2e-3}
 DTYPES = [*ROUNDING, "int32", "uint8", "bool"]
@@ -25,9 +28,12 @@ SHAPES = [(), (3,), (2, 1), (0,)]
 def examples(number):
     """The same examples in every run."""
     return hypothesis.settings(
-        max_examples=number, derandomize=True, database=None, deadline=None,
+        max_examples=number,
+        derandomize=True,
+        database=None,
+        deadline=None,
         suppress_health_check=list(hypothesis.HealthCheck),
-    )  # fmt: skip
+    )
 
 
 @st.composite
@@ -230,7 +236,7 @@ def test_a_step_keeps_any_tree_of_floats_or_says_what_is_wrong(name, data):
 @examples(8)
 @hypothesis.given(st.data())
 def test_counters_keep_their_kind_or_are_named(name, data):
-    """Whole numbers and truth values take part in no optimizer; optax.masked is for them."""
+    """No optimizer steps whole numbers and booleans; optax.masked keeps them out."""
     num_agents = data.draw(st.sampled_from([2, 3]))
     tree = {"x": jnp.ones((num_agents, 2)), "counter": data.draw(trees(num_agents))}
     tx = transformation(name, num_agents)

@@ -54,7 +54,7 @@ def hessian_extremes(
         def extremes(params, batch):
             return cdjax.theory.hessian_extremes(lambda p: loss_fn(p, batch), params, key=key)
 
-        smoothness = cdjax.agent_map(extremes)(params, batch).largest.max()
+        smoothness = jax.jit(cdjax.agent_map(extremes))(params, batch).largest.max()
 
     Reference: the constants :math:`\gamma_j` and :math:`H_j` of Assumption 1 of Jiang et al.
     (2017); on quadratics they are these eigenvalues.
