@@ -171,7 +171,7 @@ def test_the_mean_is_conserved(make, data):
 def test_nobody_leaves_the_range_of_all(make, data):
     graph = data.draw(graphs().filter(lambda graph: graph.mixing_matrix.min() >= 0))
     tree = data.draw(trees(graph.num_agents))
-    mixed = make(graph)(tree)
+    mixed = make(graph)(tree, data.draw(st.integers(0, 5)))
     same_kind(mixed, tree)
     for after, x in zip(jax.tree.leaves(mixed), jax.tree.leaves(tree), strict=True):
         rounding = 4 * ROUNDING.get(x.dtype.name, 0)

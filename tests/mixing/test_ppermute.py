@@ -44,7 +44,7 @@ def by_shard_map(fn):
 
 
 def by_vmap(fn):
-    return jax.vmap(fn, axis_name="agents")
+    return jax.jit(jax.vmap(fn, axis_name="agents"))
 
 
 FORMS = [by_pmap, by_shard_map, by_vmap]
