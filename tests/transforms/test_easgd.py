@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from cdjax import mixing, topology
 from tests.trees import quadratic_gradients, train
 
 
+@partial(jax.jit, static_argnums=0)
 def round_robin_matrix(num_agents, learning_rate, moving_rate):
     """The linear map of one step on ½x², of agents and centre, column by column."""
     tx = cdjax.elastic_averaging(
@@ -23,7 +26,7 @@ def round_robin_matrix(num_agents, learning_rate, moving_rate):
         updates, state = tx.update(x, tx.init(x)._replace(center=center), x)
         return jnp.append(x + updates, state.center)
 
-    return np.asarray(jax.vmap(step, in_axes=1, out_axes=1)(jnp.eye(num_agents + 1)))
+    return jax.vmap(step, in_axes=1, out_axes=1)(jnp.eye(num_agents + 1))
 
 
 def spectral_radius(*args):
