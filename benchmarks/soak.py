@@ -186,7 +186,7 @@ def _last_step(out: Path) -> int:
 def _differences(killed: Path, whole: Path, step: int) -> list[str]:
     """What of the state and the records at a step isn't the same bit by bit."""
     like = prepare(CONFIG).state
-    states = [checkpoint.restore(checkpoints_of(path), step, like) for path in (killed, whole)]
+    states = [checkpoint.restore(checkpoints_of(path), step, like=like) for path in (killed, whole)]
     flaws = [
         f"{jax.tree_util.keystr(path)} differs at step {step}"
         for (path, a), b in zip(
