@@ -238,7 +238,11 @@ def _prune(checkpoints: Checkpoints) -> None:
     if jax.process_index():
         return
     folder, all_steps = checkpoints.folder, steps(checkpoints.folder)
-    best = max(all_steps, key=lambda step: _score(folder / str(step)), default=None)
+    scores = [
+        (score, step) for step in all_steps if (score := _score(folder / str(step))) is not None
+    ]
+    # Of equal scores the earliest, so that no more than one is kept.
+    best = max(scores, key=lambda pair: pair[0], default=(None, None))[1]
     for step in all_steps[: -checkpoints.keep]:
         if step != best:
             doomed = folder / f"{step}{_DELETED}"
@@ -247,10 +251,9 @@ def _prune(checkpoints: Checkpoints) -> None:
             shutil.rmtree(doomed, ignore_errors=True)
 
 
-def _score(checkpoint: Path) -> float:
-    """The score of a checkpoint; -∞ for one without a score or with damaged notes."""
+def _score(checkpoint: Path) -> float | None:
+    """The score of a checkpoint; None if it has none or its notes are damaged."""
     try:
-        score = read_notes(checkpoint)["score"]
+        return read_notes(checkpoint)["score"]
     except (OSError, ValueError, KeyError, TypeError):
-        score = None
-    return float("-inf") if score is None else score
+        return None

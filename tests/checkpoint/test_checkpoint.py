@@ -75,6 +75,13 @@ def test_the_last_and_the_best_are_kept(tmp_path):
     assert checkpoint.steps(tmp_path) == [2, 5, 6]
 
 
+@pytest.mark.parametrize("score, kept", [(None, [3, 4]), (0.5, [1, 3, 4])])
+def test_without_scores_none_is_the_best_and_of_equal_scores_one_is(score, kept, tmp_path):
+    scores = dict.fromkeys((1, 2, 3, 4), score)
+    save_steps(tmp_path, *scores, keep=2, scores=scores)
+    assert checkpoint.steps(tmp_path) == kept
+
+
 def test_a_save_of_the_same_step_replaces_the_first(tmp_path):
     with checkpoint.writing(tmp_path) as checkpoints:
         for seed in (1, 2):
