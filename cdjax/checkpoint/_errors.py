@@ -1,4 +1,4 @@
-"""What a disk refuses, in one voice."""
+"""Errors of a disk: one kind, one line, and told once."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from pathlib import Path
 
 
 def check_room(folder: Path, num_bytes: int) -> None:
-    """Raises before a disk is filled up with what would have to be thrown away."""
+    """Raises if a save does not fit, before the disk is filled with a part of it."""
     if shutil.disk_usage(folder).free < num_bytes:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @contextlib.contextmanager
 def write_errors(folder: Path) -> Iterator[None]:
-    """Whatever a library raises when it cannot write, TensorStore's ValueErrors too, as OSError."""
+    """Turns whatever is raised into an OSError of one line that names the folder.
+
+    TensorStore raises a ValueError of many lines, with the system's error code inside.
+    """
     try:
         yield
     except Exception as error:
@@ -31,15 +34,21 @@ def write_errors(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def errors_told_once(library: str) -> Iterator[None]:
-    """Keeps out of absl's log what a library tells there about errors that it raises too."""
+def raised_errors_not_logged(library: str) -> Iterator[None]:
+    """Silences log records in which a library reports exceptions that it also raises.
 
-    def is_news(record: logging.LogRecord) -> bool:
+    Orbax logs a failed save with its traceback and then raises it, so the user would read it twice.
+    It logs to absl's logger, which the whole process shares. So while the context is open, a filter
+    on that logger drops the records that carry an exception and come from the library's files. All
+    other records pass.
+    """
+
+    def is_kept(record: logging.LogRecord) -> bool:
         return not (record.exc_info and library in Path(record.pathname).parts)
 
     log = logging.getLogger("absl")
-    log.addFilter(is_news)
+    log.addFilter(is_kept)
     try:
         yield
     finally:
-        log.removeFilter(is_news)
+        log.removeFilter(is_kept)

@@ -5,6 +5,7 @@ Choices, help, validation, bytes, bounds, tables and the page docs/algorithms.md
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from optax import sgd
 
 import cdjax
 from cdjax import mixing
@@ -24,8 +26,8 @@ class Setting(NamedTuple):
 
     Attributes:
         topology: the graph and its mixing matrix.
-        mix: the run's mixer; :data:`None` for an algorithm that does not mix over the topology.
-        learning_rate: the step size, a number or a schedule of the step.
+        mix: the run's mixer; None for an algorithm that does not mix over the topology.
+        alpha: the step size, a number or a schedule of the step.
         sizes: the number of samples of each agent, shape (N,).
         size_weighted: whether agents are weighted by it.
         steps_per_epoch: steps in an epoch.
@@ -35,7 +37,7 @@ class Setting(NamedTuple):
 
     topology: cdjax.Topology
     mix: cdjax.Mixer | None
-    learning_rate: cdjax.ScalarOrSchedule
+    alpha: cdjax.ScalarOrSchedule
     sizes: np.ndarray
     size_weighted: bool
     steps_per_epoch: int
@@ -47,65 +49,54 @@ class Setting(NamedTuple):
         """The number of agents N."""
         return self.topology.num_agents
 
-    @property
-    def weights(self) -> np.ndarray | None:
-        """The weights of the agents, shape (N,); :data:`None` for equal ones."""
-        return self.sizes if self.size_weighted else None
-
 
 class Algorithm(NamedTuple):
     """One algorithm.
 
     Attributes:
-        build: makes the optax transformation from a setting and the options.
-        messages: how many model-sized messages all agents, and a server, send per step on average,
-            from a setting (of several agents) and the options.
+        build: makes the optax transformation from a setting and, by keyword, the options that the
+            algorithm reads; their defaults are those of the run.
+        messages: how many model-sized messages several agents, and a server, send per step on
+            average, from a setting and the options.
         title: how it is called in text.
         reference: where it comes from.
-        options: the options that it reads, and their defaults.
         over_topology: whether agents mix with all neighbours in every step, so that links can fail,
             agents can lie, and agents can take turns.
         server: whether there is one: ``stateless`` if it only averages, ``stateful`` if what is
             trained are its own parameters.
-        recursion: how its disagreement evolves, for the theory's bounds: ``plain``, ``polyak`` or
-            ``nesterov``; ``""`` if the theory does not cover it.
-        weighting: what ``--size-weighted`` does: weigh each agent's loss, weigh the ``gradients``
-            where they are averaged, or nothing since it is ``always`` so.
+        recursion: how its disagreement evolves, for the theory's bounds; "" if they do not hold.
+        weighting: what ``--size-weighted`` does: weigh each agent's ``loss``, weigh the
+            ``gradients`` where they are averaged, or nothing since it is ``always`` so.
     """
 
     build: Callable[..., optax.GradientTransformation]
     messages: Callable[..., float]
     title: str
     reference: str
-    options: Mapping[str, Any] = {}
     over_topology: bool = False
     server: Literal["", "stateless", "stateful"] = ""
     recursion: Literal["", "plain", "polyak", "nesterov"] = ""
     weighting: Literal["loss", "gradients", "always"] = "loss"
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that it reads, and their defaults."""
+        _, *options = inspect.signature(self.build).parameters.values()
+        return {option.name: option.default for option in options}
+
 
 def transformation(
     row: Algorithm, setting: Setting, *, options: Mapping[str, Any], lag: int = 0
 ) -> optax.GradientTransformation:
-    """The optax transformation of an algorithm.
-
-    Args:
-        row: the algorithm.
-        setting: what it is built from.
-        options: the values of ``row.options``.
-        lag: the steps by which all that agents hear of each other is late.
-    """
+    """An algorithm with the values of its options; ``lag`` steps late is what agents hear."""
+    make = lambda mix: row.build(setting._replace(mix=mix), **options)  # noqa: E731
     if lag:
-        delays = np.full(setting.num_agents, lag)
-        tx = cdjax.delayed(
-            lambda mix: row.build(setting._replace(mix=mix), **options), setting.mix, delays=delays
-        )
+        tx = cdjax.delayed(make, setting.mix, delays=np.full(setting.num_agents, lag))
     else:
-        tx = row.build(setting, **options)
+        tx = make(setting.mix)
     if setting.size_weighted and row.weighting == "loss":
-        tx = optax.chain(
-            cdjax.scale_by_agent(jnp.asarray(setting.sizes / setting.sizes.mean())), tx
-        )
+        weights = jnp.asarray(setting.sizes / setting.sizes.mean())
+        tx = optax.chain(cdjax.scale_by_agent(weights), tx)
     return tx
 
 
@@ -114,221 +105,155 @@ def messages_per_step(row: Algorithm, setting: Setting, options: Mapping[str, An
     return row.messages(setting, **options) if setting.num_agents > 1 else 0.0
 
 
-def _cdsgd(setting: Setting) -> optax.GradientTransformation:
-    return cdjax.cdsgd(setting.learning_rate, setting.mix)
+def _cdsgd(run: Setting) -> optax.GradientTransformation:
+    return cdjax.cdsgd(run.alpha, run.mix)
 
 
-def _cdmsgd(setting: Setting, momentum: float) -> optax.GradientTransformation:
-    return cdjax.cdmsgd(setting.learning_rate, setting.mix, momentum=momentum)
+def _cdmsgd(run: Setting, *, momentum: float = 0.9) -> optax.GradientTransformation:
+    return cdjax.cdmsgd(run.alpha, run.mix, momentum=momentum)
 
 
-def _cdmsgd_polyak(setting: Setting, momentum: float) -> optax.GradientTransformation:
-    return cdjax.cdmsgd(setting.learning_rate, setting.mix, momentum=momentum, nesterov=False)
+def _cdmsgd_polyak(run: Setting, *, momentum: float = 0.9) -> optax.GradientTransformation:
+    return cdjax.cdmsgd(run.alpha, run.mix, momentum=momentum, nesterov=False)
 
 
-def _atc(setting: Setting) -> optax.GradientTransformation:
-    return cdjax.adapt_then_combine(optax.sgd(setting.learning_rate), setting.mix)
+def _atc(run: Setting) -> optax.GradientTransformation:
+    return cdjax.adapt_then_combine(sgd(run.alpha), run.mix)
 
 
-def _to_all_neighbors(setting: Setting, **options: Any) -> float:
+def _to_neighbors(run: Setting, **options: Any) -> float:
     del options
-    weights = setting.topology.mixing_matrix
-    return float(np.count_nonzero(weights[~np.eye(len(weights), dtype=bool)]))
+    return float(np.count_nonzero(run.topology.mixing_matrix[~np.eye(run.num_agents, dtype=bool)]))
 
 
-def _centralized(setting: Setting) -> optax.GradientTransformation:
-    average = cdjax.average_updates(setting.weights)
-    return optax.chain(average, optax.sgd(setting.learning_rate))
+def _centralized(run: Setting) -> optax.GradientTransformation:
+    weights = run.sizes if run.size_weighted else None
+    return optax.chain(cdjax.average_updates(weights), sgd(run.alpha))
 
 
-def _to_server_and_back(setting: Setting, period: int = 1, **options: Any) -> float:
+def _to_server_and_back(run: Setting, period: int = 1, **options: Any) -> float:
     del options
-    return 2.0 * setting.num_agents / period
+    return 2.0 * run.num_agents / period
 
 
 def _fedavg(
-    setting: Setting, period: int | None, client_fraction: float
+    run: Setting, *, period: int | None = None, client_fraction: float = 1.0
 ) -> optax.GradientTransformation:
     return cdjax.fedavg(
-        optax.sgd(setting.learning_rate),
-        local_steps=period or setting.steps_per_epoch,
+        sgd(run.alpha),
+        local_steps=period or run.steps_per_epoch,
         fraction=client_fraction,
-        weights=setting.sizes,
-        key=setting.key,
+        weights=run.sizes,
+        key=run.key,
     )
 
 
-def _from_clients_to_all(setting: Setting, period: int | None, client_fraction: float) -> float:
-    num_clients = max(1, round(client_fraction * setting.num_agents))
-    return (num_clients + setting.num_agents) / (period or setting.steps_per_epoch)
+def _from_clients_to_all(run: Setting, period: int | None, client_fraction: float) -> float:
+    num_clients = max(1, round(client_fraction * run.num_agents))
+    return (num_clients + run.num_agents) / (period or run.steps_per_epoch)
 
 
-def _clocks(setting: Setting, asynchronous: bool) -> np.ndarray | None:
+def _clocks(run: Setting, asynchronous: bool) -> np.ndarray | None:
     """One step apart for each agent."""
-    return np.arange(setting.num_agents) if asynchronous else None
+    return np.arange(run.num_agents) if asynchronous else None
 
 
-def _easgd(setting: Setting, period: int, asynchronous: bool) -> optax.GradientTransformation:
-    clocks = _clocks(setting, asynchronous)
-    return cdjax.easgd(setting.learning_rate, period=period, clocks=clocks)
+def _easgd(
+    run: Setting, *, period: int = 10, asynchronous: bool = False
+) -> optax.GradientTransformation:
+    return cdjax.easgd(run.alpha, period=period, clocks=_clocks(run, asynchronous))
 
 
 def _eamsgd(
-    setting: Setting, momentum: float, period: int, asynchronous: bool
+    run: Setting, *, momentum: float = 0.9, period: int = 10, asynchronous: bool = False
 ) -> optax.GradientTransformation:
-    clocks = _clocks(setting, asynchronous)
-    return cdjax.eamsgd(setting.learning_rate, momentum=momentum, period=period, clocks=clocks)
+    clocks = _clocks(run, asynchronous)
+    return cdjax.eamsgd(run.alpha, momentum=momentum, period=period, clocks=clocks)
 
 
-def _downpour(setting: Setting, period: int, asynchronous: bool) -> optax.GradientTransformation:
-    alpha, clocks = setting.learning_rate, _clocks(setting, asynchronous)
-    return cdjax.downpour(alpha, alpha, push_period=period, fetch_period=period, clocks=clocks)
+def _downpour(
+    run: Setting, *, period: int = 1, asynchronous: bool = False
+) -> optax.GradientTransformation:
+    periods = {"push_period": period, "fetch_period": period}
+    return cdjax.downpour(run.alpha, run.alpha, **periods, clocks=_clocks(run, asynchronous))
 
 
-def _gossip_pair(setting: Setting, period: int) -> optax.GradientTransformation:
-    pairs = mixing.random_pairs(setting.topology, setting.key)
-    return cdjax.gossip(optax.sgd(setting.learning_rate), mixing.pull(pairs), period=period)
+def _gossip_pair(run: Setting, *, period: int = 1) -> optax.GradientTransformation:
+    pairs = mixing.random_pairs(run.topology, run.key)
+    return cdjax.gossip(sgd(run.alpha), mixing.pull(pairs), period=period)
 
 
-def _between_pairs(setting: Setting, period: int) -> float:
+def _between_pairs(run: Setting, period: int) -> float:
     """Counted over the pairs that the run draws: both send."""
-    pairs = mixing.random_pairs(setting.topology, setting.key)
-    rounds = jnp.arange(-(-setting.num_steps // period))
-    talks = jax.lax.map(pairs, rounds) != np.arange(setting.num_agents)[None]
+    rounds = jnp.arange(-(-run.num_steps // period))
+    peers = jax.lax.map(mixing.random_pairs(run.topology, run.key), rounds)
+    talks = peers != np.arange(run.num_agents)[None]
     return float(jnp.mean(jnp.sum(talks, axis=1))) / period
 
 
-def _gossip_pull(setting: Setting, period: int) -> optax.GradientTransformation:
-    peers = mixing.random_peers(setting.topology, setting.key)
-    return cdjax.gossip(optax.sgd(setting.learning_rate), mixing.pull(peers), period=period)
+def _gossip_pull(run: Setting, *, period: int = 1) -> optax.GradientTransformation:
+    peers = mixing.random_peers(run.topology, run.key)
+    return cdjax.gossip(sgd(run.alpha), mixing.pull(peers), period=period)
 
 
-def _gossip_push(setting: Setting, period: int) -> optax.GradientTransformation:
-    peers = mixing.random_peers(setting.topology, setting.key)
-    return cdjax.gossip(optax.sgd(setting.learning_rate), mixing.push(peers), period=period)
+def _gossip_push(run: Setting, *, period: int = 1) -> optax.GradientTransformation:
+    peers = mixing.random_peers(run.topology, run.key)
+    return cdjax.gossip(sgd(run.alpha), mixing.push(peers), period=period)
 
 
-def _to_one_peer(setting: Setting, period: int) -> float:
-    return setting.num_agents / period
+def _to_one_peer(run: Setting, period: int) -> float:
+    return run.num_agents / period
 
 
-def _gosgd(setting: Setting, talk_probability: float) -> optax.GradientTransformation:
-    peers = mixing.random_peers(setting.topology, setting.key, probability=talk_probability)
-    return cdjax.gosgd(optax.sgd(setting.learning_rate), peers)
+def _gosgd(run: Setting, *, talk_probability: float = 0.1) -> optax.GradientTransformation:
+    peers = mixing.random_peers(run.topology, run.key, probability=talk_probability)
+    return cdjax.gosgd(sgd(run.alpha), peers)
 
 
-def _now_and_then(setting: Setting, talk_probability: float) -> float:
-    return setting.num_agents * talk_probability
+def _now_and_then(run: Setting, talk_probability: float) -> float:
+    return run.num_agents * talk_probability
 
 
+_MIXES: dict[str, Any] = {"messages": _to_neighbors, "over_topology": True}
+_SERVES: dict[str, Any] = {"messages": _to_server_and_back, "server": "stateful"}
 _JIANG = "Jiang, Balu, Hegde, Sarkar (2017)"
+_MCMAHAN = "McMahan, Moore, Ramage, Hampson, Agüera y Arcas (2017)"
 _ZHANG = "Zhang, Choromanska, LeCun (2015)"
 _JIN = "Jin, Yuan, Iandola, Keutzer (2016)"
 
 ALGORITHMS: dict[str, Algorithm] = {
     "cdmsgd": Algorithm(
-        _cdmsgd,
-        _to_all_neighbors,
-        "CDMSGD, Nesterov momentum",
-        f"{_JIANG}, Algorithm 3",
-        {"momentum": 0.9},
-        over_topology=True,
-        recursion="nesterov",
+        _cdmsgd, title="CDMSGD, Nesterov momentum", reference=f"{_JIANG}, Algorithm 3",
+        recursion="nesterov", **_MIXES,
     ),
     "cdmsgd-polyak": Algorithm(
-        _cdmsgd_polyak,
-        _to_all_neighbors,
-        "CDMSGD, Polyak momentum",
-        f"{_JIANG}, Algorithm 2",
-        {"momentum": 0.9},
-        over_topology=True,
-        recursion="polyak",
+        _cdmsgd_polyak, title="CDMSGD, Polyak momentum", reference=f"{_JIANG}, Algorithm 2",
+        recursion="polyak", **_MIXES,
     ),
     "cdsgd": Algorithm(
-        _cdsgd,
-        _to_all_neighbors,
-        "CDSGD",
-        f"{_JIANG}, eq. 5",
-        over_topology=True,
-        recursion="plain",
+        _cdsgd, title="CDSGD", reference=f"{_JIANG}, eq. 5", recursion="plain", **_MIXES
     ),
-    "atc": Algorithm(
-        _atc,
-        _to_all_neighbors,
-        "adapt then combine",
-        "Chen, Sayed (2012)",
-        over_topology=True,
-    ),
+    "atc": Algorithm(_atc, title="adapt then combine", reference="Chen, Sayed (2012)", **_MIXES),
     "centralized": Algorithm(
-        _centralized,
-        _to_server_and_back,
-        "SGD, gradients averaged",
-        "the optimizer's own",
-        server="stateless",
-        weighting="gradients",
+        _centralized, _to_server_and_back, "SGD, gradients averaged", "the optimizer's own",
+        server="stateless", weighting="gradients",
     ),
     "fedavg": Algorithm(
-        _fedavg,
-        _from_clients_to_all,
-        "FedAvg",
-        "McMahan, Moore, Ramage, Hampson, Agüera y Arcas (2017), Algorithm 1",
-        {"period": None, "client_fraction": 1.0},
-        server="stateless",
-        weighting="always",
+        _fedavg, _from_clients_to_all, "FedAvg", f"{_MCMAHAN}, Algorithm 1",
+        server="stateless", weighting="always",
     ),
-    "easgd": Algorithm(
-        _easgd,
-        _to_server_and_back,
-        "EASGD",
-        f"{_ZHANG}, Algorithm 1",
-        {"period": 10, "asynchronous": False},
-        server="stateful",
-    ),
-    "eamsgd": Algorithm(
-        _eamsgd,
-        _to_server_and_back,
-        "EAMSGD",
-        f"{_ZHANG}, Algorithm 2",
-        {"momentum": 0.9, "period": 10, "asynchronous": False},
-        server="stateful",
-    ),
+    "easgd": Algorithm(_easgd, title="EASGD", reference=f"{_ZHANG}, Algorithm 1", **_SERVES),
+    "eamsgd": Algorithm(_eamsgd, title="EAMSGD", reference=f"{_ZHANG}, Algorithm 2", **_SERVES),
     "downpour": Algorithm(
-        _downpour,
-        _to_server_and_back,
-        "Downpour SGD",
-        "Dean et al. (2012), Section 4.1",
-        {"period": 1, "asynchronous": False},
-        server="stateful",
+        _downpour, title="Downpour SGD", reference="Dean et al. (2012), section 4.1", **_SERVES
     ),
     "gossip-pair": Algorithm(
-        _gossip_pair,
-        _between_pairs,
-        "gossip in pairs",
-        f"{_JIN}, with peers in disjoint pairs",
-        {"period": 1},
+        _gossip_pair, _between_pairs, "gossip in pairs", f"{_JIN}, with peers in disjoint pairs"
     ),
-    "gossip-pull": Algorithm(
-        _gossip_pull,
-        _to_one_peer,
-        "pull gossip",
-        f"{_JIN}, pull-gossip",
-        {"period": 1},
-    ),
-    "gossip-push": Algorithm(
-        _gossip_push,
-        _to_one_peer,
-        "push gossip",
-        f"{_JIN}, push-gossip",
-        {"period": 1},
-    ),
-    "gosgd": Algorithm(
-        _gosgd,
-        _now_and_then,
-        "GoSGD",
-        "Blot, Picard, Cord, Thome (2016)",
-        {"talk_probability": 0.1},
-    ),
-}
+    "gossip-pull": Algorithm(_gossip_pull, _to_one_peer, "pull gossip", f"{_JIN}, pull-gossip"),
+    "gossip-push": Algorithm(_gossip_push, _to_one_peer, "push gossip", f"{_JIN}, push-gossip"),
+    "gosgd": Algorithm(_gosgd, _now_and_then, "GoSGD", "Blot, Picard, Cord, Thome (2016)"),
+}  # fmt: skip
 
 
 def algorithm_table() -> str:

@@ -33,20 +33,13 @@ def initial_distance(job: Job) -> float:
 def consensus_bound(
     job: Job, step: int, *, largest_gradient: float, initial_distance: float
 ) -> float | None:
-    """Proposition 1, corrected, with the L measured so far; None where it does not apply.
+    """Proposition 1, corrected, with the L measured so far: a bound on the consensus distance.
 
-    Args:
-        job: the run.
-        step: k.
-        largest_gradient: L, the largest norm of all agents' gradients together.
-        initial_distance: of all agents together from their mean.
-
-    Returns:
-        The bound on the consensus distance after k steps, in its units.
+    None where it does not apply.
     """
     if job.run.trouble.without_agents or not is_bounded(job) or not np.isfinite(largest_gradient):
         return None
-    alpha, steps = job.setting.learning_rate, np.arange(step + 1)
+    alpha, steps = job.setting.alpha, np.arange(step + 1)
     bound = theory.consensus_bound(
         job.network.topology,
         np.asarray(jax.vmap(alpha)(steps)) if callable(alpha) else 0 * steps + alpha,
@@ -61,9 +54,6 @@ def step_limits(job: Job) -> tuple[str, str]:
     """What the theory says of the step size: a line for the start table, and a warning or "".
 
     The curvature γ is that of agent 0's loss on its first batch, at the run's state.
-
-    Args:
-        job: the run, before its first step or where it is resumed.
     """
     if not is_bounded(job) or jax.process_count() > 1:
         return "", ""

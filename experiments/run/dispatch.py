@@ -121,16 +121,10 @@ def _indices(job: Job, first: int, *, steps: int, most: int) -> np.ndarray:
 
 
 def find_divergence(losses: np.ndarray, finite: np.ndarray, first: int) -> Divergence | None:
-    """The first divergence in a dispatch.
+    """The first divergence in a dispatch after ``first`` steps; None if all is finite.
 
-    Args:
-        losses: of every step and agent, shape (steps, N).
-        finite: whose parameters are, after the last of the steps, shape (N,).
-        first: how many steps came before these.
-
-    Returns:
-        The step whose loss is not finite for some agent; or else, for parameters, the last: from
-        any other they would have shown in the next loss. None if all is finite.
+    It is in the step whose loss is not finite for some agent; or else, for parameters, in the last:
+    from any other they would have shown in the next loss.
     """
     bad = ~np.isfinite(losses)
     if bad.any():

@@ -1,6 +1,6 @@
 """Networks that fail and agents that lie: one row for each fault, mixer and attack.
 
-Like the rows of :mod:`experiments.run.algorithm`, each names the options that it reads.
+Each row has the options that it reads, with their defaults, and a phrase that describes it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,8 @@ from cdjax import Mixer, Topology, robust
 class Fault(NamedTuple):
     """One way in which links fail.
 
-    Attributes:
-        build: makes the fault from the topology, the probability, a key and the options.
-        describe: a phrase for people, from the probability and the options.
-        ends: how many of a link's two ends have to be up for its message to be sent, as a power of
-            the probability that one is.
-        options: the options that it reads, and their defaults.
+    ``build`` makes the fault from the topology, the probability, a key and the options; a message
+    is sent if ``ends`` draws of that probability all spare it.
     """
 
     build: Callable[..., robust.Fault]
@@ -33,11 +29,8 @@ class Fault(NamedTuple):
 class RobustMixer(NamedTuple):
     """One way to combine what an agent hears.
 
-    Attributes:
-        build: makes the mixer from the topology, the faults and the options; :data:`None` for the
-            weighted mean.
-        describe: a phrase for people, from the options.
-        options: the options that it reads, and their defaults.
+    ``build`` makes the mixer from the topology, the faults and the options; it is None for the
+    weighted mean.
     """
 
     build: Callable[..., Mixer] | None
@@ -46,12 +39,7 @@ class RobustMixer(NamedTuple):
 
 
 class Attack(NamedTuple):
-    """One kind of lie.
-
-    Attributes:
-        build: makes the attack from its strength and a key; :data:`None` if all are honest.
-        options: the options that it reads, and their defaults.
-    """
+    """One kind of lie; ``build`` makes it from its strength and a key, None if all are honest."""
 
     build: Callable[[float, jax.Array], Any] | None
     options: Mapping[str, Any] = {}

@@ -18,13 +18,7 @@ from experiments.run.resume import at_pace
 def without_diverged(
     job: Job, state: training.TrainState, *, progress: Progress, divergence: Divergence
 ) -> tuple[Job, Progress, str]:
-    """The run among the agents that have not diverged, where it stands.
-
-    Args:
-        job: the run so far.
-        state: before the first bad step.
-        progress: at that state.
-        divergence: what is bad.
+    """The run among the agents that have not diverged, from before the first bad step.
 
     Returns:
         The job with its state, the progress of the agents that are left, and a line that says so.

@@ -34,14 +34,7 @@ class View(NamedTuple):
 
 
 class Programs(NamedTuple):
-    """The jitted programs of a run.
-
-    Attributes:
-        loop: as of :func:`cdjax.training.train_loop`.
-        evaluate: every agent on the test set, as of :func:`cdjax.training.evaluation`.
-        evaluate_model: likewise one model, stacked alone.
-        view: of a state.
-    """
+    """The jitted programs of a run: its loop, the evaluation of all agents and of one model."""
 
     loop: Callable[..., tuple[training.TrainState, training.Metrics]]
     evaluate: Callable[..., training.Metrics]
@@ -113,7 +106,7 @@ def prepare(run: Run) -> Job:
     setting = Setting(
         topology=net.topology,
         mix=network.build_mixer(net, mesh, trouble=run.trouble, key=peer_key) if mixed else None,
-        learning_rate=_learning_rate(run.algorithm, task.num_steps),
+        alpha=_learning_rate(run.algorithm, task.num_steps),
         sizes=task.sizes,
         size_weighted=run.training.size_weighted,
         steps_per_epoch=task.steps_per_epoch,

@@ -21,11 +21,8 @@ from experiments.run.errors import UsageError, blame, flag
 class Network(NamedTuple):
     """The agents of a run and the graph among them.
 
-    Attributes:
-        topology: the graph among the agents that take part, who are counted from 0.
-        numbers: their numbers in the whole graph, shape (N,).
-        num_whole: how many agents the whole graph has.
-        malicious: which of them are malicious, by their positions in ``numbers``.
+    ``numbers`` are those of the agents that take part in the whole graph of ``num_whole``;
+    ``malicious`` are positions in ``numbers``.
     """
 
     topology: cdjax.Topology

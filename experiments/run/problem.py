@@ -25,17 +25,9 @@ _NETWORKS = {"cnn": models.CNN, "mlp": models.MLP, "softmax": models.SoftmaxRegr
 class Problem(NamedTuple):
     """What the agents of a run learn.
 
-    Attributes:
-        dataset: the data set.
-        notice: why it is a stand-in; "" if it is the one that was asked for.
-        parts: the indices of each agent's training samples.
-        sizes: how many each has, shape (N,).
-        batch_size: samples per agent and step.
-        steps_per_epoch: steps in which all agents together see as many samples as there are.
-        epochs: how many.
-        loss: of one agent on a batch of raw images.
-        metrics: of one agent on such a batch, a number per sample.
-        initial: makes one agent's parameters and model state from a key.
+    ``notice`` says why the data set is a stand-in, if it is one; ``parts`` are the indices of each
+    agent's training samples, ``sizes`` how many these are; ``loss`` and ``metrics`` are those of
+    one agent on raw images; ``initial`` makes its parameters and model state from a key.
     """
 
     dataset: data.Dataset

@@ -15,14 +15,10 @@ from experiments.run.job import Job
 class Progress(NamedTuple):
     """How far a run has come.
 
-    Attributes:
-        records: the lines of metrics.jsonl so far.
-        sums: of each training metric over the steps since the last record, shape (N,).
-        largest_gradient: the largest norm of all agents' gradients together so far.
-        initial_distance: how far all agents together were from their mean at the start.
-        started: the monotonic clock at the start, as if nothing had interrupted the run.
-        dropped: the numbers of the agents that were taken out.
-        sent: the step at which the last was, and the bytes that all had sent by then.
+    ``sums`` are those of each training metric over the steps since the last record, shape (N,);
+    ``largest_gradient`` and ``initial_distance`` are of all agents together; ``started`` is the
+    monotonic clock at the start, as if nothing had interrupted the run; ``sent`` is the step at
+    which the last of the ``dropped`` agents was taken out, and the bytes sent by then.
     """
 
     records: list[dict[str, Any]]

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from cdjax.checkpoint._errors import check_room, errors_told_once, write_errors
+from cdjax.checkpoint._errors import check_room, raised_errors_not_logged, write_errors
 
 
 def test_room_is_what_the_disk_has_free(tmp_path):
@@ -32,7 +32,7 @@ def test_a_reason_is_one_line_and_the_system_s_own_where_it_has_one(error, reaso
     assert caught.value.__cause__ is error
 
 
-def test_a_library_s_errors_alone_are_kept_out_of_the_log(caplog):
+def test_only_errors_of_the_library_are_kept_out_of_the_log(caplog):
     def log(path, exc_info):
         logger = logging.getLogger("absl")
         logger.handle(logger.makeRecord("absl", 40, path, 1, path, (), exc_info))
@@ -41,7 +41,7 @@ def test_a_library_s_errors_alone_are_kept_out_of_the_log(caplog):
         raise ValueError
     except ValueError:
         error = sys.exc_info()
-    with errors_told_once("orbax"):
+    with raised_errors_not_logged("orbax"):
         log("/site/orbax/a.py", error)
         log("/site/orbax/a.py", None)
         log("/site/other/a.py", error)

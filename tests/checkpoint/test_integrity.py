@@ -3,7 +3,7 @@ import shutil
 
 import pytest
 
-from cdjax.checkpoint._integrity import flaw_of, write_sums
+from cdjax.checkpoint._integrity import damage_in, write_sums
 
 
 @pytest.fixture
@@ -23,27 +23,27 @@ def test_sums_are_the_sizes_and_the_published_check_value(folder):
     assert sums["a"] == [9, 0xCBF43926] and sums["inner/b"][0] == 3_000_000
 
 
-def test_a_whole_folder_has_no_flaw_wherever_it_is_moved(folder, tmp_path_factory):
+def test_a_whole_folder_has_no_damage_wherever_it_is_moved(folder, tmp_path_factory):
     moved = tmp_path_factory.mktemp("moved") / "folder"
     shutil.move(folder, moved)
     (moved / "c").unlink()
-    assert flaw_of(moved) == ""
+    assert damage_in(moved) == ""
 
 
-def test_a_change_of_any_file_is_a_flaw(folder):
+def test_a_change_of_any_file_is_damage(folder):
     (folder / "a").write_bytes(b"123456780")
-    assert flaw_of(folder) == "a does not match its checksum"
+    assert damage_in(folder) == "a does not match its checksum"
     (folder / "a").write_bytes(b"12345678")
-    assert flaw_of(folder) == "a has 8 bytes, not 9"
+    assert damage_in(folder) == "a has 8 bytes, not 9"
     (folder / "a").unlink()
-    assert flaw_of(folder) == "a is missing"
+    assert damage_in(folder) == "a is missing"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"a": 3}', '{"a": [1]}', '{"a": null}'])
-def test_sums_that_are_no_sums_are_a_flaw(text, folder):
+def test_sums_that_are_no_sums_are_damage(text, folder):
     (folder / "checksums.json").write_text(text)
-    assert flaw_of(folder) == "checksums.json cannot be read"
+    assert damage_in(folder) == "checksums.json cannot be read"
 
 
-def test_a_folder_without_sums_has_a_flaw(tmp_path):
-    assert flaw_of(tmp_path) == "checksums.json is missing"
+def test_a_folder_without_sums_is_damaged(tmp_path):
+    assert damage_in(tmp_path) == "checksums.json is missing"

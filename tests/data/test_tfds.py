@@ -55,7 +55,7 @@ def test_a_server_that_fails_is_not_reachable(error, monkeypatch):
     assert not _tfds._reachable("http://example.org")
 
 
-def test_reaching_asks_for_the_head_alone(monkeypatch):
+def test_reaching_asks_only_for_the_head(monkeypatch):
     methods = []
 
     def urlopen(request, timeout):

@@ -23,7 +23,7 @@ def setting(**changes):
     base = Setting(
         topology=graph,
         mix=mixing.auto(graph),
-        learning_rate=0.1,
+        alpha=0.1,
         sizes=np.full(5, 40),
         size_weighted=False,
         steps_per_epoch=4,

@@ -1,0 +1,104 @@
+"""Finding the last checkpoint that is undamaged, and reading a state."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import orbax.checkpoint as ocp
+
+from cdjax.checkpoint._integrity import damage_in
+from cdjax.checkpoint._save import host_barriers, leaf_types, read_notes, steps
+
+
+class Found(NamedTuple):
+    """The last undamaged checkpoint.
+
+    Attributes:
+        step: its step.
+        notes: its notes, see :func:`cdjax.checkpoint.save`.
+        damaged: the later checkpoints, by step, each with what is wrong with it.
+    """
+
+    step: int
+    notes: Any
+    damaged: Mapping[int, str]
+
+
+def find(folder: str | os.PathLike[str]) -> Found | None:
+    """Finds the last undamaged checkpoint.
+
+    Args:
+        folder: the folder of the checkpoints; it need not exist.
+
+    Returns:
+        Its step, its notes, and the damaged checkpoints after it; None if there are no checkpoints.
+
+    Raises:
+        ValueError: if there are checkpoints, but all of them are damaged.
+
+    Example::
+
+        assert cdjax.checkpoint.find("no/such/folder") is None
+    """
+    damaged = {}
+    for step in reversed(steps(folder)):
+        damage = damage_in(Path(folder, str(step)))
+        if not damage:
+            return Found(step, read_notes(Path(folder, str(step)))["notes"], damaged)
+        damaged[step] = damage
+    if damaged:
+        list_of_damage = "; ".join(f"{step}: {damage}" for step, damage in damaged.items())
+        raise ValueError(f"{folder} has only damaged checkpoints ({list_of_damage}); start afresh")
+    return None
+
+
+def restore(folder: str | os.PathLike[str], step: int, *, like: Any) -> Any:
+    """Reads a state.
+
+    Args:
+        folder: the folder of the checkpoints.
+        step: the step of the checkpoint, see :func:`find`.
+        like: a state of the same structure, shapes and dtypes, or its ``jax.eval_shape``. Each leaf
+            gets the sharding of its counterpart, whatever its sharding was when it was saved.
+
+    Returns:
+        The state, bit by bit as it was saved.
+
+    Raises:
+        ValueError: if the checkpoint is damaged, or if a leaf is missing, new, or of another shape
+            or dtype.
+
+    Example::
+
+        import tempfile
+
+        folder = tempfile.mkdtemp()
+        with cdjax.checkpoint.writing(folder) as checkpoints:
+            cdjax.checkpoint.save(checkpoints, 100, {"x": jnp.arange(3.0)})
+        found = cdjax.checkpoint.find(folder)
+        tree = cdjax.checkpoint.restore(folder, found.step, like={"x": jnp.zeros(3)})
+        assert tree["x"].tolist() == [0.0, 1.0, 2.0]
+    """
+    path = Path(folder, str(step)).absolute()
+    if damage := damage_in(path):
+        raise ValueError(f"checkpoint {path} is damaged: {damage}; take another step of {folder}")
+    saved, wanted = read_notes(path)["leaves"], leaf_types(like)
+    # Compared here, since Orbax casts a leaf of another dtype silently, and its messages about
+    # other mismatches have many lines.
+    for name in [*saved, *wanted]:
+        if saved.get(name) != wanted.get(name):
+            raise ValueError(
+                f"leaf '{name}' is {saved.get(name, 'missing')} in checkpoint {path}, but "
+                f"{wanted.get(name, 'missing')} in the state to fill; build the state as it was "
+                "when it was saved"
+            )
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    args = ocp.args.PyTreeRestore(abstract, ocp.checkpoint_utils.construct_restore_args(abstract))
+    handler = ocp.PyTreeCheckpointHandler(**host_barriers())
+    with contextlib.closing(ocp.Checkpointer(handler, **host_barriers())) as reader:
+        return reader.restore(path / "state", args)

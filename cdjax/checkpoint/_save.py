@@ -1,0 +1,259 @@
+"""Saving: Orbax writes a state in the background, under a temporary name until all is written.
+
+``ocp.CheckpointManager`` (0.12.8, tried) lacks a hook to write checksums under the temporary name,
+refuses a step that exists (that of a damaged checkpoint, say), deletes folders under their own
+names, so that a kill leaves halves, and no longer deletes the old ones after a save has failed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import orbax.checkpoint as ocp
+
+from cdjax._checks import check_count
+from cdjax.checkpoint._errors import check_room, raised_errors_not_logged, write_errors
+from cdjax.checkpoint._integrity import write_sums
+
+_NOTES = "notes.json"
+_ABANDONED = ".orbax-checkpoint-tmp"
+_DELETED = ".deleted"
+# Bytes on disk in addition to the arrays' own: the notes, and what Orbax writes about the arrays.
+_MARGIN = 1 << 20
+
+
+class Checkpoints(NamedTuple):
+    """A folder open for saving, see :func:`writing`.
+
+    Attributes:
+        folder: the folder of the checkpoints, absolute.
+        keep: the number of last checkpoints to keep.
+        writer: Orbax's writer; it holds the threads of a save in progress.
+    """
+
+    folder: Path
+    keep: int
+    writer: ocp.AsyncCheckpointer
+
+
+@contextlib.contextmanager
+def writing(folder: str | os.PathLike[str], *, keep: int = 3) -> Iterator[Checkpoints]:
+    """Opens a folder for saving; leaving the context finishes the last save.
+
+    One run at a time may write into a folder. What killed saves have left behind is removed.
+
+    Args:
+        folder: the folder of the checkpoints; the first save makes it.
+        keep: the number of last checkpoints to keep; the one of the highest score is kept too.
+
+    Yields:
+        The first argument of :func:`save`.
+
+    Raises:
+        ValueError: if ``keep`` is below 1.
+        OSError: on leaving, if the last save failed.
+
+    Example::
+
+        import tempfile
+
+        folder = tempfile.mkdtemp()
+        with cdjax.checkpoint.writing(folder, keep=2) as checkpoints:
+            for step in range(4):
+                cdjax.checkpoint.save(checkpoints, step, {"x": jnp.full(3, step)})
+        assert cdjax.checkpoint.steps(folder) == [2, 3]
+    """
+    check_count("keep", keep, low=1)
+    folder = Path(folder).absolute()
+    if not jax.process_index():
+        for ending in (_ABANDONED, _DELETED):
+            for path in folder.glob(f"*{ending}"):
+                shutil.rmtree(path, ignore_errors=True)
+    writer = _writer()
+    checkpoints = Checkpoints(folder, keep, writer)
+    try:
+        with raised_errors_not_logged("orbax"):
+            yield checkpoints
+            wait(checkpoints)
+            _prune(checkpoints)
+    finally:
+        # wait has raised the error of a failed save, or the error that leads here hides it.
+        with contextlib.suppress(Exception):
+            writer.close()
+
+
+def save(
+    checkpoints: Checkpoints,
+    step: int,
+    state: Any,
+    *,
+    notes: Any = None,
+    score: float | None = None,
+) -> None:
+    """Saves a state in the background.
+
+    The state is copied before the call returns, so a loop that donates it may continue at once. The
+    call first waits for a save still in progress, then deletes the checkpoints beyond those to
+    keep. A checkpoint of the same step is replaced.
+
+    Args:
+        checkpoints: an open folder, see :func:`writing`.
+        step: the step of the state, at least 0; it names the checkpoint.
+        state: a pytree of arrays, sharded or not, such as a :class:`cdjax.training.TrainState`.
+        notes: anything that JSON can represent, stored with the state.
+        score: the quality of the state; the checkpoint of the highest score is kept.
+
+    Raises:
+        OSError: if this save or the one before cannot be written, with the reason. Earlier
+            checkpoints remain.
+
+    Example::
+
+        import tempfile
+
+        with cdjax.checkpoint.writing(tempfile.mkdtemp()) as checkpoints:
+            cdjax.checkpoint.save(checkpoints, 100, params, notes={"seed": 0}, score=0.93)
+    """
+    wait(checkpoints)
+    _prune(checkpoints)
+    described = {"score": score, "notes": notes, "leaves": leaf_types(state)}
+    with write_errors(checkpoints.folder):
+        checkpoints.folder.mkdir(parents=True, exist_ok=True)
+        check_room(checkpoints.folder, sum(x.nbytes for x in jax.tree.leaves(state)) + _MARGIN)
+        checkpoints.writer.save(
+            checkpoints.folder / str(step),
+            _Items(state=ocp.args.PyTreeSave(state), notes=ocp.args.JsonSave(described)),
+            force=True,
+        )
+
+
+def wait(checkpoints: Checkpoints) -> None:
+    """Waits until the last save is on disk.
+
+    Args:
+        checkpoints: an open folder, see :func:`writing`.
+
+    Raises:
+        OSError: if it could not be written, with the reason.
+
+    Example::
+
+        import tempfile
+
+        with cdjax.checkpoint.writing(tempfile.mkdtemp()) as checkpoints:
+            cdjax.checkpoint.save(checkpoints, 100, params)
+            cdjax.checkpoint.wait(checkpoints)
+            assert cdjax.checkpoint.steps(checkpoints.folder) == [100]
+    """
+    with write_errors(checkpoints.folder):
+        checkpoints.writer.wait_until_finished()
+
+
+def steps(folder: str | os.PathLike[str]) -> list[int]:
+    """The steps of all checkpoints, damaged or not, in ascending order.
+
+    Args:
+        folder: the folder of the checkpoints; it need not exist.
+
+    Returns:
+        Whole numbers; an empty list if there are no checkpoints.
+
+    Example::
+
+        assert cdjax.checkpoint.steps("no/such/folder") == []
+    """
+    if not Path(folder).is_dir():
+        return []
+    return sorted(int(path.name) for path in Path(folder).iterdir() if path.name.isdecimal())
+
+
+def leaf_types(state: Any) -> dict[str, str]:
+    """The dtype and the shape of every leaf, by its path: ``{"params/bias": "float32[8, 3]"}``."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{[*leaf.shape]}"
+        for path, leaf in jax.tree.leaves_with_path(state)
+    }
+
+
+def read_notes(checkpoint: Path) -> dict[str, Any]:
+    """What :func:`save` has written beside the state: score, notes, and leaves."""
+    return json.loads((checkpoint / "notes" / _NOTES).read_text())
+
+
+def host_barriers() -> dict[str, Any]:
+    """Orbax's option by which processes wait for each other on the host.
+
+    By default they wait in a collective operation on their devices. The writer's thread would start
+    it at any moment between those of the training loop, and their order must be the same in all
+    processes.
+    """
+    processes = set(range(jax.process_count()))
+    return {
+        "multiprocessing_options": ocp.options.MultiprocessingOptions(active_processes=processes)
+    }
+
+
+def _writer() -> ocp.AsyncCheckpointer:
+    barriers = host_barriers()
+    # Trained numbers hardly compress. Trying to takes half of a save's time, and memory in each
+    # thread that does.
+    arrays = ocp.PyTreeCheckpointHandler(use_compression=False, **barriers)
+    notes = ocp.JsonCheckpointHandler(_NOTES, **barriers)
+    options = ocp.CompositeOptions(**barriers)
+    handler = _SummingHandler(state=arrays, notes=notes, composite_options=options)
+    return ocp.AsyncCheckpointer(handler, **barriers)
+
+
+class _SummingHandler(ocp.CompositeCheckpointHandler):
+    """Orbax's handler, which also writes the checksums.
+
+    This must happen between writing and renaming, so that no folder without checksums ever has the
+    name of a checkpoint; and Orbax calls only handlers then.
+    """
+
+    def finalize(self, directory: Any) -> None:
+        super().finalize(directory)
+        folder = Path(directory)
+        # Only the files of the two items: Orbax writes into its own at the top once more.
+        write_sums(folder, folder.glob("*/**/*"))
+
+
+@ocp.args.register_with_handler(_SummingHandler, for_save=True, for_restore=True)
+class _Items(ocp.args.Composite):
+    """Orbax finds the handler by the type of its arguments."""
+
+
+def _prune(checkpoints: Checkpoints) -> None:
+    """Deletes all checkpoints but the last ones and the best one.
+
+    Each loses its name first, so that a kill during the deletion leaves no damaged checkpoint.
+    """
+    if jax.process_index():
+        return
+    folder, all_steps = checkpoints.folder, steps(checkpoints.folder)
+    scores = [
+        (score, step) for step in all_steps if (score := _score(folder / str(step))) is not None
+    ]
+    # Of equal scores the earliest, so that no more than one is kept.
+    best = max(scores, key=lambda pair: pair[0], default=(None, None))[1]
+    for step in all_steps[: -checkpoints.keep]:
+        if step != best:
+            doomed = folder / f"{step}{_DELETED}"
+            shutil.rmtree(doomed, ignore_errors=True)
+            (folder / str(step)).rename(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _score(checkpoint: Path) -> float | None:
+    """The score of a checkpoint; None if it has none or its notes are damaged."""
+    try:
+        return read_notes(checkpoint)["score"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
