@@ -175,36 +175,28 @@ def test_an_option_wrong_in_every_process_is_one_line(tmp_path, start):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("victim", [0, 1])
-def test_every_process_names_the_one_that_was_killed(victim, start_all):
-    started = start_all(3, sys.executable, "-c", MEMBER, "time.sleep(100)")
-    for process in started:
-        assert process.stdout.readline() == "joined\n"
-    started[victim].kill()
-    results = finish(*started)
-    assert results.pop(victim)[0] == -signal.SIGKILL
-    line = f"error: process {victim} has died, so the run cannot go on; the rest is kept\n"
-    assert results == [(1, "", line)] * 2
-
-
 @pytest.mark.parametrize(
-    ("act", "codes", "line"),
+    ("act", "codes", "end"),
     [
         ("time.sleep(process / 5)", [0, 0, 0], ""),
         ("time.sleep((2 - process) / 5)", [0, 0, 0], ""),
         ("processes.leave(2)", [2, 2, 2], ""),
-        (
-            "processes.leave(3) if process == 2 else time.sleep(100)",
-            [1, 1, 3],
-            "error: process 2 has ended with exit code 3, so the run cannot go on; the rest is "
-            "kept\n",
-        ),
+        ("process == 2 and processes.leave(3); time.sleep(100)", [1, 1, 3],
+         "process 2 has ended with exit code 3"),
+        ("process == 1 and os.kill(os.getpid(), 9); time.sleep(100)", [1, -9, 1],
+         "process 1 has died"),
+        ("process == 0 and os.kill(os.getpid(), 9); time.sleep(100)", [-9, 1, 1],
+         "process 0 has died"),
     ],
-)
-def test_a_process_that_ends_says_whether_the_others_can_go_on(act, codes, line, start_all):
+)  # fmt: skip
+def test_the_others_end_in_their_own_way_or_name_the_process_that_is_lost(
+    act, codes, end, start_all
+):
+    line = f"error: {end}, so the run cannot go on; the rest is kept\n"
     results = finish(*start_all(3, sys.executable, "-c", MEMBER, act))
-    assert [code for code, _, _ in results] == codes
-    assert [errors for _, _, errors in results] == [line, line, ""]
+    assert [(code, errors) for code, _, errors in results] == [
+        (code, line if code == 1 else "") for code in codes
+    ]
 
 
 @pytest.mark.parametrize(
@@ -218,12 +210,12 @@ def test_a_process_that_ends_says_whether_the_others_can_go_on(act, codes, line,
         ),
         ("print('error: --x: no', file=sys.stderr); processes.leave(2)", "", 2, "error: --x: no\n"),
         (
-            "os.kill(os.getpid(), 9) if process == 1 else time.sleep(100)", "", 137,
+            "process == 1 and os.kill(os.getpid(), 9); time.sleep(100)", "", 137,
             "error: process 1 has died (signal 9), so the run cannot go on; the metrics so far are "
             "kept\n",
         ),
         (
-            "os.kill(os.getpid(), 9) if process == 0 else time.sleep(100)",
+            "process == 0 and os.kill(os.getpid(), 9); time.sleep(100)",
             "--checkpoint-every 1", 137,
             "error: process 0 has died (signal 9), so the run cannot go on; the metrics so far are "
             "kept; start again with --resume\n",
