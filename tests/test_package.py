@@ -25,6 +25,8 @@ MODULES = ["cdjax"] + [
 POSITIONAL = {
     "checkpoint.restore": "(folder, step, like), as save's (checkpoints, step, state)",
     "checkpoint.save": "(checkpoints, step, state)",
+    "theory.lyapunov": "V is a function of the losses, the parameters and the topology",
+    "theory.lyapunov_gradient": "as lyapunov",
     "models.conv_general_dilated": "the signature of jax.lax.conv_general_dilated",
 }
 
