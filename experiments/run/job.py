@@ -176,7 +176,7 @@ def _agent_data(task: problem.Problem, mesh: Mesh) -> data.AgentData:
 
     def of(agents: range) -> data.AgentData:
         own = task.parts[agents.start : agents.stop]
-        return data.stack_agents(images, labels, own, longest=longest)
+        return data.stack_agents(images, labels, partition=own, longest=longest)
 
     return sharding.build_agents(of, len(task.parts), mesh=mesh)
 

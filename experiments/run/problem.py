@@ -149,7 +149,7 @@ def _on_raw_images(
 
     def scaled(batch: Batch) -> Batch:
         images, labels = batch
-        return data.normalise(images, mean, std), labels
+        return data.normalise(images, mean=mean, std=std), labels
 
     def loss_fn(
         params: cdjax.Params, model_state: cdjax.Params, batch: Batch, key: jax.Array

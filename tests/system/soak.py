@@ -1,14 +1,12 @@
-"""Hours of training with checkpoints and random kills: ``python -m benchmarks.soak --minutes 60``.
+"""Hours of training under random kills: ``python -m tests.system.soak --minutes 60``.
 
 Two runs with the same options train side by side. One is killed with SIGKILL at random moments and
 resumed, the other is left alone. Neither may need more and more memory or file handles, and both
-must come to the same state, bit by bit. The program exits with 1 if anything of that fails.
+must come to the same state, bit for bit. The program exits with 1 if anything of that fails.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
 import random
 import statistics
@@ -21,25 +19,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import tyro
 
 from benchmarks._timing import report
 from cdjax import checkpoint
-from experiments.run.config import RunConfig
-from experiments.run.errors import flag
-from experiments.run.resume import checkpoints_of
-from experiments.run.setup import prepare
+from tests.system.forked import ROOT, arrays_of, only_folder, records_of
 
-ROOT = Path(__file__).parents[1]
 # Epochs of a quarter of a second, and a checkpoint of 26 MB every ten of them.
-CONFIG = RunConfig(
-    agents=4, topology="ring", model="mlp", batch_size=16, eval_every=10, checkpoint_every=10
-)
+COMMAND = [
+    sys.executable, "-m", "experiments.digits",
+    *"--agents 4 --topology ring --model mlp --batch-size 16".split(),
+    *"--eval-every 10 --checkpoint-every 10".split(),
+]  # fmt: skip
+# Without it glibc gives every thread a pool of its own, and what is freed in one serves no other:
+# in two hours a run grew from 771 to 843 MB, with a single pool from 614 to 627.
+ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
 NAMES = ("whole", "killed")
-# Seconds from which on a process has compiled, trained and saved.
+# Age in seconds from which a process has compiled, trained and saved.
 SETTLED = 20
 
 
@@ -54,7 +50,7 @@ class Options:
     seed: int = 0
     """Of the moments of the kills."""
     tolerance: float = 0.05
-    """By which share memory may be above what it was early on."""
+    """The share by which memory may exceed what it was early on."""
     json: Path | None = None
     """Where to write the results as JSON."""
 
@@ -70,35 +66,50 @@ class Sample(NamedTuple):
     handles: int
 
 
+class Outcome(NamedTuple):
+    """What was held on the way, the number of kills, and where the two runs ended apart."""
+
+    samples: list[Sample]
+    kills: int
+    steps: int
+    differences: list[str]
+
+
 def main(options: Options) -> None:
-    """Prints the table; exits with 1 where something grows or the ends differ."""
-    with tempfile.TemporaryDirectory() as scratch:
-        outs = {name: Path(scratch) / name for name in NAMES}
-        samples, kills = _train_side_by_side(options, outs)
-        end = _folder(outs["whole"]), _last_step(outs["whole"])
-        _finish(outs["killed"], *end)
-        flaws = _differences(_folder(outs["killed"]), *end)
-    growth = {f"{name}_{what}": _growth(samples, name, what)
+    """Prints the table; exits with 1 if something grows or the ends differ."""
+    outcome = soak(options)
+    growth = {f"{name}_{what}": _growth(outcome.samples, name, what)
               for name in NAMES for what in ("megabytes", "handles")}  # fmt: skip
-    flaws += [
+    flaws = outcome.differences + [
         f"{name} went from {early:g} to {late:g}"
         for name, (early, late) in growth.items()
         if late > early * (1 + options.tolerance if name.endswith("megabytes") else 1)
     ]
     report(
-        f"{options.minutes:g} minutes, {kills} kills",
-        _rows(samples, options.minutes * 60),
+        f"{options.minutes:g} minutes, {outcome.kills} kills",
+        _rows(outcome.samples, options.minutes * 60),
         options.json,
         early_and_late=growth,
-        steps=end[1],
-        flaws=flaws or "none: nothing grows, and the ends are the same bit by bit",
+        steps=outcome.steps,
+        flaws=flaws or "none: nothing grows, and the ends are the same bit for bit",
     )
     if flaws:
         sys.exit(1)
 
 
+def soak(options: Options) -> Outcome:
+    """Trains both runs to the same step, one through kills; nothing runs on."""
+    with tempfile.TemporaryDirectory() as scratch:
+        outs = {name: Path(scratch) / name for name in NAMES}
+        samples, kills = _train_side_by_side(options, outs)
+        whole, step = only_folder(outs["whole"]), _last_step(outs["whole"])
+        _finish(outs["killed"], whole, step)
+        differences = _differences(only_folder(outs["killed"]), whole, step)
+    return Outcome(samples, kills, step, differences)
+
+
 def _train_side_by_side(options: Options, outs: dict[str, Path]) -> tuple[list[Sample], int]:
-    """Samples of both runs, a second apart, and the number of kills; nothing runs on."""
+    """Samples of both runs, a second apart, and the number of kills."""
     draw, samples, life = random.Random(options.seed), [], 0
     start = time.monotonic()
     children = {name: _start(out) for name, out in outs.items()}
@@ -118,7 +129,7 @@ def _train_side_by_side(options: Options, outs: dict[str, Path]) -> tuple[list[S
                 life += 1
             time.sleep(1)
         _kill(children["killed"])
-        while _last_step(outs["whole"]) < _last_step(outs["killed"]):
+        while _last_step(outs["whole"]) < max(1, _last_step(outs["killed"])):
             _check_alive(children["whole"], outs["whole"])
             time.sleep(1)
     finally:
@@ -130,21 +141,17 @@ def _train_side_by_side(options: Options, outs: dict[str, Path]) -> tuple[list[S
 def _start(out: Path, epochs: int = 10**6) -> subprocess.Popen[bytes]:
     """Starts the run in a folder, or goes on with it."""
     begun = [path.parent for path in out.glob("*/config.json")]
-    if begun:
-        options = {"resume": begun[0]}
-    else:
-        given, defaults = dataclasses.asdict(CONFIG), dataclasses.asdict(RunConfig())
-        options = {"out": out} | {k: v for k, v in given.items() if v != defaults[k]}
-    words = [word for name, value in (options | {"epochs": epochs}).items()
-             for word in (flag(name), str(value))]  # fmt: skip
-    command = [sys.executable, "-m", "experiments.digits", *words]
+    place = ["--resume", begun[0]] if begun else ["--out", out]
+    words = [*COMMAND, *place, "--epochs", str(epochs)]
     with out.with_suffix(".log").open("wb") as log:
-        return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+        return subprocess.Popen(
+            words, cwd=ROOT, env=os.environ | ENVIRONMENT, stdout=log, stderr=log
+        )
 
 
 def _finish(out: Path, whole: Path, step: int) -> None:
     """Trains the killed run up to a step of the whole one."""
-    found = checkpoint.find(checkpoints_of(whole))
+    found = checkpoint.find(whole / "checkpoints")
     assert found
     child = _start(out, epochs=step // found.notes["steps_per_epoch"])
     if child.wait():
@@ -172,52 +179,34 @@ def _held(process: int) -> tuple[float, int]:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6, handles
 
 
-def _folder(out: Path) -> Path:
-    (config,) = out.glob("*/config.json")
-    return config.parent
-
-
 def _last_step(out: Path) -> int:
-    """Of the last whole checkpoint."""
-    found = [checkpoint.find(checkpoints_of(path.parent)) for path in out.glob("*/config.json")]
+    """Of the last whole checkpoint; 0 if there is none."""
+    found = [checkpoint.find(folder) for folder in out.glob("*/checkpoints")]
     return max((one.step for one in found if one), default=0)
 
 
 def _differences(killed: Path, whole: Path, step: int) -> list[str]:
-    """What of the state and the records at a step isn't the same bit by bit."""
-    like = prepare(CONFIG).state
-    states = [checkpoint.restore(checkpoints_of(path), step, like=like) for path in (killed, whole)]
-    flaws = [
-        f"{jax.tree_util.keystr(path)} differs at step {step}"
-        for (path, a), b in zip(
-            jax.tree.leaves_with_path(states[0]), jax.tree.leaves(states[1]), strict=True
-        )
-        if _bytes(a) != _bytes(b)
-    ]
-    return flaws + ["records differ"] * (_records(killed, step) != _records(whole, step))
-
-
-def _bytes(leaf: jax.Array) -> bytes:
-    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return np.asarray(jax.random.key_data(leaf) if is_key else leaf).tobytes()
-
-
-def _records(folder: Path, step: int) -> list[dict[str, Any]]:
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    records = [json.loads(line) | {"seconds": 0} for line in lines]
-    return [record for record in records if record["step"] <= step]
+    """What of the state and the records at a step is not the same bit for bit."""
+    arrays, expected = arrays_of(killed, step), arrays_of(whole, step)
+    names = sorted({*arrays} | {*expected})
+    flaws = [f"{name} differs" for name in names if arrays.get(name) != expected.get(name)]
+    records, others = (
+        [record for record in records_of(folder) if record["step"] <= step]
+        for folder in (killed, whole)
+    )
+    return flaws + ["records differ"] * (records != others)
 
 
 def _growth(samples: Sequence[Sample], run: str, what: str) -> tuple[float, float]:
     """What was held early and late, by the settled samples.
 
-    Of the whole run the second and the last fifth; of the killed one the halves, and their largest
-    memory, since that of a life depends on how old it gets. Handles are the fewest: a save that is
-    under way has more.
+    Of the whole run these are the medians of the second and the last fifth. Of the killed run they
+    are the maxima of the two halves, since the memory of a life depends on how old it gets.
+    Handles are the fewest, since a save in progress has more.
     """
     held = [getattr(s, what) for s in samples if s.run == run and s.age > SETTLED]
     if len(held) < 10:
-        sys.exit(f"the {run} run has but {len(held)} settled samples; give more --minutes")
+        sys.exit(f"the {run} run has only {len(held)} settled samples; give more --minutes")
     whole, part = run == "whole", len(held) // (5 if run == "whole" else 2)
     early = held[part : 2 * part] if whole else held[:part]
     if what == "handles":
