@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from cdjax._checks import stacked_size
-from cdjax._types import Params
+from cdjax._types import OptState, Params
 from cdjax.agents import agent_map
 from cdjax.sharding import sharded
 
@@ -27,7 +27,7 @@ class TrainState(NamedTuple):
 
     step: Int[Array, ""]
     params: Params
-    opt_state: optax.OptState
+    opt_state: OptState
     model_state: Params
     key: PRNGKeyArray
 
@@ -136,7 +136,7 @@ def gradient_fn(loss_fn: LossFn) -> Callable[..., tuple[Params, Params, Metrics]
 
 def updated(
     tx: optax.GradientTransformation, state: TrainState, grads: Params
-) -> tuple[Params, optax.OptState]:
+) -> tuple[Params, OptState]:
     """The parameters and the optimizer's state after an update with stacked gradients."""
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     return optax.apply_updates(state.params, updates), opt_state
