@@ -40,12 +40,9 @@ def evaluation(
 
     Example::
 
-        def metrics_fn(params, model_state, batch):
-            return {"loss": jnp.sum((params["w"] - batch) ** 2, axis=-1)}
-
-        evaluate = cdjax.training.evaluation(metrics_fn)
-        params = cdjax.replicate({"w": jnp.zeros(3)}, topology.num_agents)
-        losses = evaluate(params, {}, jnp.ones((1000, 3)))["loss"]  # shape (N,)
+        squares = lambda p, model_state, b: {"loss": (b[0] @ p["w"] + p["b"] - b[1]) ** 2}
+        test_set = (jnp.ones((10, 3)), jnp.ones(10))
+        losses = cdjax.training.evaluation(squares)(params, {}, test_set)["loss"]  # shape (N,)
     """
 
     def evaluate(params: Params, model_state: Params, samples: Any) -> Metrics:

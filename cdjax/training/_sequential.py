@@ -49,17 +49,11 @@ def sequential_loop(
 
     Example::
 
-        def loss_fn(params, model_state, batch, key):
-            return jnp.mean((params["w"] - batch) ** 2), (model_state, {})
-
-        params = cdjax.replicate({"w": jnp.zeros(3)}, topology.num_agents)
-        tx = cdjax.cdsgd(0.1, mix)
-        loop = cdjax.training.sequential_loop(loss_fn, tx)
-        state = cdjax.training.init_state(params, tx, key=jax.random.key(0))
-        samples = jnp.ones((topology.num_agents, 10, 3))
-        sizes = np.full(topology.num_agents, 10)
-        indices = cdjax.data.batch_indices(sizes, 5, first_step=0, num_steps=2, seed=0)
-        state, metrics = loop(state, samples, indices, 2)  # every agent's first epoch
+        agent_loss = lambda p, model_state, b, key: (loss_fn(p, b), (model_state, {}))
+        loop = cdjax.training.sequential_loop(agent_loss, tx)
+        state = cdjax.training.init_state(params, tx, key=key)
+        indices = cdjax.data.batch_indices(sizes, 2, first_step=0, num_steps=2, seed=0)
+        state, metrics = loop(state, batch, indices, 2)  # every agent's first epoch
 
     Reference: github.com/SCSLabISU/CDSGD, the schedule of train.py.
     """

@@ -95,14 +95,9 @@ def train_step(
 
     Example::
 
-        def loss_fn(params, model_state, batch, key):
-            return jnp.mean((params["w"] - batch) ** 2), (model_state, {})
-
-        params = cdjax.replicate({"w": jnp.zeros(3)}, topology.num_agents)
-        tx = cdjax.cdsgd(0.1, mix)
-        step = jax.jit(cdjax.training.train_step(loss_fn, tx), donate_argnums=0)
-        state = cdjax.training.init_state(params, tx, key=jax.random.key(0))
-        state, metrics = step(state, jnp.ones((topology.num_agents, 3)))
+        agent_loss = lambda p, model_state, b, key: (loss_fn(p, b), (model_state, {}))
+        step = jax.jit(cdjax.training.train_step(agent_loss, tx), donate_argnums=0)
+        state, metrics = step(cdjax.training.init_state(params, tx, key=key), batch)
     """
     gradients = agent_map(gradient_fn(loss_fn), plan=plan)
     if mesh:
