@@ -7,7 +7,8 @@
 - *mixing matrix* Π: ``Π[j, l]`` is the weight that agent j (the receiver, a row) gives to agent l
   (the sender, a column).
 - *mixer*: a plain function ``mix(tree, step=0)`` that replaces every agent's leaves by a weighted
-  mean over its neighbours. It holds no state; a time-varying one reads ``step``.
+  mean over its neighbours. It holds no state. Only fixed mixers have a default for ``step``; those
+  that change with it (random, periodic, over failing links) raise ValueError without.
 """
 
 from __future__ import annotations
