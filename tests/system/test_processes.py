@@ -16,9 +16,9 @@ import pytest
 
 from cdjax import checkpoint
 from experiments.launch import processes
-from experiments.run.agreement import common_folder
 from experiments.run.config import Machine
 from experiments.run.errors import UsageError
+from experiments.run.signals import common_folder
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = (sys.executable, "-m", "experiments.launch", "--num-processes")
