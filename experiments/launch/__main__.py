@@ -70,7 +70,7 @@ def launch(command: Sequence[str], num_processes: int) -> int:
     common = ["--coordinator", coordinator, "--num-processes", str(num_processes), "--process-id"]
     with contextlib.ExitStack() as stack:
         kept_back = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(num_processes)]
-        stack.callback(lambda: [child.kill() for child in children])
+        stack.callback(lambda: [child.kill() for child in children])  # if it fails here
         for process, errors in enumerate(kept_back):
             words = [*command, *common, str(process)]
             child = subprocess.Popen(
@@ -89,7 +89,7 @@ def launch(command: Sequence[str], num_processes: int) -> int:
         first = min(failed, key=lambda i: children[i].returncode > 0)
         code = children[first].returncode
         _end(children, _SAVING_SECONDS if forwarded else _GRACE_SECONDS * (code > 0))
-        has_told = code > 0 and children[0].returncode > 0 or -code in forwarded
+        has_told = (code > 0 and children[0].returncode > 0) or -code in forwarded
         if not has_told:
             kept_back[first].seek(0)
             sys.stderr.write(kept_back[first].read().decode(errors="replace"))

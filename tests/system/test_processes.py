@@ -25,16 +25,16 @@ LAUNCH = (sys.executable, "-m", "experiments.launch", "--num-processes")
 OPTIONS = "--agents 8 --topology ring --model softmax --train-samples 320 --batch-size 8"
 RUN = (sys.executable, "-m", "experiments.digits", *OPTIONS.split(), "--algorithm", "cdmsgd")
 STEPS_PER_EPOCH = 5
-# A process that joins the others and then does as it is told. It spares the seconds in which JAX
-# starts; the runs below have JAX.
+# A process that joins the others and then does as it is told. It spares the seconds of importing
+# JAX, which the options' module does too; the runs below have JAX.
 MEMBER = """
 import os, signal, sys, time, types
 distributed = types.SimpleNamespace(initialize=lambda *_: None, is_initialized=lambda: False)
 sys.modules["jax"] = types.SimpleNamespace(distributed=distributed)
+sys.modules["experiments.run.config"] = types.SimpleNamespace(Machine=types.SimpleNamespace)
 from experiments.launch import processes
-from experiments.run.config import Machine
 address, number, process = sys.argv[-5], int(sys.argv[-3]), int(sys.argv[-1])
-machine = Machine(coordinator=address, num_processes=number, process_id=process)
+machine = processes.Machine(coordinator=address, num_processes=number, process_id=process)
 processes.join(machine, kept="the rest is kept")
 print("joined", flush=True)
 exec(sys.argv[1])
