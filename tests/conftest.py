@@ -41,10 +41,9 @@ def pytest_configure(config):
     import tests.typechecker  # noqa: F401
 
     with install_import_hook("cdjax", "tests.typechecker.typechecker"):
-        import cdjax
-        from cdjax import checkpoint, models  # noqa: F401
+        import cdjax.checkpoint
+        import cdjax.models  # noqa: F401
 
-    assert cdjax.__file__.startswith(str(config.rootpath))
     jax.config.update("jax_numpy_rank_promotion", "raise")
 
 

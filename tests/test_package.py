@@ -27,6 +27,7 @@ POSITIONAL = {
     "checkpoint.save": "(checkpoints, step, state)",
     "theory.lyapunov": "V is a function of the losses, the parameters and the topology",
     "theory.lyapunov_gradient": "as lyapunov",
+    "models.init_model": "(model, key, example), the order of Flax's model.init",
     "models.conv_general_dilated": "the signature of jax.lax.conv_general_dilated",
 }
 
