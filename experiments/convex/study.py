@@ -48,12 +48,6 @@ class Setting(NamedTuple):
 def convex(config: Convex) -> list[Curves]:
     """Runs every graph with both schedules; writes the figure and all numbers to ``config.out``.
 
-    Args:
-        config: the options.
-
-    Returns:
-        The curves.
-
     Raises:
         UsageError: for an option that cannot work.
     """
@@ -67,14 +61,14 @@ def convex(config: Convex) -> list[Curves]:
         setting = _setting(config, softmax.build(dataset, parts, l2=config.l2), graphs)
         runs = [_runs(setting, g) for g in track(graphs, "graphs", console=console, transient=True)]
         constants = _constants(setting)
-    summaries = [
-        results.summary(graph, setting.constants, fixed=fixed, diminishing=diminishing)
+    summaries = {
+        graph.name: results.summary(graph, setting.constants, fixed=fixed, diminishing=diminishing)
         for graph, (fixed, diminishing) in zip(graphs, runs, strict=True)
-    ]
+    }
     curves = [curve for run in runs for curve in run]
     title = f"softmax regression with L2 on {dataset.name}"
     results.show(console, constants, summaries, title=title)
-    results.write(config, curves, {**constants, "graphs": summaries})
+    results.write(config, curves, constants, summaries)
     batch = f"minibatches of {config.batch_size}" if config.batch_size else "full gradients"
     figure = page(curves, f"CDSGD, {title}, {config.agents} agents, {batch}")
     figure.savefig(config.out / "convex.png", dpi=110)
