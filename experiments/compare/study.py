@@ -37,12 +37,6 @@ class Result(NamedTuple):
 def compare(config: Compare) -> list[Result]:
     """Runs what is missing; writes table and figure into ``config.out``.
 
-    Args:
-        config: the options.
-
-    Returns:
-        A result per algorithm.
-
     Raises:
         UsageError: for an option that cannot work.
     """
@@ -64,10 +58,10 @@ def compare(config: Compare) -> list[Result]:
 def _check(config: Compare, names: Sequence[str]) -> None:
     """Raises for an option that cannot work, before the first run."""
     check_choices(config)
-    if min(config.seeds, config.tune_epochs) < 1 or not names or not config.learning_rates:
-        raise UsageError(
-            "--seeds, --tune-epochs: give at least 1; --algorithms, --learning-rates: one or more"
-        )
+    if min(config.seeds, config.tune_epochs) < 1:
+        raise UsageError("--seeds, --tune-epochs: give at least 1")
+    if not names or not config.learning_rates:
+        raise UsageError("--algorithms, --learning-rates: give one or more")
     for name in names:
         check(_options(config, name, config.learning_rates[0]))
     for rate in config.learning_rates:

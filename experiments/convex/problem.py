@@ -95,7 +95,7 @@ def largest_curvature(problem: Problem, params: jax.Array) -> jax.Array:
             features=features[None], labels=labels[None], weights=weights[None]
         )
         key = jax.random.key(0)
-        return theory.hessian_extremes(lambda x: losses(alone, x[None])[0], x, key).largest
+        return theory.hessian_extremes(lambda x: losses(alone, x[None])[0], x, key=key).largest
 
     return jnp.max(jax.vmap(of_agent)(problem.features, problem.labels, problem.weights, params))
 

@@ -21,9 +21,9 @@ from experiments.convex import results
 from experiments.convex.config import Convex
 from experiments.convex.problem import Problem, minimise
 from experiments.report.convex import Curves, page
+from experiments.run.checks import check_options
 from experiments.run.config import Run, check_choices, replaced
 from experiments.run.errors import UsageError, blame, flag
-from experiments.run.job import check
 from experiments.run.problem import deal, load_dataset
 
 _RECORDS = 60  # per run; for each V is minimised
@@ -48,12 +48,6 @@ class Setting(NamedTuple):
 def convex(config: Convex) -> list[Curves]:
     """Runs every graph with both schedules; writes the figure and all numbers to ``config.out``.
 
-    Args:
-        config: the options.
-
-    Returns:
-        The curves.
-
     Raises:
         UsageError: for an option that cannot work.
     """
@@ -67,14 +61,14 @@ def convex(config: Convex) -> list[Curves]:
         setting = _setting(config, softmax.build(dataset, parts, l2=config.l2), graphs)
         runs = [_runs(setting, g) for g in track(graphs, "graphs", console=console, transient=True)]
         constants = _constants(setting)
-    summaries = [
-        results.summary(graph, setting.constants, fixed=fixed, diminishing=diminishing)
+    summaries = {
+        graph.name: results.summary(graph, setting.constants, fixed=fixed, diminishing=diminishing)
         for graph, (fixed, diminishing) in zip(graphs, runs, strict=True)
-    ]
+    }
     curves = [curve for run in runs for curve in run]
     title = f"softmax regression with L2 on {dataset.name}"
     results.show(console, constants, summaries, title=title)
-    results.write(config, curves, {**constants, "graphs": summaries})
+    results.write(config, curves, constants, summaries)
     batch = f"minibatches of {config.batch_size}" if config.batch_size else "full gradients"
     figure = page(curves, f"CDSGD, {title}, {config.agents} agents, {batch}")
     figure.savefig(config.out / "convex.png", dpi=110)
@@ -87,7 +81,7 @@ def _checked(config: Convex) -> Run:
     check_choices(config)
     options = {name: getattr(config, name) for name in _OF_A_RUN}
     run = replaced(Run(), schedule="diminishing", **options)
-    check(run)
+    check_options(run)
     if config.steps < 2:
         raise UsageError(f"--steps: {config.steps} is too few; give at least 2")
     for option in ("step_size", "l2"):
@@ -180,8 +174,10 @@ def _runs(setting: Setting, topology: cdjax.Topology) -> list[Curves]:
             minimum = minimise(value_fn, minimum, step_size)  # from the last one, which is close
             gaps.append(float(value_fn(point, step_size) - value_fn(minimum, step_size)))
         means = jnp.mean(points, axis=1)
-        errors = np.asarray(jnp.linalg.norm(means - setting.optimum, axis=(1, 2)))
-        distances = jax.vmap(optax.tree.norm)(points - means[:, None])
+        errors, distances = (
+            np.asarray(jax.vmap(optax.tree.norm)(apart))
+            for apart in (means - setting.optimum[None], points - means[:, None])
+        )
         first = {"initial_gap": gaps[0], "initial_error": float(errors[0])}
         bounds = _bounds(setting, topology, schedule, gradient_bound=float(norms.max()), **first)
         curve = Curves(
@@ -191,7 +187,7 @@ def _runs(setting: Setting, topology: cdjax.Topology) -> list[Curves]:
             step_size=step_sizes[kept],
             lyapunov_gap=np.array(gaps),
             mean_error=errors,
-            disagreement=np.asarray(distances),
+            disagreement=distances,
             **{name: values[kept] for name, values in bounds.items()},
         )
         curves.append(curve)
@@ -208,27 +204,32 @@ def _bounds(
     initial_error: float,
 ) -> dict[str, np.ndarray]:
     """The bounds at every step, and where the disagreement ends up."""
-    graph, steps = (topology, setting.constants), setting.step_sizes[schedule]
-    distances = theory.consensus_bound(topology, steps, gradient_bound=gradient_bound)
-    gap = {"initial_gap": initial_gap}
-    error = {"initial_error": initial_error, "distances": distances}
+    constants, step_sizes = setting.constants, setting.step_sizes[schedule]
+    distances = theory.consensus_bound(topology, step_sizes, gradient_bound=gradient_bound)
+    given = {"step_sizes": step_sizes, "distances": distances}
     at_optimum = cdjax.replicate(setting.optimum, topology.num_agents)
     rate = theory.disagreement_rate(topology, softmax.gradients(setting.problem, at_optimum))
-    stated_bound = stated_distances = np.full(len(steps), np.nan)
+    stated_bound = stated_distances = np.full(len(step_sizes), np.nan)
     if schedule == "fixed":  # the paper's own are for fixed steps
-        step_size = steps[0]
+        fixed = {"step_size": step_sizes[0], "num_steps": len(step_sizes)}
         stated_bound = theory.stated_lyapunov_bound(
-            *graph, step_size=step_size, num_steps=len(steps), **gap
+            topology, constants, initial_gap=initial_gap, **fixed
         )
-        stated = theory.stated_consensus_bound(topology, step_size, gradient_bound=gradient_bound)
-        stated_distances = np.full(len(steps), stated)
+        stated = theory.stated_consensus_bound(
+            topology, step_sizes[0], gradient_bound=gradient_bound
+        )
+        stated_distances = np.full(len(step_sizes), stated)
     return {
-        "lyapunov_bound": theory.lyapunov_bound(*graph, steps, distances=distances, **gap),
+        "lyapunov_bound": theory.lyapunov_bound(
+            topology, constants, initial_gap=initial_gap, **given
+        ),
         "stated_lyapunov_bound": stated_bound,
-        "mean_error_bound": theory.mean_error_bound(*graph, steps, **error),
+        "mean_error_bound": theory.mean_error_bound(
+            topology, constants, initial_error=initial_error, **given
+        ),
         "consensus_bound": distances,
         "stated_consensus_bound": stated_distances,
-        "predicted_disagreement": rate * steps,
+        "predicted_disagreement": rate * step_sizes,
     }
 
 

@@ -44,14 +44,11 @@ class Finding(NamedTuple):
 
 
 def report(config: Figures, drawn: Mapping[str, Columns]) -> str:
-    """The page claims.md.
+    """The page claims.md: all claims whose figures are drawn, and what follows from the schedule.
 
     Args:
         config: the options, with the preset's in.
         drawn: the lines of every column of every figure.
-
-    Returns:
-        Markdown: a table of all claims whose figures are drawn, and what follows from the schedule.
     """
     found = [finding for name in drawn for finding in findings(name, drawn[name])]
     some_run = next(iter(next(iter(drawn.values())).values()))[0].runs[0]

@@ -57,12 +57,7 @@ _NETWORKS = ("complete", "hypercube", "ring", "path")
 
 
 def specifications(learning_rate: float, *, others: Sequence[str] = ()) -> dict[str, Figure]:
-    """Every figure, by name.
-
-    Args:
-        learning_rate: the step size of all curves that vary something else.
-        others: the data sets on which four algorithms are run again.
-    """
+    """Every figure, by name; of the other data sets, one each."""
     among_peers = (CDSGD, CDMSGD, FEDAVG)
     dirichlet = {"partition": "dirichlet", "dirichlet_alpha": 0.1}
     rates = [factor * learning_rate for factor in _STEP_SIZES]

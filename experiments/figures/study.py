@@ -24,9 +24,6 @@ from experiments.run.records import Records, run_once
 def draw(config: Figures) -> dict[str, claims.Columns]:
     """Runs what is missing; writes figures, curves.csv and claims.md.
 
-    Args:
-        config: the options.
-
     Returns:
         The lines of every column of every figure drawn.
 
@@ -52,13 +49,7 @@ def draw(config: Figures) -> dict[str, claims.Columns]:
 def write(
     config: Figures, figures: Mapping[str, Figure], drawn: Mapping[str, claims.Columns]
 ) -> None:
-    """Writes figures, curves.csv and claims.md.
-
-    Args:
-        config: the options, with the preset's in.
-        figures: what to draw.
-        drawn: the lines of every column of every figure.
-    """
+    """Writes figures; curves.csv and claims.md with the lines of every column of all drawn ones."""
     for name, figure in figures.items():
         title = f"{figure.title} ({_data(config, drawn[name])})"
         picture = plots.columns(drawn[name], figure.rows, x=figure.x, title=title)

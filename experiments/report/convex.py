@@ -43,15 +43,7 @@ _ROWS = (
 
 
 def page(curves: Sequence[Curves], title: str) -> Figure:
-    """V − V*, the mean's distance from the optimum and the disagreement, on every graph.
-
-    Args:
-        curves: those of every graph with every schedule.
-        title: the figure's title; it should name the data set.
-
-    Returns:
-        The figure, for ``figure.savefig(path)``.
-    """
+    """V − V*, the mean's distance from the optimum and the disagreement, on every graph."""
     graphs = list(dict.fromkeys(curve.graph for curve in curves))
     size, shape = (max(7.0, 3 * len(graphs)), 9), (len(_ROWS), len(graphs))
     figure, grid = panels(title, size=size, shape=shape, sharex=True, sharey="row")

@@ -1,4 +1,4 @@
-"""From records to figures."""
+"""From records to figures, for ``figure.savefig(path)``; titles should name the data set."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Line(NamedTuple):
 def panels(
     title: str, *, shape: tuple[int, int], size: tuple[float, float], **shared: Any
 ) -> tuple[Figure, np.ndarray]:
-    """A figure and its axes, in an array of that shape; the title should name the data set."""
+    """A figure and its axes, in an array of that shape."""
     figure = Figure(figsize=size, layout="constrained")
     figure.suptitle(title)
     grid = figure.subplots(*shape, squeeze=False, **shared)
@@ -33,14 +33,8 @@ def panels(
 def curves(records: Sequence[Mapping[str, Any]], title: str) -> Figure:
     """Accuracy, loss and consensus distance of one run against epochs.
 
-    Training is solid, test dashed; the range of test accuracy over the agents is shaded.
-
-    Args:
-        records: the lines of metrics.jsonl.
-        title: the figure's title; it should name the data set.
-
-    Returns:
-        The figure, for ``figure.savefig(path)``.
+    The records are the lines of metrics.jsonl. Training is solid, test dashed; the range of test
+    accuracy over the agents is shaded.
     """
     figure, ((accuracy, loss, distance),) = panels(title, size=(12, 4), shape=(1, 3))
     values = {name: np.array([record[name] for record in records]) for name in records[0]}
@@ -69,15 +63,8 @@ def curves(records: Sequence[Mapping[str, Any]], title: str) -> Figure:
 def comparison(lines: Sequence[Line], *, title: str, legend: str) -> Figure:
     """Test accuracy of several algorithms against epochs and against bytes sent.
 
-    Lines are means over the seeds, shades their range.
-
-    Args:
-        lines: one per algorithm.
-        title: the figure's title; it should name the data set.
-        legend: the legend's title; it should say what the labels are.
-
-    Returns:
-        The figure, for ``figure.savefig(path)``.
+    Lines are means over the seeds, shades their range. The legend's title should say what the
+    labels are.
     """
     figure, ((by_epoch, by_bytes),) = panels(title, size=(12, 5), shape=(1, 2), sharey=True)
     for number, line in enumerate(lines):
@@ -116,11 +103,8 @@ def columns(
     Args:
         lines: those of each column.
         rows: names of :data:`ROWS`.
-        title: the figure's title; it should name the data set.
+        title: the figure's title.
         x: against what: ``epoch`` or ``step``.
-
-    Returns:
-        The figure, for ``figure.savefig(path)``.
     """
     shape = (len(rows), len(lines))
     size = (1.5 + 5 * len(lines), 0.8 + 3 * len(rows))

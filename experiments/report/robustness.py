@@ -23,11 +23,8 @@ def bars(
     Args:
         by_attack: the test accuracy of every seed in %, by mixer and attack.
         by_fault: likewise, by fault.
-        title: the figure's title; it should name the data set.
+        title: the figure's title.
         labels: of the two horizontal axes.
-
-    Returns:
-        The figure, for ``figure.savefig(path)``.
     """
     places = {"shape": (1, 2), "size": (12, 4), "sharey": True, "width_ratios": (3, 2)}
     figure, ((attacks, faults),) = panels(title, **places)

@@ -26,9 +26,6 @@ Runs: TypeAlias = list[Records]  # one per seed
 def compare(config: Robustness) -> tuple[dict[str, dict[str, Runs]], dict[str, Runs]]:
     """Runs what is missing; writes tables and figure into ``config.out``.
 
-    Args:
-        config: the options.
-
     Returns:
         The records of every seed by mixer and attack, and by fault.
 

@@ -63,8 +63,8 @@ def test_steps_and_bytes_are_counted_to_the_target():
     ("options", "message"),
     [
         ({"algorithms": ("adam",)}, "--algorithms: unknown choice 'adam'; expected all, cdmsgd"),
-        ({"algorithms": ()}, "--algorithms, --learning-rates: one or more"),
-        ({"learning_rates": ()}, "--algorithms, --learning-rates: one or more"),
+        ({"algorithms": ()}, "--algorithms, --learning-rates: give one"),
+        ({"learning_rates": ()}, "--algorithms, --learning-rates: give one"),
         ({"learning_rates": (0.1, -1.0)}, "--learning-rate: "),
         ({"seeds": 0}, "--seeds, --tune-epochs: give at least 1"),
         ({"momentum": 2.0}, "--momentum: "),
