@@ -35,7 +35,7 @@ _OF_A_PROCESS = {"coordinator": None, "num_processes": None, "process_id": None}
 _WAITING = 0.04
 _ALWAYS_SAVED = 10
 
-Save = Callable[[training.TrainState, Progress, bool], None]
+Save = Callable[[training.TrainState, Progress, bool], bool]
 
 
 def recorded_options(folder: Path) -> Run:
@@ -63,7 +63,7 @@ def saver(checkpoints: checkpoint.Checkpoints, job: Job) -> Save:
         job: what is run.
 
     Returns:
-        ``save(state, progress, needed)``. It skips a step that is saved already, and one that
+        ``save(state, progress, needed) -> bool``, whether it has saved. It skips a step that is saved already, and one that
         need not be saved when the saves before have made training wait too long. The test
         accuracy is the score, where it is known.
     """
@@ -71,15 +71,15 @@ def saver(checkpoints: checkpoint.Checkpoints, job: Job) -> Save:
     started, waited, num_saves = time.monotonic(), 0.0, 0
     saved = int(job.state.step)  # what a run goes on from
 
-    def save(state: training.TrainState, progress: Progress, needed: bool) -> None:
+    def save(state: training.TrainState, progress: Progress, needed: bool) -> bool:
         nonlocal waited, num_saves, saved
         start, step, records = time.monotonic(), int(state.step), progress.records
         if step == saved:
-            return
+            return False
         if not needed and num_saves >= _ALWAYS_SAVED:
             is_late = waited > _WAITING * (start - started)
             if of_all(is_late)[0]:
-                return
+                return False
         notes = {
             "config": options_record(job),
             "checksums": checksums(),
@@ -92,6 +92,7 @@ def saver(checkpoints: checkpoint.Checkpoints, job: Job) -> Save:
         score = records[-1]["test_accuracy_mean"] if known else None
         checkpoint.save(checkpoints, step, state, notes=notes, score=score)
         waited, num_saves, saved = waited + time.monotonic() - start, num_saves + 1, step
+        return True
 
     return save
 
