@@ -63,9 +63,9 @@ def saver(checkpoints: checkpoint.Checkpoints, job: Job) -> Save:
         job: what is run.
 
     Returns:
-        ``save(state, progress, needed) -> bool``, whether it has saved. It skips a step that is saved already, and one that
-        need not be saved when the saves before have made training wait too long. The test
-        accuracy is the score, where it is known.
+        ``save(state, progress, needed) -> bool``, whether it has saved. It skips a step that is
+        saved already, and one that need not be when the saves before have made training wait too
+        long. The test accuracy is the score, where it is known.
     """
     checksums = functools.cache(lambda: _checksums(job))
     started, waited, num_saves = time.monotonic(), 0.0, 0
