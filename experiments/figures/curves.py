@@ -58,20 +58,16 @@ _NETWORKS = ("complete", "hypercube", "ring", "path")
 
 def specifications(learning_rate: float, *, others: Sequence[str] = ()) -> dict[str, Figure]:
     """Every figure, by name; of the other data sets, one each."""
-    among_peers = (CDSGD, CDMSGD, FEDAVG)
+    with_center, among_peers = [SGD, CENTRALIZED, CDSGD], [CDSGD, CDMSGD, FEDAVG]
     dirichlet = {"partition": "dirichlet", "dirichlet_alpha": 0.1}
     rates = [factor * learning_rate for factor in _STEP_SIZES]
     with_distance = ("accuracy", "distance")
     figures = {
         "fig1a": Figure(
-            "CDSGD against centralized SGD",
-            _both([SGD, CENTRALIZED, CDSGD]),
-            ("accuracy", "loss", "gap"),
+            "CDSGD against centralized SGD", _both(with_center), ("accuracy", "loss", "gap")
         ),
         "fig1a_steps": Figure(
-            "CDSGD against centralized SGD, by steps",
-            {"synchronous": [SGD, CENTRALIZED, CDSGD]},
-            x="step",
+            "CDSGD against centralized SGD, by steps", {"synchronous": with_center}, x="step"
         ),
         "fig1b": Figure(
             "CDSGD and CDMSGD against FedAvg", _both([SGD, MOMENTUM_SGD, *among_peers])

@@ -1,5 +1,7 @@
 """The comparison of algorithms, each at its own step size, and its table."""
 
+import json
+
 import pytest
 
 from experiments.compare.config import Compare
@@ -14,19 +16,25 @@ def test_algorithms_are_tuned_run_and_drawn_once(tmp_path, capsys):
     config = Compare(
         network=Network(agents=3), training=Training(batch_size=8, epochs=1), target=0.5,
         data=Data(dataset="digits", train_samples=240, test_samples=60), seeds=1, tune_epochs=1,
-        model=Model(model="softmax"), algorithms=("cdsgd", "fedavg"), learning_rates=(1e-9, 0.1),
+        model=Model(model="softmax"), algorithms=("centralized", "fedavg"), learning_rates=(1e-9, 0.01),
         out=tmp_path,
     )  # fmt: skip
     results = compare(config)
-    assert [(result.algorithm, result.learning_rate) for result in results] == [
-        ("cdsgd", 0.1), ("fedavg", 0.1),
-    ]  # fmt: skip
+    for name, rate, (records,) in results:
+        lines = {
+            rate: (tmp_path / f"{name}-{rate:g}-epochs-1-seed-0" / "metrics.jsonl").read_text()
+            for rate in config.learning_rates
+        }
+        losses = {rate: json.loads(line)["train_loss_mean"] for rate, line in lines.items()}
+        assert rate == min(losses, key=losses.get) and records == [json.loads(lines[rate])]
     made = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.jsonl")}
     assert len(made) == 4  # the run that chose the step size is the run of the first seed
     assert compare(config) == results
     assert made == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.jsonl")}
     table = (tmp_path / "table.md").read_text().splitlines()
-    assert [row.split("|")[1].strip() for row in table] == ["algorithm", "---", "cdsgd", "fedavg"]
+    assert [row.split("|")[1].strip() for row in table] == [
+        "algorithm", "---", "centralized", "fedavg",
+    ]  # fmt: skip
     assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -72,20 +72,17 @@ def test_figures_curves_and_claims_are_written(tmp_path):
     assert page.count("| holds |") == 11 and "at most 0.5, at the end 0.25 distance" in page
 
 
-def test_a_figure_is_run_once_and_drawn_again(tmp_path):
-    config = Figures(
-        network=Network(agents=3), training=Training(epochs=1), figures=("fig1a",), out=tmp_path,
-        data=Data(train_samples=96, test_samples=30),
-    )  # fmt: skip
-    drawn = study.draw(config)
+def test_what_figures_share_is_run_once(tmp_path):
+    options = {"network": Network(agents=3), "training": Training(epochs=1), "out": tmp_path}
+    options["data"] = Data(train_samples=96, test_samples=30)
+    drawn = study.draw(Figures(figures=("fig1a",), **options))
     assert [*drawn["fig1a"]] == ["synchronous", "sequential"]
-    folder = tmp_path / "smoke"
-    made = {path: path.stat().st_mtime_ns for path in folder.rglob("metrics.jsonl")}
+    made = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.jsonl")}
     assert len(made) == 4  # only one of the three curves differs in turn
-    (folder / "fig1a.png").unlink()
-    assert study.draw(config) == drawn
-    assert (folder / "fig1a.png").read_bytes().startswith(FORMS["png"])
-    assert made == {path: path.stat().st_mtime_ns for path in folder.rglob("metrics.jsonl")}
+    again = study.draw(Figures(figures=("fig1a_steps",), **options))
+    assert again["fig1a_steps"]["synchronous"] == drawn["fig1a"]["synchronous"]
+    assert made == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.jsonl")}
+    assert (tmp_path / "smoke" / "fig1a_steps.png").exists()
 
 
 @pytest.mark.parametrize(
