@@ -152,7 +152,8 @@ def _positions(line: Line, column: str) -> np.ndarray:
 
 def _plot_range(axes: Any, x: np.ndarray, values: np.ndarray, *, color: str, **style: Any) -> None:
     """The mean over the first axis as a line, the range over it as a shade."""
-    axes.plot(x, np.nanmean(values, axis=0), color=color, **style)
+    marker = "o" if len(x) == 1 else None  # a line through one point cannot be seen
+    axes.plot(x, np.nanmean(values, axis=0), color=color, marker=marker, **style)
     low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
     axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
 
