@@ -93,7 +93,10 @@ def _smoothness(job: Job) -> float:
         batch = jax.tree.map(lambda x: x[0], data.take_batch(samples, indices[:1]))
         one = jax.tree.map(lambda x: x[0], (params, model_state))
         return theory.hessian_extremes(
-            lambda p: task.loss(p, one[1], batch, key)[0], one[0], key, num_iterations=_ITERATIONS
+            lambda p: task.loss(p, one[1], batch, key)[0],
+            one[0],
+            key=key,
+            num_iterations=_ITERATIONS,
         ).largest
 
     return max(float(largest(*own)), float(np.finfo(np.float32).tiny))

@@ -280,10 +280,12 @@ def check_choices(config: Any) -> None:
     for part in _parts(config):
         for name, hint in get_type_hints(type(part)).items():
             value = getattr(part, name)
+            given = value if isinstance(value, tuple) else (value,)
             for choices in (x for x in (hint, *get_args(hint)) if get_origin(x) is Literal):
-                if value is not None and value not in get_args(choices):
-                    wanted = ", ".join(get_args(choices))
-                    raise UsageError(f"{flag(name)}: unknown choice {value!r}; expected {wanted}")
+                for one in given:
+                    if one is not None and one not in get_args(choices):
+                        wanted = ", ".join(get_args(choices))
+                        raise UsageError(f"{flag(name)}: unknown choice {one!r}; expected {wanted}")
 
 
 def _parts(config: Any) -> Iterator[Any]:

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from experiments.run.config import Run, flat
 from experiments.run.errors import Diverged
 from experiments.run.runner import run
 
 Records = list[dict[str, Any]]
-
-
-class Entry(NamedTuple):
-    """One curve: what was run, and the records of a run for each seed."""
-
-    label: str
-    config: Run
-    runs: Sequence[Records]
 
 
 def run_once(options: Run, folder: Path, *, quiet: bool = False) -> Records:
