@@ -16,8 +16,8 @@ def test_algorithms_are_tuned_run_and_drawn_once(tmp_path, capsys):
     config = Compare(
         network=Network(agents=3), training=Training(batch_size=8, epochs=1), target=0.5,
         data=Data(dataset="digits", train_samples=240, test_samples=60), seeds=1, tune_epochs=1,
-        model=Model(model="softmax"), algorithms=("centralized", "fedavg"), learning_rates=(1e-9, 0.01),
-        out=tmp_path,
+        model=Model(model="softmax"), algorithms=("centralized", "fedavg"),
+        learning_rates=(1e-9, 0.01), out=tmp_path,
     )  # fmt: skip
     results = compare(config)
     for name, rate, (records,) in results:
