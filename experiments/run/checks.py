@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import cdjax
 from experiments.run.algorithm import ALGORITHMS
 from experiments.run.config import PARTITIONS, SCHEDULES, Run, check_choices, flat
 from experiments.run.disturbance import ATTACKS, FAULTS, MIXERS
-from experiments.run.errors import UsageError, blame, flag
+from experiments.run.errors import UsageError, flag
 
 _LEAST = {
     "agents": 1, "batch_size": 1, "checkpoint_every": 1, "epochs": 1, "eval_every": 1,
     "keep_checkpoints": 1, "log_every": 1, "period": 1, "shards_per_agent": 1, "train_samples": 1,
     "test_samples": 1, "absence_duration": 1, "lag": 0, "num_trimmed": 0, "malicious": 1, "seed": 0,
 }  # fmt: skip
-_SHARES = ("client_fraction", "talk_probability", *FAULTS)
+_INTERVALS = {
+    "learning_rate": "[0, inf)", "momentum": "[0, 1)", "decay_power": "(0.5, 1]",
+    "decay_offset": "(0, inf)", "dirichlet_alpha": "(0, inf)", "client_fraction": "[0, 1]",
+    "talk_probability": "[0, 1]", **dict.fromkeys(FAULTS, "[0, 1]"),
+}  # fmt: skip
 
 
 def check_options(run: Run) -> None:
-    """Raises for an option that cannot work, whatever the data.
-
-    Raises:
-        UsageError: naming the option and the remedy.
-    """
+    """Raises a UsageError for an option that cannot work, whatever the data."""
     check_choices(run)
     _check_numbers(flat(run))
     _check_read(run)
@@ -48,30 +46,18 @@ def _check_numbers(options: Mapping[str, Any]) -> None:
     for name, least in _LEAST.items():
         if given.get(name, least) < least:
             raise UsageError(f"{flag(name)}: {given[name]} is too few; give at least {least}")
-    for name in _SHARES:
-        if not 0 <= given.get(name, 0) <= 1:
-            raise UsageError(f"{flag(name)}: {given[name]} is not between 0 and 1")
-    if not 0 < given.get("dirichlet_alpha", 1.0) < math.inf:
-        alpha = given["dirichlet_alpha"]
-        raise UsageError(f"--dirichlet-alpha: {alpha} is not positive and finite; give more than 0")
+    for name, interval in _INTERVALS.items():
+        if name in given and not _lies_in(given[name], interval):
+            raise UsageError(f"{flag(name)}: {given[name]} is not in {interval}")
     devices = given["devices"]
     if devices not in ("auto", "all") and not devices.isdecimal():
         raise UsageError(f"--devices: {devices!r} is neither a number, all nor auto")
-    # The library knows the ranges of its own arguments.
-    for name, check in (
-        ("learning_rate", lambda value: cdjax.cdsgd(value, _no_mixer)),
-        ("momentum", lambda value: cdjax.cdmsgd(0.0, _no_mixer, momentum=value)),
-        ("decay_power", lambda value: cdjax.diminishing_schedule(0.0, power=value)),
-        ("decay_offset", lambda value: cdjax.diminishing_schedule(0.0, offset=value)),
-    ):
-        if name in given:
-            with blame(flag(name)):
-                check(given[name])
 
 
-def _no_mixer(tree: Any, step: Any = 0) -> Any:
-    del step
-    return tree
+def _lies_in(value: float, interval: str) -> bool:
+    low, high = map(float, interval[1:-1].split(","))
+    above = value >= low if interval[0] == "[" else value > low
+    return above and (value <= high if interval[-1] == "]" else value < high)
 
 
 def _check_read(run: Run) -> None:
@@ -89,10 +75,8 @@ def _check_read(run: Run) -> None:
             if name not in rows[choice] and getattr(part, name) not in (None, False):
                 readers = " or ".join(other for other, read in rows.items() if name in read)
                 subject = choice if option == "algorithm" else f"{option} {choice}"
-                raise UsageError(
-                    f"{flag(name)}: {subject} has none; leave it out, or give {flag(option)} "
-                    f"{readers}"
-                )
+                unread = f"{flag(name)}: {subject} has none"
+                raise UsageError(f"{unread}; leave it out, or give {flag(option)} {readers}")
     for fault, row in FAULTS.items():
         for name in row.options:
             if getattr(trouble, name) is not None and not getattr(trouble, fault):
@@ -111,14 +95,10 @@ def _check_over_topology(run: Run) -> None:
     disturbed = disturbances(run)
     in_turns = algorithm.turns == "sequential"
     if not ALGORITHMS[algorithm.algorithm].over_topology:
+        others = " or ".join(name for name, row in ALGORITHMS.items() if row.over_topology)
         for name in [*disturbed, *["turns"] * in_turns]:
-            over_topology = " or ".join(
-                name for name, row in ALGORITHMS.items() if row.over_topology
-            )
-            raise UsageError(
-                f"{flag(name)}: {algorithm.algorithm} has none; leave it out, or give --algorithm "
-                f"{over_topology}"
-            )
+            unread = f"{flag(name)}: {algorithm.algorithm} has none"
+            raise UsageError(f"{unread}; leave it out, or give --algorithm {others}")
     if disturbed and in_turns:
         raise UsageError(f"{flag(disturbed[0])}: not for agents that train in turn; leave it out")
     if trouble.lag and trouble.attack != "none":
@@ -128,13 +108,8 @@ def _check_over_topology(run: Run) -> None:
 
 
 def _check_writable(option: str, out: Path) -> None:
-    folder = next(path for path in _upwards(out.absolute()) if path.exists())
+    folder = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
     if not folder.is_dir():
         raise UsageError(f"{option}: {folder} is a file; give a folder")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(f"{option}: {folder} is not writable; give a folder that is")
-
-
-def _upwards(path: Path) -> Iterator[Path]:
-    yield path
-    yield from path.parents

@@ -6,7 +6,7 @@ stands in the row that reads it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
@@ -257,11 +257,7 @@ def run_of(study: Any, **options: Any) -> Run:
 
 
 def from_record(record: Mapping[str, Any]) -> Run:
-    """The options that were written to config.json.
-
-    Raises:
-        UsageError: if they are those of another version.
-    """
+    """The options that were written to config.json; raises for those of another version."""
     if record.get("format") != FORMAT:
         raise UsageError(
             "it was made by an older version of cdjax, whose runs cannot be resumed; start it anew"
@@ -277,7 +273,7 @@ def from_record(record: Mapping[str, Any]) -> Run:
 
 def check_choices(config: Any) -> None:
     """Raises for a value that is none of its option's choices: tyro checks what is typed only."""
-    for part in _parts(config):
+    for part in (config, *filter(is_dataclass, vars(config).values())):
         for name, hint in get_type_hints(type(part)).items():
             value = getattr(part, name)
             given = value if isinstance(value, tuple) else (value,)
@@ -286,13 +282,6 @@ def check_choices(config: Any) -> None:
                     if one is not None and one not in get_args(choices):
                         wanted = ", ".join(get_args(choices))
                         raise UsageError(f"{flag(name)}: unknown choice {one!r}; expected {wanted}")
-
-
-def _parts(config: Any) -> Iterator[Any]:
-    yield config
-    for part in fields(config):
-        if is_dataclass(value := getattr(config, part.name)):
-            yield value
 
 
 def _typed(value: Any, hint: Any) -> Any:
