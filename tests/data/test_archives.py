@@ -208,7 +208,7 @@ class Call:
     """Pickles as a call, which unpickling would make."""
 
     def __reduce__(self):
-        return os.kill, (os.getpid(), 9)
+        return os.abort, ()
 
 
 def batch(pixels, labels=(0,) * 4):
