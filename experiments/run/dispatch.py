@@ -45,16 +45,11 @@ Report = Callable[[int, float, Rows, float], None]
 def dispatcher(
     job: Job, report: Report, signals: Sequence[signal.Signals]
 ) -> Callable[[training.TrainState, int], Advance]:
-    """A function that runs a number of steps, dispatch by dispatch.
+    """A function ``advance(state, num_steps) -> Advance``, which runs dispatch after dispatch.
 
-    Args:
-        job: what to run.
-        report: is told of every dispatch.
-        signals: once any process holds one, the dispatch that is running is the last.
-
-    Returns:
-        ``advance(state, num_steps) -> Advance``, which donates the state. It ends where an agent
-        diverges; the state is then, with ``--on-nan drop``, the one before the first bad step.
+    It donates the state and tells ``report`` of every dispatch. Once any process holds one of the
+    ``signals``, the dispatch that is running is the last. It ends where an agent diverges; with
+    ``--on-nan drop`` the state is then the one before the first bad step.
     """
     fixed, on_nan = job.steps_per_dispatch, job.run.trouble.on_nan
     # The same program for every size of a dispatch: another one would round in other ways.
@@ -110,13 +105,8 @@ def _indices(job: Job, first: int, *, steps: int, most: int) -> np.ndarray:
     """The samples of these steps, padded to as many steps as a dispatch can have."""
     task = job.problem
     indices = np.zeros((most, len(task.sizes), task.batch_size), np.int32)
-    indices[:steps] = data.batch_indices(
-        task.sizes,
-        task.batch_size,
-        first_step=first,
-        num_steps=steps,
-        seed=job.run.training.seed,
-    )
+    order = {"first_step": first, "num_steps": steps, "seed": job.run.training.seed}
+    indices[:steps] = data.batch_indices(task.sizes, task.batch_size, **order)
     return indices
 
 

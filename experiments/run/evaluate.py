@@ -25,11 +25,9 @@ def evaluated(job: Job, state: training.TrainState, progress: Progress) -> dict[
         "step": step,
     } | _of_agents(job, state, means)
     bound = consensus_bound(
-        job,
-        step,
-        largest_gradient=progress.largest_gradient,
+        job, step, largest_gradient=progress.largest_gradient,
         initial_distance=progress.initial_distance,
-    )
+    )  # fmt: skip
     record |= {} if bound is None else {"consensus_bound": bound}
     record["bytes_sent"] = round(bytes_sent(job, progress, step))
     return record | {"seconds": time.monotonic() - progress.started}

@@ -60,8 +60,7 @@ def options_record(job: Job) -> dict[str, Any]:
         "epochs": job.problem.epochs,
         "format": FORMAT,
     }
-    # As JSON gives them back.
-    return json.loads(json.dumps(record, default=str))
+    return json.loads(json.dumps(record, default=str))  # as JSON gives them back
 
 
 def write_options(job: Job, folder: Path) -> None:

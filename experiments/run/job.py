@@ -78,11 +78,7 @@ class Job(NamedTuple):
 
 
 def check(run: Run) -> None:
-    """Raises for whatever is wrong with the options, the topology among them, without data.
-
-    Raises:
-        UsageError: naming the option and the remedy.
-    """
+    """Raises a UsageError for what is wrong with the options, the topology among them."""
     check_options(run)
     network.build(run.network, run.trouble)
 
@@ -90,8 +86,7 @@ def check(run: Run) -> None:
 def prepare(run: Run) -> Job:
     """Checks the options and builds all that they ask for; nothing is written to disk.
 
-    Raises:
-        UsageError: for an option that cannot work, naming it and the remedy.
+    Raises a UsageError for an option that cannot work, which names it and the remedy.
     """
     check_options(run)
     net = network.build(run.network, run.trouble)
@@ -118,18 +113,11 @@ def prepare(run: Run) -> Job:
     messages = messages_per_step(row, setting, options) * network.share_sent(run.trouble)
     test_set = (task.dataset.test_images, task.dataset.test_labels)
     plan = run.machine.agent_plan
-    return Job(
-        run=run,
-        network=net,
-        problem=task,
-        setting=setting,
-        mesh=mesh,
-        programs=_programs(task, tx, plan=plan, mesh=mesh, view=_view(row, net), turns=in_turns),
-        state=state,
-        agent_data=_agent_data(task, mesh),
-        test_set=sharding.replicate_on_devices(test_set, mesh),
-        bytes_per_step=messages * cdjax.metrics.message_bytes(state.params),
-    )
+    programs = _programs(task, tx, plan=plan, mesh=mesh, view=_view(row, net), turns=in_turns)
+    test_set = sharding.replicate_on_devices(test_set, mesh)
+    bytes_per_step = messages * cdjax.metrics.message_bytes(state.params)
+    agent_data = _agent_data(task, mesh)
+    return Job(run, net, task, setting, mesh, programs, state, agent_data, test_set, bytes_per_step)
 
 
 def _learning_rate(options: config.Algorithm, num_steps: int) -> cdjax.ScalarOrSchedule:
@@ -138,12 +126,10 @@ def _learning_rate(options: config.Algorithm, num_steps: int) -> cdjax.ScalarOrS
     match options.schedule:
         case "fixed":
             return options.learning_rate
-        case "diminishing":
-            return cdjax.diminishing_schedule(
-                options.learning_rate, power=decay["decay_power"], offset=decay["decay_offset"]
-            )
-        case _:
+        case "cosine":
             return optax.cosine_decay_schedule(options.learning_rate, num_steps)
+    power, offset = decay["decay_power"], decay["decay_offset"]
+    return cdjax.diminishing_schedule(options.learning_rate, power=power, offset=offset)
 
 
 def _initial_state(

@@ -42,11 +42,7 @@ class Network(NamedTuple):
 
 
 def build(options: config.Network, trouble: config.Trouble) -> Network:
-    """The network of a run.
-
-    Raises:
-        UsageError: if there is no such graph, or the agents that take part cannot be so few.
-    """
+    """The network of a run; raises a UsageError if there is no such graph or attack on it."""
     whole = _whole_topology(options)
     with blame("--without-agents"):
         graph = topology.without_agents(whole, trouble.without_agents)
@@ -115,9 +111,7 @@ def build_mixer(
         if (probability := getattr(trouble, name))
     ]
 
-    def plain() -> cdjax.Mixer:
-        return mixing.auto(graph) if mesh.size == 1 else mixing.exchange(graph, mesh)
-
+    plain = lambda: mixing.auto(graph) if mesh.size == 1 else mixing.exchange(graph, mesh)  # noqa: E731
     mix = _mixer_over(graph, faults, trouble, plain=plain)
     attack = _attack(trouble, attack_key)
     return robust.attacked(mix, attack, malicious=network.malicious) if attack else mix

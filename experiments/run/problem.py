@@ -50,11 +50,7 @@ class Problem(NamedTuple):
 def build(
     options: config.Data, model: config.Model, *, length: config.Training, network: Network
 ) -> Problem:
-    """The problem of a run.
-
-    Raises:
-        UsageError: if the data cannot be had, or not be dealt so.
-    """
+    """The problem of a run; raises a UsageError if the data cannot be had, or not be dealt so."""
     dataset, notice = load_dataset(options, seed=length.seed)
     on_digits = dataset.name == "digits"
     batch_size = length.batch_size or (16 if on_digits else 128)
@@ -151,14 +147,7 @@ def _on_raw_images(
         images, labels = batch
         return data.normalise(images, mean=mean, std=std), labels
 
-    def loss_fn(
-        params: cdjax.Params, model_state: cdjax.Params, batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, tuple[cdjax.Params, training.Metrics]]:
-        return loss(params, model_state, scaled(batch), key)
-
-    def metrics_fn(
-        params: cdjax.Params, model_state: cdjax.Params, batch: Batch
-    ) -> training.Metrics:
-        return metrics(params, model_state, scaled(batch))
-
-    return loss_fn, metrics_fn
+    return (
+        lambda params, state, batch, key: loss(params, state, scaled(batch), key),
+        lambda params, state, batch: metrics(params, state, scaled(batch)),
+    )

@@ -14,15 +14,10 @@ Records = list[dict[str, Any]]
 
 
 def run_once(options: Run, folder: Path, *, quiet: bool = False) -> Records:
-    """The records of a run, from its folder if it has ended there before.
+    """The records of a run, one per evaluation, from its folder if it has ended there before.
 
-    Args:
-        options: the options.
-        folder: the run's own; what another or an unfinished run left in it is written over.
-        quiet: whether to print nothing.
-
-    Returns:
-        The records of metrics.jsonl, one per evaluation; of a run that diverges, those before.
+    What another or an unfinished run left in the folder is written over. Of a run that diverges,
+    the records are those before.
     """
     described, done = _described(options), folder / "done.json"
     # Of options that did not exist when the run was made, it has the defaults.

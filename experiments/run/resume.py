@@ -39,11 +39,7 @@ Save = Callable[[training.TrainState, Progress, bool], bool]
 
 
 def recorded_options(folder: Path) -> Run:
-    """The options of the run in a folder, with which ``--resume`` goes on.
-
-    Raises:
-        UsageError: if there is none, or it is of another version.
-    """
+    """The options of the run in a folder, with which ``--resume`` goes on."""
     path = folder / "config.json"
     if not path.is_file():
         raise UsageError(f"--resume: {folder} is no run's folder: it has no config.json")
@@ -56,16 +52,10 @@ def recorded_options(folder: Path) -> Run:
 
 
 def saver(checkpoints: checkpoint.Checkpoints, job: Job) -> Save:
-    """A function that saves all that the run goes on with.
+    """A function ``save(state, progress, needed) -> bool``, whether it has saved.
 
-    Args:
-        checkpoints: the folder, open for saving.
-        job: what is run.
-
-    Returns:
-        ``save(state, progress, needed) -> bool``, whether it has saved. It skips a step that is
-        saved already, and one that need not be when the saves before have made training wait too
-        long. The test accuracy is the score, where it is known.
+    It skips a step that is saved already, and one that need not be when the saves before have made
+    training wait too long. The test accuracy is the score, where it is known.
     """
     checksums = functools.cache(lambda: _checksums(job))
     started, waited, num_saves = time.monotonic(), 0.0, 0
@@ -125,11 +115,7 @@ def without_dropped(run: Run, found: checkpoint.Found | None) -> Run:
 
 
 def resumed(job: Job, found: checkpoint.Found | None) -> tuple[Job, Progress]:
-    """The job with the checkpoint's state, and the progress that belongs to it.
-
-    Raises:
-        UsageError: if the run had other options or other data, naming them.
-    """
+    """The job with the checkpoint's state and progress; raises if it had other options or data."""
     folder = job.run.saving.resume
     if folder is None:
         return job, beginning(job)

@@ -60,11 +60,7 @@ def agreed(signals: Sequence[signal.Signals]) -> signal.Signals | None:
 
 
 def common_folder(folder: Path | None) -> Path:
-    """The folder that process 0 has made.
-
-    Raises:
-        UsageError: in a process that does not see it.
-    """
+    """The folder that process 0 has made; raises a UsageError in a process that does not see it."""
     name = str(folder and folder.absolute()).encode()
     if jax.process_count() > 1:
         padded = np.frombuffer(name.ljust(_LONGEST_PATH, b"\0"), np.uint8)
