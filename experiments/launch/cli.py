@@ -12,7 +12,6 @@ import tyro
 from experiments.launch import processes
 from experiments.run.config import Machine, Run, replaced
 from experiments.run.errors import RunEnded, UsageError
-from experiments.run.resume import recorded_options
 
 Config = TypeVar("Config")
 
@@ -68,6 +67,8 @@ def _parsed(default: Config, description: str | None) -> Config:
     flags = (tyro.conf.OmitArgPrefixes,)
     config = tyro.cli(type(default), default=default, description=description, config=flags)
     if isinstance(config, Run) and config.saving.resume:
+        from experiments.run.resume import recorded_options  # and with it JAX
+
         default = recorded_options(config.saving.resume)
         config = tyro.cli(Run, default=default, description=description, config=flags)
     return config

@@ -9,16 +9,14 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
-from optax import sgd
 
-import cdjax
-from cdjax import mixing
 from experiments.report.tables import markdown_table
 from experiments.run.errors import flag
+from experiments.run.lazy import LazyModule
+
+cdjax, mixing = LazyModule("cdjax"), LazyModule("cdjax.mixing")
+jax, jnp, optax = LazyModule("jax"), LazyModule("jax.numpy"), LazyModule("optax")
 
 
 class Setting(NamedTuple):
@@ -118,7 +116,7 @@ def _cdmsgd_polyak(run: Setting, *, momentum: float = 0.9) -> optax.GradientTran
 
 
 def _atc(run: Setting) -> optax.GradientTransformation:
-    return cdjax.adapt_then_combine(sgd(run.alpha), run.mix)
+    return cdjax.adapt_then_combine(optax.sgd(run.alpha), run.mix)
 
 
 def _to_neighbors(run: Setting, **options: Any) -> float:
@@ -128,7 +126,7 @@ def _to_neighbors(run: Setting, **options: Any) -> float:
 
 def _centralized(run: Setting) -> optax.GradientTransformation:
     weights = run.sizes if run.size_weighted else None
-    return optax.chain(cdjax.average_updates(weights), sgd(run.alpha))
+    return optax.chain(cdjax.average_updates(weights), optax.sgd(run.alpha))
 
 
 def _to_server_and_back(run: Setting, period: int = 1, **options: Any) -> float:
@@ -140,7 +138,7 @@ def _fedavg(
     run: Setting, *, period: int | None = None, client_fraction: float = 1.0
 ) -> optax.GradientTransformation:
     return cdjax.fedavg(
-        sgd(run.alpha),
+        optax.sgd(run.alpha),
         local_steps=period or run.steps_per_epoch,
         fraction=client_fraction,
         weights=run.sizes,
@@ -180,7 +178,7 @@ def _downpour(
 
 def _gossip_pair(run: Setting, *, period: int = 1) -> optax.GradientTransformation:
     pairs = mixing.random_pairs(run.topology, run.key)
-    return cdjax.gossip(sgd(run.alpha), mixing.pull(pairs), period=period)
+    return cdjax.gossip(optax.sgd(run.alpha), mixing.pull(pairs), period=period)
 
 
 def _between_pairs(run: Setting, period: int) -> float:
@@ -193,12 +191,12 @@ def _between_pairs(run: Setting, period: int) -> float:
 
 def _gossip_pull(run: Setting, *, period: int = 1) -> optax.GradientTransformation:
     peers = mixing.random_peers(run.topology, run.key)
-    return cdjax.gossip(sgd(run.alpha), mixing.pull(peers), period=period)
+    return cdjax.gossip(optax.sgd(run.alpha), mixing.pull(peers), period=period)
 
 
 def _gossip_push(run: Setting, *, period: int = 1) -> optax.GradientTransformation:
     peers = mixing.random_peers(run.topology, run.key)
-    return cdjax.gossip(sgd(run.alpha), mixing.push(peers), period=period)
+    return cdjax.gossip(optax.sgd(run.alpha), mixing.push(peers), period=period)
 
 
 def _to_one_peer(run: Setting, period: int) -> float:
@@ -207,7 +205,7 @@ def _to_one_peer(run: Setting, period: int) -> float:
 
 def _gosgd(run: Setting, *, talk_probability: float = 0.1) -> optax.GradientTransformation:
     peers = mixing.random_peers(run.topology, run.key, probability=talk_probability)
-    return cdjax.gosgd(sgd(run.alpha), peers)
+    return cdjax.gosgd(optax.sgd(run.alpha), peers)
 
 
 def _now_and_then(run: Setting, talk_probability: float) -> float:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import jax
+from experiments.run.lazy import LazyModule
 
-from cdjax import Mixer, Topology, robust
+cdjax, jax, robust = (LazyModule(name) for name in ("cdjax", "jax", "cdjax.robust"))
 
 
 class Fault(NamedTuple):
@@ -33,7 +33,7 @@ class RobustMixer(NamedTuple):
     weighted mean.
     """
 
-    build: Callable[..., Mixer] | None
+    build: Callable[..., cdjax.Mixer] | None
     describe: Callable[..., str]
     options: Mapping[str, Any] = {}
 
@@ -41,12 +41,12 @@ class RobustMixer(NamedTuple):
 class Attack(NamedTuple):
     """One kind of lie; ``build`` makes it from its strength and a key, None if all are honest."""
 
-    build: Callable[[float, jax.Array], Any] | None
+    build: Callable[[float, jax.Array], robust.Attack] | None
     options: Mapping[str, Any] = {}
 
 
 def _absence(
-    topology: Topology, probability: float, key: jax.Array, absence_duration: int
+    topology: cdjax.Topology, probability: float, key: jax.Array, absence_duration: int
 ) -> robust.Fault:
     away = robust.random_absence(
         topology.num_agents, probability, key=key, duration=absence_duration
@@ -98,7 +98,10 @@ ATTACKS: dict[str, Attack] = {
     "sign-flip": Attack(
         lambda strength, key: robust.sign_flip(strength), {"malicious": 1, "attack_strength": 1.0}
     ),
-    "noise": Attack(robust.gaussian_noise, {"malicious": 1, "attack_strength": 1.0}),
+    "noise": Attack(
+        lambda strength, key: robust.gaussian_noise(strength, key),
+        {"malicious": 1, "attack_strength": 1.0},
+    ),
     "alie": Attack(
         lambda strength, key: robust.alie(strength), {"malicious": 1, "attack_strength": 1.5}
     ),

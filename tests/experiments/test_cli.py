@@ -196,6 +196,11 @@ def test_help_groups_the_options_by_subject_and_lists_their_choices(capsys, monk
     assert "A run on the digits." in out and "{fixed,diminishing,cosine}" in out
 
 
+def test_help_does_not_wait_for_jax():
+    program = "import experiments.launch.cli, sys; assert 'jax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
 @pytest.mark.skipif(
     not Path("/usr/share/datasets/fashion-mnist").exists(),
     reason="needs Debian's package dataset-fashion-mnist",
