@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,28 +69,13 @@ def comparison(lines: Sequence[Line], *, title: str, legend: str) -> Figure:
     """
     figure, ((by_epoch, by_bytes),) = panels(title, size=(12, 5), shape=(1, 2), sharey=True)
     for number, line in enumerate(lines):
-        accuracy = 100 * _stacked(line, "test_accuracy_mean")
         for axes, column, unit in ((by_epoch, "epoch", 1), (by_bytes, "bytes_sent", 1e9)):
             x = _positions(line, column) / unit
-            _plot_range(axes, x, accuracy, color=f"C{number}", label=line.label)
+            _plot_range(axes, x, _test(line), color=f"C{number}", label=line.label)
     by_epoch.set(xlabel="epoch", ylabel="test accuracy, mean over agents (%)")
     by_epoch.legend(title=legend)
     by_bytes.set(xlabel="sent by all, GB", xscale="log")
     return figure
-
-
-# For each row of a figure: its label, and its lines as (style, column of the records, factor).
-ROWS = {
-    "accuracy": (
-        "accuracy (%)",
-        [("-", "train_accuracy_mean", 100), ("--", "test_accuracy_mean", 100)],
-    ),
-    "loss": ("training loss (nats)", [("-", "train_loss_mean", 1)]),
-    "distance": ("consensus distance", [("-", "consensus_distance", 1)]),
-    "variance": ("variance over agents (%²)", [("-", "test_accuracy_variance", 1e4)]),
-    "gap": ("train − test accuracy (%)", []),
-}
-_LOGARITHMIC = ("loss", "distance", "variance")
 
 
 def columns(
@@ -106,19 +92,16 @@ def columns(
         title: the figure's title.
         x: against what: ``epoch`` or ``step``.
     """
-    shape = (len(rows), len(lines))
-    size = (1.5 + 5 * len(lines), 0.8 + 3 * len(rows))
+    size, shape = (1.5 + 5 * len(lines), 0.8 + 3 * len(rows)), (len(rows), len(lines))
     figure, grid = panels(title, size=size, shape=shape, sharex="col", sharey="row")
-    for down, row in enumerate(rows):
-        grid[down, 0].set_ylabel(ROWS[row][0])
-        for axes, column in zip(grid[down], lines.values(), strict=True):
+    for places, (label, scale, drawn) in zip(grid, (ROWS[row] for row in rows), strict=True):
+        for axes, column in zip(places, lines.values(), strict=True):
             for number, line in enumerate(column):
-                for style, values in _quantity(line, row):
-                    label = line.label if style == "-" else None
-                    drawn = {"color": f"C{number}", "linestyle": style, "label": label}
-                    _plot_range(axes, _positions(line, x), values, **drawn)
-            if row in _LOGARITHMIC:
-                axes.set_yscale("log")
+                for style, values in drawn.items():
+                    named = {"label": line.label if style == "-" else None, "linestyle": style}
+                    x_values = _positions(line, x)
+                    _plot_range(axes, x_values, values(line), color=f"C{number}", **named)
+        places[0].set(ylabel=label, yscale=scale)
     for top, bottom, heading in zip(grid[0], grid[-1], lines, strict=True):
         top.set_title(heading)
         top.legend(fontsize="small")
@@ -127,22 +110,10 @@ def columns(
     return figure
 
 
-def _quantity(line: Line, row: str) -> list[tuple[str, np.ndarray]]:
-    """Styles and values, of shape (seeds, evaluations)."""
-    if row == "gap":
-        train, test = (_stacked(line, f"{part}_accuracy_mean") for part in ("train", "test"))
-        return [("-", 100 * (train - test))]
-    values = [(style, factor * _stacked(line, name)) for style, name, factor in ROWS[row][1]]
-    return [(style, _moving_mean(y) if row == "variance" else y) for style, y in values]
-
-
-def _stacked(line: Line, column: str) -> np.ndarray:
-    """A column of the records of every seed; NaN where a run has ended early."""
-    longest = max(len(run) for run in line.runs)
-    values = np.full((len(line.runs), longest), np.nan)
-    for row, run in zip(values, line.runs, strict=True):
-        row[: len(run)] = [record[column] for record in run]
-    return values
+def _stacked(line: Line, column: str, factor: float = 1) -> np.ndarray:
+    """A column of the records, shape (seeds, evaluations); NaN where a run has ended early."""
+    values = ([factor * record[column] for record in run] for run in line.runs)
+    return np.array([*itertools.zip_longest(*values, fillvalue=np.nan)], dtype=float).T
 
 
 def _positions(line: Line, column: str) -> np.ndarray:
@@ -158,7 +129,26 @@ def _plot_range(axes: Any, x: np.ndarray, values: np.ndarray, *, color: str, **s
     axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
 
 
-def _moving_mean(values: np.ndarray, width: int = 3) -> np.ndarray:
-    """The mean of each value and those before it, three at most."""
-    starts = [max(0, i + 1 - width) for i in range(values.shape[1])]
-    return np.stack([values[:, s : i + 1].mean(axis=1) for i, s in enumerate(starts)], axis=1)
+def _train(line: Line) -> np.ndarray:
+    return _stacked(line, "train_accuracy_mean", 100)
+
+
+def _test(line: Line) -> np.ndarray:
+    return _stacked(line, "test_accuracy_mean", 100)
+
+
+def _variance(line: Line) -> np.ndarray:
+    """The mean of each variance and those before it, three at most."""
+    values = _stacked(line, "test_accuracy_variance", 1e4)
+    ends = range(1, values.shape[1] + 1)
+    return np.stack([values[:, max(0, end - 3) : end].mean(axis=1) for end in ends], axis=1)
+
+
+# For each row of a figure: its label, the scale of its axis, and its lines' values by style.
+ROWS: dict[str, tuple[str, str, dict[str, Callable[[Line], np.ndarray]]]] = {
+    "accuracy": ("accuracy (%)", "linear", {"-": _train, "--": _test}),
+    "loss": ("training loss (nats)", "log", {"-": lambda line: _stacked(line, "train_loss_mean")}),
+    "distance": ("consensus distance", "log", {"-": lambda of: _stacked(of, "consensus_distance")}),
+    "variance": ("variance over agents (%²)", "log", {"-": _variance}),
+    "gap": ("train − test accuracy (%)", "linear", {"-": lambda line: _train(line) - _test(line)}),
+}

@@ -20,11 +20,8 @@ def bars(
 ) -> Figure:
     """Bars of the mean over the seeds; lines over them from the worst seed to the best.
 
-    Args:
-        by_attack: the test accuracy of every seed in %, by mixer and attack.
-        by_fault: likewise, by fault.
-        title: the figure's title.
-        labels: of the two horizontal axes.
+    ``by_attack`` holds the test accuracy of every seed in %, by mixer and attack, and ``by_fault``
+    likewise; ``labels`` are those of the two horizontal axes.
     """
     places = {"shape": (1, 2), "size": (12, 4), "sharey": True, "width_ratios": (3, 2)}
     figure, ((attacks, faults),) = panels(title, **places)
@@ -47,15 +44,6 @@ def bars(
     return figure
 
 
-def _draw_bars(
-    axes: Any,
-    cells: Sequence[Sequence[float]],
-    *,
-    width: float,
-    shift: float = 0.0,
-    label: str = "",
-) -> None:
-    values = np.array(cells)
-    means = values.mean(axis=1)
-    spread = np.stack([means - values.min(axis=1), values.max(axis=1) - means])
-    axes.bar(np.arange(len(cells)) + shift, means, width, yerr=spread, label=label)
+def _draw_bars(axes: Any, cells: Sequence[Sequence[float]], shift: float = 0, **bar: Any) -> None:
+    means, low, high = (reduce(cells, axis=1) for reduce in (np.mean, np.min, np.max))
+    axes.bar(np.arange(len(cells)) + shift, means, yerr=[means - low, high - means], **bar)

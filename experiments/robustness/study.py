@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -36,10 +36,9 @@ def compare(config: Robustness) -> tuple[dict[str, dict[str, Runs]], dict[str, R
     console = Console()
 
     def done(row: str, column: str, runs: Sequence[Run]) -> Runs:
-        name = f"{row}-{column}".replace(" ", "-")
+        name = f"{row}-{column}-seed-".replace(" ", "-")
         records = [
-            run_once(run, config.out / f"{name}-seed-{run.training.seed}", quiet=True)
-            for run in runs
+            run_once(run, config.out / f"{name}{run.training.seed}", quiet=True) for run in runs
         ]
         console.print(f"{row}, {column}: {_cell(config, records)}", markup=False, highlight=False)
         return records
@@ -69,13 +68,14 @@ def _checked(config: Robustness) -> tuple[dict[str, dict[str, list[Run]]], dict[
         raise UsageError("--seeds: give at least 1; --mixers, --attacks: one or more")
     if config.training.epochs is None:
         raise UsageError("--epochs: give a number")
+    lies = {name: _read(config, ATTACKS[name].options) for name in config.attacks}
     attacked = {
-        row: {attack: _seeds(config, mixer | _attack(config, attack)) for attack in config.attacks}
+        row: {name: _seeds(config, mixer, attack=name, **lie) for name, lie in lies.items()}
         for row, mixer in _mixers(config)
     }
-    on_graph = {"topology": config.fault_topology}
-    faulty = {row: _seeds(config, on_graph | fault) for row, fault in _faults(config)}
-    for runs in [*(runs for row in attacked.values() for runs in row.values()), *faulty.values()]:
+    graph = config.fault_topology
+    faulty = {row: _seeds(config, fault, topology=graph) for row, fault in _faults(config)}
+    for runs in itertools.chain(*(row.values() for row in attacked.values()), faulty.values()):
         check(runs[0])
     return attacked, faulty
 
@@ -91,10 +91,6 @@ def _mixers(config: Robustness) -> Iterator[tuple[str, dict[str, Any]]]:
             yield " ".join([name, *(f"{value:g}" for value in values)]), {"mixer": mixer, **options}
 
 
-def _attack(config: Robustness, attack: str) -> dict[str, Any]:
-    return {"attack": attack, **_read(config, ATTACKS[attack].options)}
-
-
 def _faults(config: Robustness) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each fault's name in the table and its options; the first is none."""
     if config.faults:
@@ -106,13 +102,13 @@ def _faults(config: Robustness) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"{fault} {options[option]:g}", options
 
 
-def _read(config: Robustness, names: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
+def _read(config: Robustness, names: Iterable[str]) -> dict[str, Any]:
     return {name: getattr(config, name) for name in names}
 
 
-def _seeds(config: Robustness, options: Mapping[str, Any]) -> list[Run]:
+def _seeds(config: Robustness, own: Mapping[str, Any], **options: Any) -> list[Run]:
     shared = ["algorithm", "learning_rate", "schedule", "decay_power", "decay_offset", "momentum"]
-    options = {**_read(config, [*shared, "out"]), **options}
+    options |= _read(config, [*shared, "out"]) | own
     first = config.training.seed
     return [run_of(config, **options, seed=first + number) for number in range(config.seeds)]
 
@@ -136,7 +132,7 @@ def _markdown(
     config: Robustness, by_attack: dict[str, dict[str, Runs]], by_fault: dict[str, Runs]
 ) -> str:
     agents = config.network.agents
-    cells = {row: [_cell(config, runs) for runs in of.values()] for row, of in by_attack.items()}
+    rows = [[row, *(_cell(config, runs) for runs in of.values())] for row, of in by_attack.items()]
     parts = [
         f"`{shlex.join(['python', '-m', 'experiments.robustness', *sys.argv[1:]])}`\n",
         f"{_setting(config)} with step size {config.learning_rate:g}, {agents} agents, "
@@ -144,16 +140,14 @@ def _markdown(
         "seeds.\n",
         f"Test accuracy in % over the honest agents, {config.malicious} of {agents} on "
         f"{config.network.topology} malicious:\n",
-        markdown_table(["mixer", *config.attacks], [[row, *of] for row, of in cells.items()]),
+        markdown_table(["mixer", *config.attacks], rows),
     ]
     if by_fault:
+        head = ["fault", "test %", "of the worst agent", "of the mean parameters", "distance"]
         parts += [
             f"The weighted mean on {config.fault_topology}; absences are drawn every "
             f"{config.absence_duration} steps:\n",
-            markdown_table(
-                ["fault", "test %", "of the worst agent", "of the mean parameters", "distance"],
-                [[row, *_fault_row(config, runs)] for row, runs in by_fault.items()],
-            ),
+            markdown_table(head, [[row, *_fault_row(config, of)] for row, of in by_fault.items()]),
         ]
     return "\n".join(parts)
 
