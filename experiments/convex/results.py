@@ -5,8 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from rich.console import Console
 from rich.table import Table
@@ -26,6 +25,9 @@ class Number(NamedTuple):
     value: float | int | None
 
 
+Summaries: TypeAlias = Mapping[str, Sequence[Number]]  # by graph
+
+
 def summary(
     topology: cdjax.Topology, constants: theory.Constants, *, fixed: Curves, diminishing: Curves
 ) -> list[Number]:
@@ -35,11 +37,11 @@ def summary(
     below = fixed.stated_lyapunov_bound < fixed.lyapunov_gap * (1 - 1e-6)
     fails_at = int(fixed.step[below][0]) if below.any() else None
     distance, stated = fixed.disagreement[-1], fixed.stated_consensus_bound[-1]
+    predicted = fixed.predicted_disagreement[-1]
     ratio, rate = (
         values[-1] / diminishing.step_size[-1]
         for values in (diminishing.disagreement, diminishing.predicted_disagreement)
     )
-    predicted = fixed.predicted_disagreement[-1]
     return [
         Number("second_eigenvalue", "λ2", topology.second_eigenvalue),
         Number("smallest_eigenvalue", "λN", topology.smallest_eigenvalue),
@@ -60,11 +62,7 @@ def summary(
 
 
 def show(
-    console: Console,
-    constants: Mapping[str, Any],
-    summaries: Mapping[str, Sequence[Number]],
-    *,
-    title: str,
+    console: Console, constants: Mapping[str, Any], summaries: Summaries, *, title: str
 ) -> None:
     """Prints the table of what all graphs share, and one with a column per graph."""
     shared = {name: f"{v:.6g}" if isinstance(v, float) else str(v) for name, v in constants.items()}
@@ -77,19 +75,15 @@ def show(
 
 
 def write(
-    config: Convex,
-    curves: Sequence[Curves],
-    constants: Mapping[str, Any],
-    summaries: Mapping[str, Sequence[Number]],
+    config: Convex, curves: Sequence[Curves], constants: Mapping[str, Any], summaries: Summaries
 ) -> None:
     """Writes curves.csv and constants.json into ``config.out``."""
-    options = {name: str(v) if isinstance(v, Path) else v for name, v in vars(config).items()}
     graphs = [
         {"graph": graph, **{number.key: number.value for number in numbers}}
         for graph, numbers in summaries.items()
     ]
-    record = {"options": options, **constants, "graphs": graphs}
-    text = json.dumps(record, indent=2, ensure_ascii=False)
+    record = {"options": vars(config), **constants, "graphs": graphs}
+    text = json.dumps(record, indent=2, ensure_ascii=False, default=str)
     (config.out / "constants.json").write_text(text + "\n")
     with (config.out / "curves.csv").open("w", newline="") as file:
         writer = csv.writer(file)
