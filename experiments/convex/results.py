@@ -36,28 +36,27 @@ def summary(
     tight_limit = theory.tight_step_limit(topology, constants.smoothness)
     below = fixed.stated_lyapunov_bound < fixed.lyapunov_gap * (1 - 1e-6)
     fails_at = int(fixed.step[below][0]) if below.any() else None
-    distance, stated = fixed.disagreement[-1], fixed.stated_consensus_bound[-1]
-    predicted = fixed.predicted_disagreement[-1]
-    ratio, rate = (
-        values[-1] / diminishing.step_size[-1]
-        for values in (diminishing.disagreement, diminishing.predicted_disagreement)
+    fixed, diminishing = (
+        Curves(*run[:2], *(values[-1] for values in run[2:])) for run in (fixed, diminishing)
     )
+    ratio = diminishing.disagreement / diminishing.step_size
+    rate = diminishing.predicted_disagreement / diminishing.step_size
     return [
         Number("second_eigenvalue", "λ2", topology.second_eigenvalue),
         Number("smallest_eigenvalue", "λN", topology.smallest_eigenvalue),
         Number("sufficient_step_limit", "step limit, eq. 15", limit if limit > 1e-12 else None),
         Number("tight_step_limit", "step limit, tight", tight_limit),
         Number("stated_theorem_1_fails_at", "Theorem 1 fails at step", fails_at),
-        Number("fixed_disagreement", "fixed: ‖x − s‖", distance),
-        Number("fixed_stated_consensus_bound", "  Proposition 1", stated),
-        Number("fixed_consensus_bound", "  corrected", fixed.consensus_bound[-1]),
-        Number("fixed_predicted_disagreement", "  α‖(I−Π)⁺∇F(x*)‖", predicted),
-        Number("fixed_mean_error", "fixed: ‖s − x*‖", fixed.mean_error[-1]),
-        Number("fixed_mean_error_bound", "  bound", fixed.mean_error_bound[-1]),
+        Number("fixed_disagreement", "fixed: ‖x − s‖", fixed.disagreement),
+        Number("fixed_stated_consensus_bound", "  Proposition 1", fixed.stated_consensus_bound),
+        Number("fixed_consensus_bound", "  corrected", fixed.consensus_bound),
+        Number("fixed_predicted_disagreement", "  α‖(I−Π)⁺∇F(x*)‖", fixed.predicted_disagreement),
+        Number("fixed_mean_error", "fixed: ‖s − x*‖", fixed.mean_error),
+        Number("fixed_mean_error_bound", "  bound", fixed.mean_error_bound),
         Number("diminishing_disagreement_per_step_size", "diminishing: ‖x − s‖ / α", ratio),
         Number("disagreement_rate", "  ‖(I−Π)⁺∇F(x*)‖", rate),
-        Number("diminishing_mean_error", "diminishing: ‖s − x*‖", diminishing.mean_error[-1]),
-        Number("diminishing_mean_error_bound", "  bound", diminishing.mean_error_bound[-1]),
+        Number("diminishing_mean_error", "diminishing: ‖s − x*‖", diminishing.mean_error),
+        Number("diminishing_mean_error_bound", "  bound", diminishing.mean_error_bound),
     ]
 
 
