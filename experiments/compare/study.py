@@ -12,7 +12,7 @@ from rich.table import Table
 
 from experiments.compare.config import Compare
 from experiments.report import plots
-from experiments.report.tables import markdown_table, over_seeds
+from experiments.report.tables import markdown_table, over_seeds, percents
 from experiments.run.algorithm import ALGORITHMS
 from experiments.run.config import Run, check_choices, run_of
 from experiments.run.errors import UsageError
@@ -101,12 +101,10 @@ def _result(config: Compare, algorithm: str) -> Result:
 
 
 def _row(result: Result, target: float) -> dict[str, str]:
-    def percent(column: str) -> np.ndarray:
-        return np.array([100 * records[-1][column] for records in result.runs])
-
-    test, train = percent("test_accuracy_mean"), percent("train_accuracy_mean")
-    spread = percent("test_accuracy_max") - percent("test_accuracy_min")
-    reached = [[r for r in run if r["test_accuracy_mean"] >= target] for run in result.runs]
+    runs = result.runs
+    test, train = percents(runs, "test_accuracy_mean"), percents(runs, "train_accuracy_mean")
+    spread = np.subtract(percents(runs, "test_accuracy_max"), percents(runs, "test_accuracy_min"))
+    reached = [[r for r in run if r["test_accuracy_mean"] >= target] for run in runs]
     steps, sent = "never", "never"
     if all(reached):
         steps = f"{np.mean([records[0]['step'] for records in reached]):.0f}"
@@ -115,11 +113,11 @@ def _row(result: Result, target: float) -> dict[str, str]:
         "algorithm": result.algorithm,
         "step size": f"{result.learning_rate:g}",
         "test %": over_seeds(test, ".2f"),
-        "model %": over_seeds(percent("mean_params_test_accuracy"), ".2f"),
+        "model %": over_seeds(percents(runs, "mean_params_test_accuracy"), ".2f"),
         "spread": f"{np.mean(spread):.2f}",
         "train %": over_seeds(train, ".2f"),
         "gap": f"{np.mean(train) - np.mean(test):.2f}",
-        "distance": f"{np.mean([r[-1]['consensus_distance'] for r in result.runs]):.2g}",
+        "distance": f"{np.mean([run[-1]['consensus_distance'] for run in runs]):.2g}",
         f"steps to {target:.0%}": steps,
         f"sent to {target:.0%}": sent,
     }

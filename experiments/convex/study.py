@@ -107,9 +107,8 @@ def _setting(config: Convex, problem: Problem, graphs: Sequence[cdjax.Topology])
     step_size = config.step_size
     if step_size is None:
         step_size = min(theory.tight_step_limit(graph, smoothness) for graph in graphs) / 2
-    schedule = cdjax.diminishing_schedule(
-        step_size, power=config.decay_power, offset=config.decay_offset
-    )
+    decay = {"power": config.decay_power, "offset": config.decay_offset}
+    schedule = cdjax.diminishing_schedule(step_size, **decay)
     step_sizes = {
         "fixed": np.full(config.steps, step_size),
         "diminishing": np.asarray(schedule(jnp.arange(config.steps))),
@@ -169,47 +168,37 @@ def _runs(setting: Setting, topology: cdjax.Topology) -> dict[str, Curves]:
             minimum = minimise(value_fn, minimum, step_size)  # from the last one, which is close
             gaps.append(float(value_fn(point, step_size) - value_fn(minimum, step_size)))
         means = jnp.mean(points, axis=1)
-        errors = np.asarray(norms_of(means - setting.optimum[:1]))
-        first = {"initial_gap": gaps[0], "initial_error": float(errors[0])}
-        bounds = _bounds(setting, topology, schedule, gradient_bound=float(norms.max()), **first)
-        curves[schedule] = Curves(
-            graph=topology.name,
-            schedule=schedule,
-            step=kept,
-            step_size=step_sizes[kept],
-            lyapunov_gap=np.array(gaps),
-            mean_error=errors,
-            disagreement=np.asarray(norms_of(points - means[:, None])),
-            **{name: values[kept] for name, values in bounds.items()},
-        )
+        measured = {
+            "lyapunov_gap": np.array(gaps),
+            "mean_error": np.asarray(norms_of(means - setting.optimum[:1])),
+            "disagreement": np.asarray(norms_of(points - means[:, None])),
+        }
+        first = {"gap": gaps[0], "error": float(measured["mean_error"][0])}
+        bounds = _bounds(setting, topology, schedule, norm=float(norms.max()), **first)
+        measured |= {name: values[kept] for name, values in bounds.items()}
+        curves[schedule] = Curves(topology.name, schedule, step=kept, **measured)
     return curves
 
 
 def _bounds(
-    setting: Setting,
-    topology: cdjax.Topology,
-    schedule: str,
-    *,
-    gradient_bound: float,
-    initial_gap: float,
-    initial_error: float,
+    setting: Setting, graph: cdjax.Topology, schedule: str, *, gap: float, error: float, norm: float
 ) -> dict[str, np.ndarray]:
-    """The bounds at every step, and where the disagreement ends up."""
-    step_sizes, gap = setting.step_sizes[schedule], {"initial_gap": initial_gap}
-    distances = theory.consensus_bound(topology, step_sizes, gradient_bound=gradient_bound)
+    """The bounds at every step, the step size, and where the disagreement ends up."""
+    step_sizes, common = setting.step_sizes[schedule], (graph, setting.constants)
+    distances = theory.consensus_bound(graph, step_sizes, gradient_bound=norm)
     given = {"step_sizes": step_sizes, "distances": distances}
-    rate = theory.disagreement_rate(topology, softmax.gradients(setting.problem, setting.optimum))
-    common = (topology, setting.constants)
+    rate = theory.disagreement_rate(graph, softmax.gradients(setting.problem, setting.optimum))
     stated = np.full((2, len(step_sizes)), np.nan)
     if schedule == "fixed":  # the paper's own are for fixed steps
         alpha = step_sizes[0]
         fixed = {"step_size": alpha, "num_steps": len(step_sizes)}
-        stated[0] = theory.stated_lyapunov_bound(*common, **gap, **fixed)
-        stated[1] = theory.stated_consensus_bound(topology, alpha, gradient_bound=gradient_bound)
+        stated[0] = theory.stated_lyapunov_bound(*common, initial_gap=gap, **fixed)
+        stated[1] = theory.stated_consensus_bound(graph, alpha, gradient_bound=norm)
     return {
-        "lyapunov_bound": theory.lyapunov_bound(*common, **gap, **given),
+        "step_size": step_sizes,
+        "lyapunov_bound": theory.lyapunov_bound(*common, initial_gap=gap, **given),
         "stated_lyapunov_bound": stated[0],
-        "mean_error_bound": theory.mean_error_bound(*common, initial_error=initial_error, **given),
+        "mean_error_bound": theory.mean_error_bound(*common, initial_error=error, **given),
         "consensus_bound": distances,
         "stated_consensus_bound": stated[1],
         "predicted_disagreement": rate * step_sizes,

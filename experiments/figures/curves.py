@@ -112,10 +112,10 @@ def _of(curve: Curve, label: str = "", **options: Any) -> Curve:
 
 def _both(curves: Sequence[Curve]) -> dict[str, Sequence[Curve]]:
     """A column per way to take turns; algorithms without neighbours are the same in both."""
-    in_turn = [
-        _of(curve, turns="sequential")
-        if curve.options.get("agents") != 1 and ALGORITHMS[curve.options["algorithm"]].over_topology
-        else curve
-        for curve in curves
-    ]
-    return dict(zip(TURNS, (curves, in_turn), strict=True))
+
+    def in_turn(curve: Curve) -> Curve:
+        over_topology = ALGORITHMS[curve.options["algorithm"]].over_topology
+        alone = curve.options.get("agents") == 1
+        return _of(curve, turns="sequential") if over_topology and not alone else curve
+
+    return dict(zip(TURNS, (curves, [in_turn(curve) for curve in curves]), strict=True))

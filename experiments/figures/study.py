@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -17,14 +18,11 @@ from experiments.run.algorithm import ALGORITHMS
 from experiments.run.config import PARTITIONS, Run, check_choices, flat, replaced, run_of
 from experiments.run.errors import UsageError, blame
 from experiments.run.job import check
-from experiments.run.records import Records, run_once
+from experiments.run.records import run_once
 
 
 def draw(config: Figures) -> dict[str, claims.Columns]:
-    """Runs what is missing; writes figures, curves.csv and claims.md.
-
-    Returns:
-        The lines of every column of every figure drawn.
+    """Runs what is missing; writes figures, curves.csv and claims.md; returns the lines they show.
 
     Raises:
         UsageError: for an option that cannot work.
@@ -90,7 +88,7 @@ def _wanted(config: Figures) -> dict[str, Figure]:
     names = every if "all" in config.figures else config.figures
     wanted = {name: every[name] for name in names}
     for curve in _curves(wanted):
-        check(_run(config, curve, config.training.seed))
+        check(_runs(config, curve)[0][0])
     return wanted
 
 
@@ -99,41 +97,36 @@ def _curves(figures: Mapping[str, Figure]) -> list[Curve]:
 
 
 def _run_all(console: Console, config: Figures, wanted: Mapping[str, Figure]) -> None:
-    runs = [(curve, seed) for curve in _curves(wanted) for seed in _seeds(config)]
+    runs = [run for curve in _curves(wanted) for run in _runs(config, curve)]
     console.print(f"{config.preset}: {len(wanted)} figures of {len(runs)} runs, some shared")
     bar = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*bar, console=console) as progress:
-        for curve, seed in progress.track(runs, description="runs"):
-            _records(config, curve, seed)
+        for run, folder in progress.track(runs, description="runs"):
+            run_once(run, folder, quiet=True)
 
 
-def _seeds(config: Figures) -> range:
-    return range(config.training.seed, config.training.seed + config.seeds)
-
-
-def _run(config: Figures, curve: Curve, seed: int) -> Run:
-    """One run of a curve, with those of the study's options that it reads."""
+def _runs(config: Figures, curve: Curve) -> list[tuple[Run, Path]]:
+    """A curve's run of each seed, with those of the study's options that it reads; its folder."""
     row = ALGORITHMS[curve.options["algorithm"]]
     names = ["learning_rate", "model", "dtype", "init", "out", *{"momentum"} & {*row.options}]
-    weighted = config.training.size_weighted and row.weighting != "always"
     options = {name: getattr(config, name) for name in names}
-    options |= {"seed": seed, "size_weighted": weighted}
+    options["size_weighted"] = config.training.size_weighted and row.weighting != "always"
     if "partition" in curve.options:
         options |= {name: None for read in PARTITIONS.values() for name in read}
     if (name := curve.options.get("dataset", config.data.dataset)) != config.data.dataset:
         options["data_dir"] = None if name == "digits" else config.data.data_dir
         options |= dict.fromkeys(("batch_size", "train_samples", "test_samples"))
-    return run_of(config, **options | curve.options)
-
-
-def _records(config: Figures, curve: Curve, seed: int) -> Records:
+    options |= curve.options
     name = "-".join(f"{option}={value}" for option, value in sorted(curve.options.items()))
-    folder = config.out / "runs" / f"{name}-seed={seed}"
-    return run_once(_run(config, curve, seed), folder, quiet=True)
+    folder, first = config.out / "runs", config.training.seed
+    return [
+        (run_of(config, **options, seed=seed), folder / f"{name}-seed={seed}")
+        for seed in range(first, first + config.seeds)
+    ]
 
 
 def _line(config: Figures, curve: Curve) -> plots.Line:
-    runs = [_records(config, curve, seed) for seed in _seeds(config)]
+    runs = [run_once(run, folder, quiet=True) for run, folder in _runs(config, curve)]
     if not all(runs):
         raise UsageError(f"--learning-rate: {curve.label} diverges in its first epoch; give less")
     return plots.Line(curve.label, runs)

@@ -10,12 +10,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from experiments.report.tables import Runs
+
 
 class Line(NamedTuple):
     """What is drawn as one line: its label, and the records of a run for each seed."""
 
     label: str
-    runs: Sequence[Sequence[Mapping[str, Any]]]
+    runs: Runs
 
 
 def panels(
@@ -64,13 +66,12 @@ def curves(records: Sequence[Mapping[str, Any]], title: str) -> Figure:
 def comparison(lines: Sequence[Line], *, title: str, legend: str) -> Figure:
     """Test accuracy of several algorithms against epochs and against bytes sent.
 
-    Lines are means over the seeds, shades their range. The legend's title should say what the
-    labels are.
+    Lines are means over the seeds, shades their range; ``legend`` says what the labels are.
     """
     figure, ((by_epoch, by_bytes),) = panels(title, size=(12, 5), shape=(1, 2), sharey=True)
     for number, line in enumerate(lines):
         for axes, column, unit in ((by_epoch, "epoch", 1), (by_bytes, "bytes_sent", 1e9)):
-            x = _positions(line, column) / unit
+            x = _stacked(line, column) / unit
             _plot_range(axes, x, _test(line), color=f"C{number}", label=line.label)
     by_epoch.set(xlabel="epoch", ylabel="test accuracy, mean over agents (%)")
     by_epoch.legend(title=legend)
@@ -84,13 +85,8 @@ def columns(
     """Several settings side by side: one column per setting, one row per quantity.
 
     Lines are means over the seeds, shades their range. Training is solid, test dashed; the variance
-    is a moving average of three evaluations.
-
-    Args:
-        lines: those of each column.
-        rows: names of :data:`ROWS`.
-        title: the figure's title.
-        x: against what: ``epoch`` or ``step``.
+    is a moving average of three evaluations. ``lines`` are those of each column, ``rows`` names of
+    :data:`ROWS`, and ``x`` is ``epoch`` or ``step``.
     """
     size, shape = (1.5 + 5 * len(lines), 0.8 + 3 * len(rows)), (len(rows), len(lines))
     figure, grid = panels(title, size=size, shape=shape, sharex="col", sharey="row")
@@ -99,8 +95,8 @@ def columns(
             for number, line in enumerate(column):
                 for style, values in drawn.items():
                     named = {"label": line.label if style == "-" else None, "linestyle": style}
-                    x_values = _positions(line, x)
-                    _plot_range(axes, x_values, values(line), color=f"C{number}", **named)
+                    at = _stacked(line, x)
+                    _plot_range(axes, at, values(line), color=f"C{number}", **named)
         places[0].set(ylabel=label, yscale=scale)
     for top, bottom, heading in zip(grid[0], grid[-1], lines, strict=True):
         top.set_title(heading)
@@ -116,13 +112,9 @@ def _stacked(line: Line, column: str, factor: float = 1) -> np.ndarray:
     return np.array([*itertools.zip_longest(*values, fillvalue=np.nan)], dtype=float).T
 
 
-def _positions(line: Line, column: str) -> np.ndarray:
-    """The epoch, step, ... of every evaluation, which all seeds share."""
-    return np.nanmax(_stacked(line, column), axis=0)
-
-
 def _plot_range(axes: Any, x: np.ndarray, values: np.ndarray, *, color: str, **style: Any) -> None:
-    """The mean over the first axis as a line, the range over it as a shade."""
+    """The mean over the seeds, which share their x, as a line; the range over them as a shade."""
+    x = np.nanmax(x, axis=0)
     marker = "o" if len(x) == 1 else None  # a line through one point cannot be seen
     axes.plot(x, np.nanmean(values, axis=0), color=color, marker=marker, **style)
     low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)

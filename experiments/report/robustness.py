@@ -9,19 +9,19 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.report.plots import panels
+from experiments.report.tables import Runs, percents
 
 
 def bars(
-    by_attack: Mapping[str, Mapping[str, Sequence[float]]],
-    by_fault: Mapping[str, Sequence[float]],
+    by_attack: Mapping[str, Mapping[str, Runs]],
+    by_fault: Mapping[str, Runs],
     *,
     title: str,
     labels: tuple[str, str],
 ) -> Figure:
     """Bars of the mean over the seeds; lines over them from the worst seed to the best.
 
-    ``by_attack`` holds the test accuracy of every seed in %, by mixer and attack, and ``by_fault``
-    likewise; ``labels`` are those of the two horizontal axes.
+    ``by_attack`` holds the runs by mixer and attack; ``labels`` are those of the horizontal axes.
     """
     places = {"shape": (1, 2), "size": (12, 4), "sharey": True, "width_ratios": (3, 2)}
     figure, ((attacks, faults),) = panels(title, **places)
@@ -44,6 +44,7 @@ def bars(
     return figure
 
 
-def _draw_bars(axes: Any, cells: Sequence[Sequence[float]], shift: float = 0, **bar: Any) -> None:
+def _draw_bars(axes: Any, runs: Sequence[Runs], shift: float = 0, **bar: Any) -> None:
+    cells = [percents(of_seeds) for of_seeds in runs]
     means, low, high = (reduce(cells, axis=1) for reduce in (np.mean, np.min, np.max))
     axes.bar(np.arange(len(cells)) + shift, means, yerr=[means - low, high - means], **bar)

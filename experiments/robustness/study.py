@@ -6,21 +6,19 @@ import itertools
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 
 from experiments.report.robustness import bars
-from experiments.report.tables import markdown_table, over_seeds
+from experiments.report.tables import Runs, markdown_table, over_seeds, percents
 from experiments.robustness.config import Robustness
 from experiments.run.config import Run, check_choices, run_of
 from experiments.run.disturbance import ATTACKS, FAULTS, MIXERS
 from experiments.run.errors import UsageError
 from experiments.run.job import check
-from experiments.run.records import Records, run_once
-
-Runs: TypeAlias = list[Records]  # one per seed
+from experiments.run.records import run_once
 
 
 def compare(config: Robustness) -> tuple[dict[str, dict[str, Runs]], dict[str, Runs]]:
@@ -50,12 +48,9 @@ def compare(config: Robustness) -> tuple[dict[str, dict[str, Runs]], dict[str, R
     by_fault = {row: done(row, config.fault_topology, runs) for row, runs in faulty.items()}
     text = _markdown(config, by_attack, by_fault)
     (config.out / "table.md").write_text(text)
-    figure = bars(
-        {row: {name: _accuracies(c) for name, c in of.items()} for row, of in by_attack.items()},
-        {row: _accuracies(runs) for row, runs in by_fault.items()},
-        title=f"{_setting(config)}, {config.seeds} seeds",
-        labels=(f"mixer, on {config.network.topology}", f"fault, on {config.fault_topology}"),
-    )
+    labels = (f"mixer, on {config.network.topology}", f"fault, on {config.fault_topology}")
+    title = f"{_setting(config)}, {config.seeds} seeds"
+    figure = bars(by_attack, by_fault, title=title, labels=labels)
     figure.savefig(config.out / "robustness.png", dpi=120)
     console.print(text, markup=False, highlight=False, soft_wrap=True)
     return by_attack, by_fault
@@ -113,15 +108,10 @@ def _seeds(config: Robustness, own: Mapping[str, Any], **options: Any) -> list[R
     return [run_of(config, **options, seed=first + number) for number in range(config.seeds)]
 
 
-def _accuracies(runs: Runs) -> list[float]:
-    """The last test accuracy of each run in %; NaN of one that diverges before its first."""
-    return [100 * run[-1]["test_accuracy_mean"] if run else np.nan for run in runs]
-
-
 def _cell(config: Robustness, runs: Runs) -> str:
     if not all(run and run[-1]["epoch"] == config.training.epochs for run in runs):
         return "diverges"
-    return over_seeds(_accuracies(runs), ".2f")
+    return over_seeds(percents(runs), ".2f")
 
 
 def _setting(config: Robustness) -> str:
@@ -156,7 +146,6 @@ def _fault_row(config: Robustness, runs: Runs) -> list[str]:
     cell = _cell(config, runs)
     if cell == "diverges":
         return [cell, "", "", ""]
-    last = [run[-1] for run in runs]
     columns = ("test_accuracy_min", "mean_params_test_accuracy")
-    shares = [over_seeds([100 * record[name] for record in last], ".2f") for name in columns]
-    return [cell, *shares, f"{np.mean([r['consensus_distance'] for r in last]):.2g}"]
+    shares = [over_seeds(percents(runs, column), ".2f") for column in columns]
+    return [cell, *shares, f"{np.mean([run[-1]['consensus_distance'] for run in runs]):.2g}"]
