@@ -112,14 +112,13 @@ def minimise(
         norm = float(jnp.linalg.norm(gradient))
         if norm <= tolerance:
             return point
-        length = 1.0
-        while length > 1e-6:
+        for halvings in range(20):
             # The gradient's norm falls along Newton's direction as the value does.
-            new_gradient, new_direction = _newton(value_fn, point - length * direction, *args)
+            new_point = point - 0.5**halvings * direction
+            new_gradient, new_direction = _newton(value_fn, new_point, *args)
             if float(jnp.linalg.norm(new_gradient)) < norm:
                 break
-            length /= 2
-        point, gradient, direction = point - length * direction, new_gradient, new_direction
+        point, gradient, direction = new_point, new_gradient, new_direction
     raise RuntimeError(f"Newton's method stopped at a gradient of norm {norm:.1e}")
 
 

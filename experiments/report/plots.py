@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from experiments.report.tables import Runs
+from experiments.report.tables import Runs, percents
 
 
 class Line(NamedTuple):
@@ -95,14 +95,46 @@ def columns(
             for number, line in enumerate(column):
                 for style, values in drawn.items():
                     named = {"label": line.label if style == "-" else None, "linestyle": style}
-                    at = _stacked(line, x)
-                    _plot_range(axes, at, values(line), color=f"C{number}", **named)
+                    _plot_range(axes, _stacked(line, x), values(line), color=f"C{number}", **named)
         places[0].set(ylabel=label, yscale=scale)
     for top, bottom, heading in zip(grid[0], grid[-1], lines, strict=True):
         top.set_title(heading)
         top.legend(fontsize="small")
         bottom.set_xlabel(x)
         bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def bars(
+    by_attack: Mapping[str, Mapping[str, Runs]],
+    by_fault: Mapping[str, Runs],
+    *,
+    title: str,
+    labels: tuple[str, str],
+) -> Figure:
+    """Test accuracy of several mixers under attack, and under faults, as bars.
+
+    Bars are means over the seeds, lines over them go from the worst seed to the best.
+    ``by_attack`` holds the runs by mixer and attack; ``labels`` are those of the horizontal axes.
+    """
+    places = {"shape": (1, 2), "size": (12, 4), "sharey": True, "width_ratios": (3, 2)}
+    figure, ((attacks, faults),) = panels(title, **places)
+    names = list(next(iter(by_attack.values())))
+    width = 0.8 / len(names)
+    for number, name in enumerate(names):
+        cells = [row[name] for row in by_attack.values()]
+        _draw_bars(attacks, cells, shift=number * width, width=width, label=name)
+    attacks.set_xticks(np.arange(len(by_attack)) + 0.4 - width / 2, [*by_attack], fontsize="small")
+    attacks.set(ylabel="test accuracy, honest agents (%)", xlabel=labels[0])
+    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": len(names)}
+    attacks.legend(title="attack", fontsize="small", **place)
+    if by_fault:
+        _draw_bars(faults, [*by_fault.values()], width=0.6)
+        rows = [row.replace(" ", "\n") for row in by_fault]
+        faults.set_xticks(np.arange(len(by_fault)), rows, fontsize="small")
+    faults.set(xlabel=labels[1])
+    for axes in (attacks, faults):
+        axes.grid(visible=False, axis="x")
     return figure
 
 
@@ -119,6 +151,12 @@ def _plot_range(axes: Any, x: np.ndarray, values: np.ndarray, *, color: str, **s
     axes.plot(x, np.nanmean(values, axis=0), color=color, marker=marker, **style)
     low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
     axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
+
+
+def _draw_bars(axes: Any, runs: Sequence[Runs], shift: float = 0, **bar: Any) -> None:
+    cells = [percents(of_seeds) for of_seeds in runs]
+    means, low, high = (reduce(cells, axis=1) for reduce in (np.mean, np.min, np.max))
+    axes.bar(np.arange(len(cells)) + shift, means, yerr=[means - low, high - means], **bar)
 
 
 def _train(line: Line) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from experiments.report.robustness import bars
+from experiments.report.plots import bars
 from experiments.report.tables import Runs, markdown_table, over_seeds, percents
 from experiments.robustness.config import Robustness
 from experiments.run.config import Run, check_choices, run_of
