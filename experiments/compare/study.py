@@ -12,7 +12,7 @@ from rich.table import Table
 
 from experiments.compare.config import Compare
 from experiments.report import plots
-from experiments.report.tables import markdown_table, over_seeds
+from experiments.report.tables import markdown_table, over_seeds, percents
 from experiments.run.algorithm import ALGORITHMS
 from experiments.run.config import Run, check_choices, run_of
 from experiments.run.errors import UsageError
@@ -44,10 +44,10 @@ def compare(config: Compare) -> list[Result]:
     _check(config, names)
     results = [_result(config, name) for name in names]
     rows = [_row(result, config.target) for result in results]
-    dataset = results[0].runs[0][0]["dataset"]
-    title = f"{dataset}, {config.model.model}, {config.seeds} seeds"
     table = markdown_table([*rows[0]], [[*row.values()] for row in rows])
     (config.out / "table.md").write_text(table)
+    dataset = results[0].runs[0][0]["dataset"]
+    title = f"{dataset}, {config.model.model}, {config.seeds} seeds"
     lines = [plots.Line(f"{name} ({rate:g})", runs) for name, rate, runs in results]
     figure = plots.comparison(lines, title=title, legend="algorithm (step size)")
     figure.savefig(config.out / "comparison.png", dpi=120)
@@ -71,11 +71,11 @@ def _check(config: Compare, names: Sequence[str]) -> None:
 def _options(config: Compare, algorithm: str, rate: float, **options: Any) -> Run:
     """A run of an algorithm, with those of the study's options that it reads."""
     row = ALGORITHMS[algorithm]
-    read = {name: getattr(config, name) for name in row.options}
+    names = [*row.options, "schedule", "decay_power", "decay_offset", "out"]
+    options = {name: getattr(config, name) for name in names} | options
     weighted = config.training.size_weighted and row.weighting != "always"
-    schedule = {name: getattr(config, name) for name in ("schedule", "decay_power", "decay_offset")}
-    options = {"algorithm": algorithm, "learning_rate": rate, **read, **schedule, **options}
-    return run_of(config, size_weighted=weighted, out=config.out, **options)
+    own = {"algorithm": algorithm, "learning_rate": rate, "size_weighted": weighted}
+    return run_of(config, **own, **options)
 
 
 def _run(config: Compare, algorithm: str, rate: float, **options: Any) -> Records:
@@ -86,9 +86,9 @@ def _run(config: Compare, algorithm: str, rate: float, **options: Any) -> Record
 
 def _result(config: Compare, algorithm: str) -> Result:
     """The runs with the step size of the grid that has the lowest training loss."""
-    epochs = {"epochs": config.tune_epochs, "eval_every": config.tune_epochs}
 
     def loss(rate: float) -> float:
+        epochs = {"epochs": config.tune_epochs, "eval_every": config.tune_epochs}
         records = _run(config, algorithm, rate, **epochs)
         return records[-1]["train_loss_mean"] if records else np.inf  # it has diverged
 
@@ -101,30 +101,23 @@ def _result(config: Compare, algorithm: str) -> Result:
 
 
 def _row(result: Result, target: float) -> dict[str, str]:
-    last = [records[-1] for records in result.runs]
-
-    def percent(column: str) -> list[float]:
-        return [100 * record[column] for record in last]
-
-    test, train = percent("test_accuracy_mean"), percent("train_accuracy_mean")
-    spread = np.subtract(percent("test_accuracy_max"), percent("test_accuracy_min"))
-    reached = [
-        next((r for r in records if r["test_accuracy_mean"] >= target), None)
-        for records in result.runs
-    ]
+    runs = result.runs
+    test, train = percents(runs, "test_accuracy_mean"), percents(runs, "train_accuracy_mean")
+    spread = np.subtract(percents(runs, "test_accuracy_max"), percents(runs, "test_accuracy_min"))
+    reached = [[r for r in run if r["test_accuracy_mean"] >= target] for run in runs]
     steps, sent = "never", "never"
     if all(reached):
-        steps = f"{np.mean([r['step'] for r in reached if r]):.0f}"
-        sent = decimal(int(np.mean([r["bytes_sent"] for r in reached if r])))
+        steps = f"{np.mean([records[0]['step'] for records in reached]):.0f}"
+        sent = decimal(int(np.mean([records[0]["bytes_sent"] for records in reached])))
     return {
         "algorithm": result.algorithm,
         "step size": f"{result.learning_rate:g}",
         "test %": over_seeds(test, ".2f"),
-        "model %": over_seeds(percent("mean_params_test_accuracy"), ".2f"),
+        "model %": over_seeds(percents(runs, "mean_params_test_accuracy"), ".2f"),
         "spread": f"{np.mean(spread):.2f}",
         "train %": over_seeds(train, ".2f"),
         "gap": f"{np.mean(train) - np.mean(test):.2f}",
-        "distance": f"{np.mean([r['consensus_distance'] for r in last]):.2g}",
+        "distance": f"{np.mean([run[-1]['consensus_distance'] for run in runs]):.2g}",
         f"steps to {target:.0%}": steps,
         f"sent to {target:.0%}": sent,
     }

@@ -20,12 +20,9 @@ _SIDE = 8
 class Problem(NamedTuple):
     """Every agent's samples, stacked; parameters have the shape (N, d, C).
 
-    Attributes:
-        features: shape (N, n, d), centred; the mean of all samples' squared norms is 1.
-        labels: shape (N, n).
-        weights: 1/n_j on agent j's samples and 0 on the padding, shape (N, n).
-        l2: weight of the L2 term.
-        num_classes: C.
+    ``features``, of shape (N, n, d), are centred, and the mean of all samples' squared norms is 1.
+    ``labels`` and ``weights`` have the shape (N, n); these are 1/n_j on agent j's samples and 0 on
+    the padding.
     """
 
     features: jax.Array
@@ -46,8 +43,7 @@ def build(dataset: data.Dataset, parts: Sequence[np.ndarray], *, l2: float) -> P
     longest = max(map(len, parts))
     rows = np.stack([np.resize(part, longest) for part in parts])
     weights = np.stack([(np.arange(longest) < len(part)) / len(part) for part in parts])
-    labels = dataset.train_labels[rows]
-    arrays = map(jnp.asarray, (features[rows], labels, weights))
+    arrays = map(jnp.asarray, (features[rows], dataset.train_labels[rows], weights))
     return Problem(*arrays, l2, dataset.num_classes)
 
 
@@ -90,14 +86,12 @@ def smoothness_bound(problem: Problem) -> float:
 def largest_curvature(problem: Problem, params: jax.Array) -> jax.Array:
     """The largest eigenvalue of any agent's Hessian at its parameters, by power iteration."""
 
-    def of_agent(features: jax.Array, labels: jax.Array, weights: jax.Array, x: jax.Array) -> Any:
-        alone = problem._replace(
-            features=features[None], labels=labels[None], weights=weights[None]
-        )
+    def of_agent(samples: Sequence[jax.Array], x: jax.Array) -> jax.Array:
+        alone = Problem(*(array[None] for array in samples), problem.l2, problem.num_classes)
         key = jax.random.key(0)
         return theory.hessian_extremes(lambda x: losses(alone, x[None])[0], x, key=key).largest
 
-    return jnp.max(jax.vmap(of_agent)(problem.features, problem.labels, problem.weights, params))
+    return jnp.max(jax.vmap(of_agent)(problem[:3], params))
 
 
 def minimise(
@@ -105,14 +99,7 @@ def minimise(
 ) -> jax.Array:
     """The minimiser of a smooth, strongly convex function by Newton's method.
 
-    Args:
-        value_fn: jitted, of the point and ``args``.
-        start: the first point.
-        *args: passed on.
-        tolerance: of the gradient's norm.
-
-    Returns:
-        The minimiser.
+    ``value_fn`` is jitted, of the point and ``args``; ``tolerance`` is that of the gradient's norm.
 
     Raises:
         RuntimeError: if the gradient does not become so small in 100 steps.
@@ -125,14 +112,13 @@ def minimise(
         norm = float(jnp.linalg.norm(gradient))
         if norm <= tolerance:
             return point
-        length = 1.0
-        while length > 1e-6:
+        for halvings in range(20):
             # The gradient's norm falls along Newton's direction as the value does.
-            new_gradient, new_direction = _newton(value_fn, point - length * direction, *args)
+            new_point = point - 0.5**halvings * direction
+            new_gradient, new_direction = _newton(value_fn, new_point, *args)
             if float(jnp.linalg.norm(new_gradient)) < norm:
                 break
-            length /= 2
-        point, gradient, direction = point - length * direction, new_gradient, new_direction
+        point, gradient, direction = new_point, new_gradient, new_direction
     raise RuntimeError(f"Newton's method stopped at a gradient of norm {norm:.1e}")
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from rich.console import Console
 from rich.table import Table
@@ -26,6 +25,9 @@ class Number(NamedTuple):
     value: float | int | None
 
 
+Summaries: TypeAlias = Mapping[str, Sequence[Number]]  # by graph
+
+
 def summary(
     topology: cdjax.Topology, constants: theory.Constants, *, fixed: Curves, diminishing: Curves
 ) -> list[Number]:
@@ -34,37 +36,32 @@ def summary(
     tight_limit = theory.tight_step_limit(topology, constants.smoothness)
     below = fixed.stated_lyapunov_bound < fixed.lyapunov_gap * (1 - 1e-6)
     fails_at = int(fixed.step[below][0]) if below.any() else None
-    distance, stated = fixed.disagreement[-1], fixed.stated_consensus_bound[-1]
-    ratio, rate = (
-        values[-1] / diminishing.step_size[-1]
-        for values in (diminishing.disagreement, diminishing.predicted_disagreement)
+    fixed, diminishing = (
+        Curves(*run[:2], *(values[-1] for values in run[2:])) for run in (fixed, diminishing)
     )
-    predicted = fixed.predicted_disagreement[-1]
+    ratio = diminishing.disagreement / diminishing.step_size
+    rate = diminishing.predicted_disagreement / diminishing.step_size
     return [
         Number("second_eigenvalue", "λ2", topology.second_eigenvalue),
         Number("smallest_eigenvalue", "λN", topology.smallest_eigenvalue),
         Number("sufficient_step_limit", "step limit, eq. 15", limit if limit > 1e-12 else None),
         Number("tight_step_limit", "step limit, tight", tight_limit),
         Number("stated_theorem_1_fails_at", "Theorem 1 fails at step", fails_at),
-        Number("fixed_disagreement", "fixed: ‖x − s‖", distance),
-        Number("fixed_stated_consensus_bound", "  Proposition 1", stated),
-        Number("fixed_consensus_bound", "  corrected", fixed.consensus_bound[-1]),
-        Number("fixed_predicted_disagreement", "  α‖(I−Π)⁺∇F(x*)‖", predicted),
-        Number("fixed_mean_error", "fixed: ‖s − x*‖", fixed.mean_error[-1]),
-        Number("fixed_mean_error_bound", "  bound", fixed.mean_error_bound[-1]),
+        Number("fixed_disagreement", "fixed: ‖x − s‖", fixed.disagreement),
+        Number("fixed_stated_consensus_bound", "  Proposition 1", fixed.stated_consensus_bound),
+        Number("fixed_consensus_bound", "  corrected", fixed.consensus_bound),
+        Number("fixed_predicted_disagreement", "  α‖(I−Π)⁺∇F(x*)‖", fixed.predicted_disagreement),
+        Number("fixed_mean_error", "fixed: ‖s − x*‖", fixed.mean_error),
+        Number("fixed_mean_error_bound", "  bound", fixed.mean_error_bound),
         Number("diminishing_disagreement_per_step_size", "diminishing: ‖x − s‖ / α", ratio),
         Number("disagreement_rate", "  ‖(I−Π)⁺∇F(x*)‖", rate),
-        Number("diminishing_mean_error", "diminishing: ‖s − x*‖", diminishing.mean_error[-1]),
-        Number("diminishing_mean_error_bound", "  bound", diminishing.mean_error_bound[-1]),
+        Number("diminishing_mean_error", "diminishing: ‖s − x*‖", diminishing.mean_error),
+        Number("diminishing_mean_error_bound", "  bound", diminishing.mean_error_bound),
     ]
 
 
 def show(
-    console: Console,
-    constants: Mapping[str, Any],
-    summaries: Mapping[str, Sequence[Number]],
-    *,
-    title: str,
+    console: Console, constants: Mapping[str, Any], summaries: Summaries, *, title: str
 ) -> None:
     """Prints the table of what all graphs share, and one with a column per graph."""
     shared = {name: f"{v:.6g}" if isinstance(v, float) else str(v) for name, v in constants.items()}
@@ -77,19 +74,15 @@ def show(
 
 
 def write(
-    config: Convex,
-    curves: Sequence[Curves],
-    constants: Mapping[str, Any],
-    summaries: Mapping[str, Sequence[Number]],
+    config: Convex, curves: Sequence[Curves], constants: Mapping[str, Any], summaries: Summaries
 ) -> None:
     """Writes curves.csv and constants.json into ``config.out``."""
-    options = {name: str(v) if isinstance(v, Path) else v for name, v in vars(config).items()}
     graphs = [
         {"graph": graph, **{number.key: number.value for number in numbers}}
         for graph, numbers in summaries.items()
     ]
-    record = {"options": options, **constants, "graphs": graphs}
-    text = json.dumps(record, indent=2, ensure_ascii=False)
+    record = {"options": vars(config), **constants, "graphs": graphs}
+    text = json.dumps(record, indent=2, ensure_ascii=False, default=str)
     (config.out / "constants.json").write_text(text + "\n")
     with (config.out / "curves.csv").open("w", newline="") as file:
         writer = csv.writer(file)

@@ -22,27 +22,21 @@ from experiments.convex.config import Convex
 from experiments.convex.problem import Problem, minimise
 from experiments.report.convex import Curves, page
 from experiments.run.checks import check_options
-from experiments.run.config import Run, check_choices, replaced
+from experiments.run.config import Run, check_choices, flat, replaced
 from experiments.run.errors import UsageError, blame, flag
 from experiments.run.problem import deal, load_dataset
 
 _RECORDS = 60  # per run; for each V is minimised
-# The options that mean the same in a run, and are checked there.
-_OF_A_RUN = (
-    "agents", "decay_power", "decay_offset", "batch_size", "partition", "dirichlet_alpha",
-    "shards_per_agent", "seed", "dataset", "data_dir", "train_samples", "out",
-)  # fmt: skip
 
 
 class Setting(NamedTuple):
     """What all runs share."""
 
+    config: Convex
     problem: Problem
-    optimum: jax.Array
+    optimum: jax.Array  # of every agent: they are the same
     constants: theory.Constants
     step_sizes: dict[str, np.ndarray]
-    batch_size: int | None
-    seed: int
 
 
 def convex(config: Convex) -> list[Curves]:
@@ -62,10 +56,10 @@ def convex(config: Convex) -> list[Curves]:
         runs = [_runs(setting, g) for g in track(graphs, "graphs", console=console, transient=True)]
         constants = _constants(setting)
     summaries = {
-        graph.name: results.summary(graph, setting.constants, fixed=fixed, diminishing=diminishing)
-        for graph, (fixed, diminishing) in zip(graphs, runs, strict=True)
+        graph.name: results.summary(graph, setting.constants, **by_schedule)
+        for graph, by_schedule in zip(graphs, runs, strict=True)
     }
-    curves = [curve for run in runs for curve in run]
+    curves = [curve for by_schedule in runs for curve in by_schedule.values()]
     title = f"softmax regression with L2 on {dataset.name}"
     results.show(console, constants, summaries, title=title)
     results.write(config, curves, constants, summaries)
@@ -77,10 +71,11 @@ def convex(config: Convex) -> list[Curves]:
 
 
 def _checked(config: Convex) -> Run:
-    """The study's options as those of a run, after all of them are checked."""
+    """A run with those of the study's options that it has too, after all are checked."""
     check_choices(config)
-    options = {name: getattr(config, name) for name in _OF_A_RUN}
-    run = replaced(Run(), schedule="diminishing", **options)
+    run = Run()
+    shared = {name: value for name, value in vars(config).items() if name in flat(run)}
+    run = replaced(run, schedule="diminishing", **shared)
     check_options(run)
     if config.steps < 2:
         raise UsageError(f"--steps: {config.steps} is too few; give at least 2")
@@ -101,46 +96,44 @@ def _graph(name: str, num_agents: int) -> cdjax.Topology:
 
 
 def _setting(config: Convex, problem: Problem, graphs: Sequence[cdjax.Topology]) -> Setting:
-    optimum = minimise(_objective(problem), jnp.zeros(problem.shape[1:]))
-    smoothness = softmax.smoothness_bound(problem)
-    noise = 0.0
+    start = jnp.zeros(problem.shape)
+    optimum = cdjax.replicate(minimise(_objective(problem), start[0]), config.agents)
+    smoothness, noise = softmax.smoothness_bound(problem), 0.0
     if config.batch_size:
         gradient_fn = functools.partial(_gradient, problem, config.batch_size)
         key = jax.random.key(config.seed + 1)
-        points = (jnp.zeros(problem.shape), cdjax.replicate(optimum, config.agents))
+        points = (start, optimum)
         noise = max(float(theory.gradient_noise(gradient_fn, x, key=key)) for x in points)
     step_size = config.step_size
     if step_size is None:
         step_size = min(theory.tight_step_limit(graph, smoothness) for graph in graphs) / 2
-    schedule = cdjax.diminishing_schedule(
-        step_size, power=config.decay_power, offset=config.decay_offset
-    )
+    decay = {"power": config.decay_power, "offset": config.decay_offset}
+    schedule = cdjax.diminishing_schedule(step_size, **decay)
     step_sizes = {
         "fixed": np.full(config.steps, step_size),
         "diminishing": np.asarray(schedule(jnp.arange(config.steps))),
     }
     constants = theory.Constants(smoothness, config.l2, noise)
-    return Setting(problem, optimum, constants, step_sizes, config.batch_size, config.seed)
+    return Setting(config, problem, optimum, constants, step_sizes)
 
 
 def _constants(setting: Setting) -> dict[str, Any]:
     """What all runs share, as numbers for people."""
     problem, optimum, constants = setting.problem, setting.optimum, setting.constants
-    num_agents = problem.shape[0]
-    start, at_optimum = jnp.zeros(problem.shape), cdjax.replicate(optimum, num_agents)
+    start, one = jnp.zeros(problem.shape), optimum[0]
     return {
-        "agents": num_agents,
-        "parameters of an agent": int(optimum.size),
+        "agents": setting.config.agents,
+        "parameters of an agent": int(one.size),
         "step size": float(setting.step_sizes["fixed"][0]),
         "gamma": constants.smoothness,
         "gamma at 0": float(softmax.largest_curvature(problem, start)),
-        "gamma at the optimum": float(softmax.largest_curvature(problem, at_optimum)),
+        "gamma at the optimum": float(softmax.largest_curvature(problem, optimum)),
         "H": constants.strong_convexity,
         "L at 0": float(jnp.linalg.norm(softmax.gradients(problem, start))),
-        "L at the optimum": float(jnp.linalg.norm(softmax.gradients(problem, at_optimum))),
+        "L at the optimum": float(jnp.linalg.norm(softmax.gradients(problem, optimum))),
         "Q": constants.noise,
-        "loss at the optimum": float(_objective(problem)(optimum)),
-        "distance of the optimum from 0": float(jnp.linalg.norm(optimum)),
+        "loss at the optimum": float(_objective(problem)(one)),
+        "distance of the optimum from 0": float(jnp.linalg.norm(one)),
     }
 
 
@@ -154,13 +147,14 @@ def _gradient(problem: Problem, batch_size: int | None, params: Any, key: jax.Ar
     return softmax.gradients(problem, params)
 
 
-def _runs(setting: Setting, topology: cdjax.Topology) -> list[Curves]:
+def _runs(setting: Setting, topology: cdjax.Topology) -> dict[str, Curves]:
     """Every schedule on one graph, compiled once."""
-    value_fn = jax.jit(functools.partial(_lyapunov, setting.problem, topology))
+    losses = functools.partial(softmax.losses, setting.problem)
+    value_fn = jax.jit(lambda x, alpha: theory.lyapunov(losses, x, topology, step_size=alpha))
     simulate = jax.jit(functools.partial(_simulate, setting, topology))
-    num_steps = len(setting.step_sizes["fixed"])
-    kept = np.unique(np.geomspace(1, num_steps, _RECORDS).astype(int)) - 1
-    curves = []
+    kept = np.unique(np.geomspace(1, setting.config.steps, _RECORDS).astype(int)) - 1
+    norms_of = jax.vmap(optax.tree.norm)
+    curves = {}
     for schedule, step_sizes in setting.step_sizes.items():
         points, norms = simulate(jnp.asarray(step_sizes), jnp.asarray(kept))
         if not jnp.isfinite(norms).all():
@@ -169,76 +163,46 @@ def _runs(setting: Setting, topology: cdjax.Topology) -> list[Curves]:
                 f"--step-size: {step_sizes[0]:g} diverges on {topology.name}; "
                 f"any below {limit:.4g} is stable there"
             )
-        gaps, minimum = [], jnp.broadcast_to(setting.optimum, setting.problem.shape)
+        gaps, minimum = [], setting.optimum
         for step_size, point in zip(step_sizes[kept], points, strict=True):
             minimum = minimise(value_fn, minimum, step_size)  # from the last one, which is close
             gaps.append(float(value_fn(point, step_size) - value_fn(minimum, step_size)))
         means = jnp.mean(points, axis=1)
-        errors, distances = (
-            np.asarray(jax.vmap(optax.tree.norm)(apart))
-            for apart in (means - setting.optimum[None], points - means[:, None])
-        )
-        first = {"initial_gap": gaps[0], "initial_error": float(errors[0])}
-        bounds = _bounds(setting, topology, schedule, gradient_bound=float(norms.max()), **first)
-        curve = Curves(
-            graph=topology.name,
-            schedule=schedule,
-            step=kept,
-            step_size=step_sizes[kept],
-            lyapunov_gap=np.array(gaps),
-            mean_error=errors,
-            disagreement=distances,
-            **{name: values[kept] for name, values in bounds.items()},
-        )
-        curves.append(curve)
+        measured = {
+            "lyapunov_gap": np.array(gaps),
+            "mean_error": np.asarray(norms_of(means - setting.optimum[:1])),
+            "disagreement": np.asarray(norms_of(points - means[:, None])),
+        }
+        first = {"gap": gaps[0], "error": float(measured["mean_error"][0])}
+        bounds = _bounds(setting, topology, schedule, norm=float(norms.max()), **first)
+        measured |= {name: values[kept] for name, values in bounds.items()}
+        curves[schedule] = Curves(topology.name, schedule, step=kept, **measured)
     return curves
 
 
 def _bounds(
-    setting: Setting,
-    topology: cdjax.Topology,
-    schedule: str,
-    *,
-    gradient_bound: float,
-    initial_gap: float,
-    initial_error: float,
+    setting: Setting, graph: cdjax.Topology, schedule: str, *, gap: float, error: float, norm: float
 ) -> dict[str, np.ndarray]:
-    """The bounds at every step, and where the disagreement ends up."""
-    constants, step_sizes = setting.constants, setting.step_sizes[schedule]
-    distances = theory.consensus_bound(topology, step_sizes, gradient_bound=gradient_bound)
+    """The bounds at every step, the step size, and where the disagreement ends up."""
+    step_sizes, common = setting.step_sizes[schedule], (graph, setting.constants)
+    distances = theory.consensus_bound(graph, step_sizes, gradient_bound=norm)
     given = {"step_sizes": step_sizes, "distances": distances}
-    at_optimum = cdjax.replicate(setting.optimum, topology.num_agents)
-    rate = theory.disagreement_rate(topology, softmax.gradients(setting.problem, at_optimum))
-    stated_bound = stated_distances = np.full(len(step_sizes), np.nan)
+    rate = theory.disagreement_rate(graph, softmax.gradients(setting.problem, setting.optimum))
+    stated = np.full((2, len(step_sizes)), np.nan)
     if schedule == "fixed":  # the paper's own are for fixed steps
-        fixed = {"step_size": step_sizes[0], "num_steps": len(step_sizes)}
-        stated_bound = theory.stated_lyapunov_bound(
-            topology, constants, initial_gap=initial_gap, **fixed
-        )
-        stated = theory.stated_consensus_bound(
-            topology, step_sizes[0], gradient_bound=gradient_bound
-        )
-        stated_distances = np.full(len(step_sizes), stated)
+        alpha = step_sizes[0]
+        fixed = {"step_size": alpha, "num_steps": len(step_sizes)}
+        stated[0] = theory.stated_lyapunov_bound(*common, initial_gap=gap, **fixed)
+        stated[1] = theory.stated_consensus_bound(graph, alpha, gradient_bound=norm)
     return {
-        "lyapunov_bound": theory.lyapunov_bound(
-            topology, constants, initial_gap=initial_gap, **given
-        ),
-        "stated_lyapunov_bound": stated_bound,
-        "mean_error_bound": theory.mean_error_bound(
-            topology, constants, initial_error=initial_error, **given
-        ),
+        "step_size": step_sizes,
+        "lyapunov_bound": theory.lyapunov_bound(*common, initial_gap=gap, **given),
+        "stated_lyapunov_bound": stated[0],
+        "mean_error_bound": theory.mean_error_bound(*common, initial_error=error, **given),
         "consensus_bound": distances,
-        "stated_consensus_bound": stated_distances,
+        "stated_consensus_bound": stated[1],
         "predicted_disagreement": rate * step_sizes,
     }
-
-
-def _lyapunov(
-    problem: Problem, topology: cdjax.Topology, params: jax.Array, step_size: jax.Array
-) -> jax.Array:
-    return theory.lyapunov(
-        lambda x: softmax.losses(problem, x), params, topology, step_size=step_size
-    )
 
 
 def _simulate(
@@ -246,8 +210,8 @@ def _simulate(
 ) -> tuple[jax.Array, jax.Array]:
     """The parameters at the kept steps, and the norm of every gradient taken."""
     tx = cdjax.cdsgd(lambda step: step_sizes[step], mixing.dense(topology))
-    gradient_fn = functools.partial(_gradient, setting.problem, setting.batch_size)
-    key, start = jax.random.key(setting.seed), jnp.zeros(setting.problem.shape)
+    gradient_fn = functools.partial(_gradient, setting.problem, setting.config.batch_size)
+    key, start = jax.random.key(setting.config.seed), jnp.zeros(setting.problem.shape)
 
     def step(carry: Any, number: jax.Array) -> tuple[Any, jax.Array]:
         params, state, points = carry

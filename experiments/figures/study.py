@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -18,21 +18,17 @@ from experiments.run.algorithm import ALGORITHMS
 from experiments.run.config import PARTITIONS, Run, check_choices, flat, replaced, run_of
 from experiments.run.errors import UsageError, blame
 from experiments.run.job import check
-from experiments.run.records import Records, run_once
+from experiments.run.records import run_once
 
 
 def draw(config: Figures) -> dict[str, claims.Columns]:
-    """Runs what is missing; writes figures, curves.csv and claims.md.
-
-    Returns:
-        The lines of every column of every figure drawn.
+    """Runs what is missing; writes figures, curves.csv and claims.md; returns the lines they show.
 
     Raises:
         UsageError: for an option that cannot work.
     """
     config = _with_preset(config)
-    wanted = _wanted(config)
-    console = Console()
+    wanted, console = _wanted(config), Console()
     _run_all(console, config, wanted)
     drawn = {
         name: {
@@ -51,22 +47,34 @@ def write(
 ) -> None:
     """Writes figures; curves.csv and claims.md with the lines of every column of all drawn ones."""
     for name, figure in figures.items():
-        title = f"{figure.title} ({_data(config, drawn[name])})"
+        runs = next(iter(drawn[name].values()))[0].runs
+        seeds = f"{len(runs)} seed{'s' if len(runs) > 1 else ''}"
+        title = f"{figure.title} ({runs[0][0]['dataset']}, {config.model}, {seeds})"
         picture = plots.columns(drawn[name], figure.rows, x=figure.x, title=title)
         for form in ("png", "pdf"):
             picture.savefig(config.out / f"{name}.{form}", dpi=120)
+    rows = [
+        {"figure": figure, "column": column, "curve": line.label, "seed": seed, **record}
+        for figure, columns in drawn.items()
+        for column, lines in columns.items()
+        for line in lines
+        for seed, records in enumerate(line.runs, config.training.seed)
+        for record in records
+    ]
     with (config.out / "curves.csv").open("w", newline="") as file:
-        csv.writer(file).writerows(_csv_rows(drawn, config.training.seed))
+        writer = csv.DictWriter(file, dict.fromkeys(name for row in rows for name in row))
+        writer.writeheader()
+        writer.writerows(rows)
     (config.out / "claims.md").write_text(claims.report(config, drawn))
 
 
 def _with_preset(config: Figures) -> Figures:
     """The options, the preset's where none is given."""
     check_choices(config)
-    options, given = PRESETS[config.preset].options, flat(config)
-    chosen = {name: value for name, value in options.items() if given[name] is None}
+    preset, given = PRESETS[config.preset]._asdict(), flat(config)
+    chosen = {name: preset[name] for name in preset if name in given and given[name] is None}
     config = replaced(config, **chosen, out=config.out / config.preset)
-    if config.seeds is None or config.seeds < 1:
+    if config.seeds < 1:
         raise UsageError(f"--seeds: {config.seeds} is too few; give at least 1")
     return config
 
@@ -80,7 +88,7 @@ def _wanted(config: Figures) -> dict[str, Figure]:
     names = every if "all" in config.figures else config.figures
     wanted = {name: every[name] for name in names}
     for curve in _curves(wanted):
-        check(_run(config, curve, config.training.seed))
+        check(_runs(config, curve)[0][0])
     return wanted
 
 
@@ -89,65 +97,36 @@ def _curves(figures: Mapping[str, Figure]) -> list[Curve]:
 
 
 def _run_all(console: Console, config: Figures, wanted: Mapping[str, Figure]) -> None:
-    runs = [(curve, seed) for curve in _curves(wanted) for seed in _seeds(config)]
+    runs = [run for curve in _curves(wanted) for run in _runs(config, curve)]
     console.print(f"{config.preset}: {len(wanted)} figures of {len(runs)} runs, some shared")
     bar = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*bar, console=console) as progress:
-        for curve, seed in progress.track(runs, description="runs"):
-            _records(config, curve, seed)
+        for run, folder in progress.track(runs, description="runs"):
+            run_once(run, folder, quiet=True)
 
 
-def _seeds(config: Figures) -> range:
-    return range(config.training.seed, config.training.seed + (config.seeds or 1))
-
-
-def _run(config: Figures, curve: Curve, seed: int) -> Run:
-    """One run of a curve, with those of the study's options that it reads."""
+def _runs(config: Figures, curve: Curve) -> list[tuple[Run, Path]]:
+    """A curve's run of each seed, with those of the study's options that it reads; its folder."""
     row = ALGORITHMS[curve.options["algorithm"]]
-    options = {name: getattr(config, name) for name in ("model", "dtype", "init", "out")}
-    options |= {"learning_rate": config.learning_rate, "seed": seed}
+    names = ["learning_rate", "model", "dtype", "init", "out", *{"momentum"} & {*row.options}]
+    options = {name: getattr(config, name) for name in names}
     options["size_weighted"] = config.training.size_weighted and row.weighting != "always"
-    if "momentum" in row.options:
-        options["momentum"] = config.momentum
     if "partition" in curve.options:
         options |= {name: None for read in PARTITIONS.values() for name in read}
     if (name := curve.options.get("dataset", config.data.dataset)) != config.data.dataset:
         options["data_dir"] = None if name == "digits" else config.data.data_dir
         options |= dict.fromkeys(("batch_size", "train_samples", "test_samples"))
-    return run_of(config, **options | curve.options)
-
-
-def _records(config: Figures, curve: Curve, seed: int) -> Records:
+    options |= curve.options
     name = "-".join(f"{option}={value}" for option, value in sorted(curve.options.items()))
-    folder = config.out / "runs" / f"{name}-seed={seed}"
-    return run_once(_run(config, curve, seed), folder, quiet=True)
+    folder, first = config.out / "runs", config.training.seed
+    return [
+        (run_of(config, **options, seed=seed), folder / f"{name}-seed={seed}")
+        for seed in range(first, first + config.seeds)
+    ]
 
 
 def _line(config: Figures, curve: Curve) -> plots.Line:
-    runs = [_records(config, curve, seed) for seed in _seeds(config)]
+    runs = [run_once(run, folder, quiet=True) for run, folder in _runs(config, curve)]
     if not all(runs):
         raise UsageError(f"--learning-rate: {curve.label} diverges in its first epoch; give less")
     return plots.Line(curve.label, runs)
-
-
-def _data(config: Figures, columns: claims.Columns) -> str:
-    """What a figure's curves were trained on, for the title."""
-    runs = next(iter(columns.values()))[0].runs
-    seeds = f"{len(runs)} seed{'s' if len(runs) > 1 else ''}"
-    return f"{runs[0][0]['dataset']}, {config.model}, {seeds}"
-
-
-def _csv_rows(drawn: Mapping[str, claims.Columns], first_seed: int) -> Iterator[Iterable[Any]]:
-    """One line per figure, column, curve, seed and evaluation."""
-    rows: Sequence[tuple[tuple[Any, ...], Mapping[str, Any]]] = [
-        ((figure, column, line.label, seed), record)
-        for figure, columns in drawn.items()
-        for column, lines in columns.items()
-        for line in lines
-        for seed, records in enumerate(line.runs, first_seed)
-        for record in records
-    ]
-    header = list(dict.fromkeys(name for _, record in rows for name in record))
-    yield ["figure", "column", "curve", "seed", *header]
-    for place, record in rows:
-        yield [*place, *(record.get(name, "") for name in header)]

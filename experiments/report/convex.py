@@ -55,10 +55,7 @@ def page(curves: Sequence[Curves], title: str) -> Figure:
     for top, bottom, name in zip(grid[0], grid[-1], graphs, strict=True):
         top.set_title(name)
         bottom.set_xlabel("step k + 1")
-    handles = {}
-    for axes in grid[:, 0]:
-        lines, labels = axes.get_legend_handles_labels()
-        handles |= dict(zip(labels, lines, strict=True))
+    handles = {line.get_label(): line for axes in grid[:, 0] for line in axes.get_lines()}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3)
     return figure
 
@@ -92,8 +89,7 @@ def _limits(curves: Sequence[Curves], measured: str, bound: str) -> tuple[float,
     if np.isnan(values).all():  # one agent never disagrees
         return None
     top = np.nanmax(values)
-    bottom = max(np.nanmin(values), 1e-9 * top)
-    return bottom / 3, 3 * min(np.nanmax(bounds), 100 * top)
+    return max(np.nanmin(values), 1e-9 * top) / 3, 3 * min(np.nanmax(bounds), 100 * top)
 
 
 def _positive(values: np.ndarray) -> np.ndarray:

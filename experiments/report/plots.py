@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from experiments.report.tables import Runs, percents
+
 
 class Line(NamedTuple):
     """What is drawn as one line: its label, and the records of a run for each seed."""
 
     label: str
-    runs: Sequence[Sequence[Mapping[str, Any]]]
+    runs: Runs
 
 
 def panels(
@@ -63,33 +66,17 @@ def curves(records: Sequence[Mapping[str, Any]], title: str) -> Figure:
 def comparison(lines: Sequence[Line], *, title: str, legend: str) -> Figure:
     """Test accuracy of several algorithms against epochs and against bytes sent.
 
-    Lines are means over the seeds, shades their range. The legend's title should say what the
-    labels are.
+    Lines are means over the seeds, shades their range; ``legend`` says what the labels are.
     """
     figure, ((by_epoch, by_bytes),) = panels(title, size=(12, 5), shape=(1, 2), sharey=True)
     for number, line in enumerate(lines):
-        accuracy = 100 * _stacked(line, "test_accuracy_mean")
         for axes, column, unit in ((by_epoch, "epoch", 1), (by_bytes, "bytes_sent", 1e9)):
-            x = _positions(line, column) / unit
-            _plot_range(axes, x, accuracy, color=f"C{number}", label=line.label)
+            x = _stacked(line, column) / unit
+            _plot_range(axes, x, _test(line), color=f"C{number}", label=line.label)
     by_epoch.set(xlabel="epoch", ylabel="test accuracy, mean over agents (%)")
     by_epoch.legend(title=legend)
     by_bytes.set(xlabel="sent by all, GB", xscale="log")
     return figure
-
-
-# For each row of a figure: its label, and its lines as (style, column of the records, factor).
-ROWS = {
-    "accuracy": (
-        "accuracy (%)",
-        [("-", "train_accuracy_mean", 100), ("--", "test_accuracy_mean", 100)],
-    ),
-    "loss": ("training loss (nats)", [("-", "train_loss_mean", 1)]),
-    "distance": ("consensus distance", [("-", "consensus_distance", 1)]),
-    "variance": ("variance over agents (%²)", [("-", "test_accuracy_variance", 1e4)]),
-    "gap": ("train − test accuracy (%)", []),
-}
-_LOGARITHMIC = ("loss", "distance", "variance")
 
 
 def columns(
@@ -98,27 +85,18 @@ def columns(
     """Several settings side by side: one column per setting, one row per quantity.
 
     Lines are means over the seeds, shades their range. Training is solid, test dashed; the variance
-    is a moving average of three evaluations.
-
-    Args:
-        lines: those of each column.
-        rows: names of :data:`ROWS`.
-        title: the figure's title.
-        x: against what: ``epoch`` or ``step``.
+    is a moving average of three evaluations. ``lines`` are those of each column, ``rows`` names of
+    :data:`ROWS`, and ``x`` is ``epoch`` or ``step``.
     """
-    shape = (len(rows), len(lines))
-    size = (1.5 + 5 * len(lines), 0.8 + 3 * len(rows))
+    size, shape = (1.5 + 5 * len(lines), 0.8 + 3 * len(rows)), (len(rows), len(lines))
     figure, grid = panels(title, size=size, shape=shape, sharex="col", sharey="row")
-    for down, row in enumerate(rows):
-        grid[down, 0].set_ylabel(ROWS[row][0])
-        for axes, column in zip(grid[down], lines.values(), strict=True):
+    for places, (label, scale, drawn) in zip(grid, (ROWS[row] for row in rows), strict=True):
+        for axes, column in zip(places, lines.values(), strict=True):
             for number, line in enumerate(column):
-                for style, values in _quantity(line, row):
-                    label = line.label if style == "-" else None
-                    drawn = {"color": f"C{number}", "linestyle": style, "label": label}
-                    _plot_range(axes, _positions(line, x), values, **drawn)
-            if row in _LOGARITHMIC:
-                axes.set_yscale("log")
+                for style, values in drawn.items():
+                    named = {"label": line.label if style == "-" else None, "linestyle": style}
+                    _plot_range(axes, _stacked(line, x), values(line), color=f"C{number}", **named)
+        places[0].set(ylabel=label, yscale=scale)
     for top, bottom, heading in zip(grid[0], grid[-1], lines, strict=True):
         top.set_title(heading)
         top.legend(fontsize="small")
@@ -127,38 +105,80 @@ def columns(
     return figure
 
 
-def _quantity(line: Line, row: str) -> list[tuple[str, np.ndarray]]:
-    """Styles and values, of shape (seeds, evaluations)."""
-    if row == "gap":
-        train, test = (_stacked(line, f"{part}_accuracy_mean") for part in ("train", "test"))
-        return [("-", 100 * (train - test))]
-    values = [(style, factor * _stacked(line, name)) for style, name, factor in ROWS[row][1]]
-    return [(style, _moving_mean(y) if row == "variance" else y) for style, y in values]
+def bars(
+    by_attack: Mapping[str, Mapping[str, Runs]],
+    by_fault: Mapping[str, Runs],
+    *,
+    title: str,
+    labels: tuple[str, str],
+) -> Figure:
+    """Test accuracy of several mixers under attack, and under faults, as bars.
+
+    Bars are means over the seeds, lines over them go from the worst seed to the best.
+    ``by_attack`` holds the runs by mixer and attack; ``labels`` are those of the horizontal axes.
+    """
+    places = {"shape": (1, 2), "size": (12, 4), "sharey": True, "width_ratios": (3, 2)}
+    figure, ((attacks, faults),) = panels(title, **places)
+    names = list(next(iter(by_attack.values())))
+    width = 0.8 / len(names)
+    for number, name in enumerate(names):
+        cells = [row[name] for row in by_attack.values()]
+        _draw_bars(attacks, cells, shift=number * width, width=width, label=name)
+    attacks.set_xticks(np.arange(len(by_attack)) + 0.4 - width / 2, [*by_attack], fontsize="small")
+    attacks.set(ylabel="test accuracy, honest agents (%)", xlabel=labels[0])
+    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": len(names)}
+    attacks.legend(title="attack", fontsize="small", **place)
+    if by_fault:
+        _draw_bars(faults, [*by_fault.values()], width=0.6)
+        rows = [row.replace(" ", "\n") for row in by_fault]
+        faults.set_xticks(np.arange(len(by_fault)), rows, fontsize="small")
+    faults.set(xlabel=labels[1])
+    for axes in (attacks, faults):
+        axes.grid(visible=False, axis="x")
+    return figure
 
 
-def _stacked(line: Line, column: str) -> np.ndarray:
-    """A column of the records of every seed; NaN where a run has ended early."""
-    longest = max(len(run) for run in line.runs)
-    values = np.full((len(line.runs), longest), np.nan)
-    for row, run in zip(values, line.runs, strict=True):
-        row[: len(run)] = [record[column] for record in run]
-    return values
-
-
-def _positions(line: Line, column: str) -> np.ndarray:
-    """The epoch, step, ... of every evaluation, which all seeds share."""
-    return np.nanmax(_stacked(line, column), axis=0)
+def _stacked(line: Line, column: str, factor: float = 1) -> np.ndarray:
+    """A column of the records, shape (seeds, evaluations); NaN where a run has ended early."""
+    values = ([factor * record[column] for record in run] for run in line.runs)
+    return np.array([*itertools.zip_longest(*values, fillvalue=np.nan)], dtype=float).T
 
 
 def _plot_range(axes: Any, x: np.ndarray, values: np.ndarray, *, color: str, **style: Any) -> None:
-    """The mean over the first axis as a line, the range over it as a shade."""
+    """The mean over the seeds, which share their x, as a line; the range over them as a shade."""
+    x = np.nanmax(x, axis=0)
     marker = "o" if len(x) == 1 else None  # a line through one point cannot be seen
     axes.plot(x, np.nanmean(values, axis=0), color=color, marker=marker, **style)
     low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
     axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
 
 
-def _moving_mean(values: np.ndarray, width: int = 3) -> np.ndarray:
-    """The mean of each value and those before it, three at most."""
-    starts = [max(0, i + 1 - width) for i in range(values.shape[1])]
-    return np.stack([values[:, s : i + 1].mean(axis=1) for i, s in enumerate(starts)], axis=1)
+def _draw_bars(axes: Any, runs: Sequence[Runs], shift: float = 0, **bar: Any) -> None:
+    cells = [percents(of_seeds) for of_seeds in runs]
+    means, low, high = (reduce(cells, axis=1) for reduce in (np.mean, np.min, np.max))
+    axes.bar(np.arange(len(cells)) + shift, means, yerr=[means - low, high - means], **bar)
+
+
+def _train(line: Line) -> np.ndarray:
+    return _stacked(line, "train_accuracy_mean", 100)
+
+
+def _test(line: Line) -> np.ndarray:
+    return _stacked(line, "test_accuracy_mean", 100)
+
+
+def _variance(line: Line) -> np.ndarray:
+    """The mean of each variance and those before it, three at most."""
+    values = _stacked(line, "test_accuracy_variance", 1e4)
+    ends = range(1, values.shape[1] + 1)
+    return np.stack([values[:, max(0, end - 3) : end].mean(axis=1) for end in ends], axis=1)
+
+
+# For each row of a figure: its label, the scale of its axis, and its lines' values by style.
+ROWS: dict[str, tuple[str, str, dict[str, Callable[[Line], np.ndarray]]]] = {
+    "accuracy": ("accuracy (%)", "linear", {"-": _train, "--": _test}),
+    "loss": ("training loss (nats)", "log", {"-": lambda line: _stacked(line, "train_loss_mean")}),
+    "distance": ("consensus distance", "log", {"-": lambda of: _stacked(of, "consensus_distance")}),
+    "variance": ("variance over agents (%²)", "log", {"-": _variance}),
+    "gap": ("train − test accuracy (%)", "linear", {"-": lambda line: _train(line) - _test(line)}),
+}

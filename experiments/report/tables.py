@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 from rich.table import Table
+
+Runs: TypeAlias = Sequence[Sequence[Mapping[str, Any]]]  # the records of one run per seed
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -25,3 +28,8 @@ def pairs(title: str, rows: Mapping[str, str]) -> Table:
 def over_seeds(values: Sequence[float], form: str) -> str:
     """Mean and standard deviation of one number per seed."""
     return f"{np.mean(values):{form}} ± {np.std(values):{form}}"
+
+
+def percents(runs: Runs, column: str = "test_accuracy_mean") -> list[float]:
+    """The last value of each run in %; NaN of one that diverges before its first."""
+    return [100 * run[-1][column] if run else np.nan for run in runs]

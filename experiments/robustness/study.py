@@ -5,22 +5,20 @@ from __future__ import annotations
 import itertools
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 
-from experiments.report.robustness import bars
-from experiments.report.tables import markdown_table, over_seeds
+from experiments.report.plots import bars
+from experiments.report.tables import Runs, markdown_table, over_seeds, percents
 from experiments.robustness.config import Robustness
 from experiments.run.config import Run, check_choices, run_of
 from experiments.run.disturbance import ATTACKS, FAULTS, MIXERS
 from experiments.run.errors import UsageError
 from experiments.run.job import check
-from experiments.run.records import Records, run_once
-
-Runs: TypeAlias = list[Records]  # one per seed
+from experiments.run.records import run_once
 
 
 def compare(config: Robustness) -> tuple[dict[str, dict[str, Runs]], dict[str, Runs]]:
@@ -36,10 +34,9 @@ def compare(config: Robustness) -> tuple[dict[str, dict[str, Runs]], dict[str, R
     console = Console()
 
     def done(row: str, column: str, runs: Sequence[Run]) -> Runs:
-        name = f"{row}-{column}".replace(" ", "-")
+        name = f"{row}-{column}-seed-".replace(" ", "-")
         records = [
-            run_once(run, config.out / f"{name}-seed-{run.training.seed}", quiet=True)
-            for run in runs
+            run_once(run, config.out / f"{name}{run.training.seed}", quiet=True) for run in runs
         ]
         console.print(f"{row}, {column}: {_cell(config, records)}", markup=False, highlight=False)
         return records
@@ -51,12 +48,9 @@ def compare(config: Robustness) -> tuple[dict[str, dict[str, Runs]], dict[str, R
     by_fault = {row: done(row, config.fault_topology, runs) for row, runs in faulty.items()}
     text = _markdown(config, by_attack, by_fault)
     (config.out / "table.md").write_text(text)
-    figure = bars(
-        {row: {name: _accuracies(c) for name, c in of.items()} for row, of in by_attack.items()},
-        {row: _accuracies(runs) for row, runs in by_fault.items()},
-        title=f"{_setting(config)}, {config.seeds} seeds",
-        labels=(f"mixer, on {config.network.topology}", f"fault, on {config.fault_topology}"),
-    )
+    labels = (f"mixer, on {config.network.topology}", f"fault, on {config.fault_topology}")
+    title = f"{_setting(config)}, {config.seeds} seeds"
+    figure = bars(by_attack, by_fault, title=title, labels=labels)
     figure.savefig(config.out / "robustness.png", dpi=120)
     console.print(text, markup=False, highlight=False, soft_wrap=True)
     return by_attack, by_fault
@@ -69,13 +63,14 @@ def _checked(config: Robustness) -> tuple[dict[str, dict[str, list[Run]]], dict[
         raise UsageError("--seeds: give at least 1; --mixers, --attacks: one or more")
     if config.training.epochs is None:
         raise UsageError("--epochs: give a number")
+    lies = {name: _read(config, ATTACKS[name].options) for name in config.attacks}
     attacked = {
-        row: {attack: _seeds(config, mixer | _attack(config, attack)) for attack in config.attacks}
+        row: {name: _seeds(config, mixer, attack=name, **lie) for name, lie in lies.items()}
         for row, mixer in _mixers(config)
     }
-    on_graph = {"topology": config.fault_topology}
-    faulty = {row: _seeds(config, on_graph | fault) for row, fault in _faults(config)}
-    for runs in [*(runs for row in attacked.values() for runs in row.values()), *faulty.values()]:
+    graph = config.fault_topology
+    faulty = {row: _seeds(config, fault, topology=graph) for row, fault in _faults(config)}
+    for runs in itertools.chain(*(row.values() for row in attacked.values()), faulty.values()):
         check(runs[0])
     return attacked, faulty
 
@@ -91,10 +86,6 @@ def _mixers(config: Robustness) -> Iterator[tuple[str, dict[str, Any]]]:
             yield " ".join([name, *(f"{value:g}" for value in values)]), {"mixer": mixer, **options}
 
 
-def _attack(config: Robustness, attack: str) -> dict[str, Any]:
-    return {"attack": attack, **_read(config, ATTACKS[attack].options)}
-
-
 def _faults(config: Robustness) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each fault's name in the table and its options; the first is none."""
     if config.faults:
@@ -106,26 +97,21 @@ def _faults(config: Robustness) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"{fault} {options[option]:g}", options
 
 
-def _read(config: Robustness, names: Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
+def _read(config: Robustness, names: Iterable[str]) -> dict[str, Any]:
     return {name: getattr(config, name) for name in names}
 
 
-def _seeds(config: Robustness, options: Mapping[str, Any]) -> list[Run]:
+def _seeds(config: Robustness, own: Mapping[str, Any], **options: Any) -> list[Run]:
     shared = ["algorithm", "learning_rate", "schedule", "decay_power", "decay_offset", "momentum"]
-    options = {**_read(config, [*shared, "out"]), **options}
+    options |= _read(config, [*shared, "out"]) | own
     first = config.training.seed
     return [run_of(config, **options, seed=first + number) for number in range(config.seeds)]
-
-
-def _accuracies(runs: Runs) -> list[float]:
-    """The last test accuracy of each run in %; NaN of one that diverges before its first."""
-    return [100 * run[-1]["test_accuracy_mean"] if run else np.nan for run in runs]
 
 
 def _cell(config: Robustness, runs: Runs) -> str:
     if not all(run and run[-1]["epoch"] == config.training.epochs for run in runs):
         return "diverges"
-    return over_seeds(_accuracies(runs), ".2f")
+    return over_seeds(percents(runs), ".2f")
 
 
 def _setting(config: Robustness) -> str:
@@ -136,7 +122,7 @@ def _markdown(
     config: Robustness, by_attack: dict[str, dict[str, Runs]], by_fault: dict[str, Runs]
 ) -> str:
     agents = config.network.agents
-    cells = {row: [_cell(config, runs) for runs in of.values()] for row, of in by_attack.items()}
+    rows = [[row, *(_cell(config, runs) for runs in of.values())] for row, of in by_attack.items()]
     parts = [
         f"`{shlex.join(['python', '-m', 'experiments.robustness', *sys.argv[1:]])}`\n",
         f"{_setting(config)} with step size {config.learning_rate:g}, {agents} agents, "
@@ -144,16 +130,14 @@ def _markdown(
         "seeds.\n",
         f"Test accuracy in % over the honest agents, {config.malicious} of {agents} on "
         f"{config.network.topology} malicious:\n",
-        markdown_table(["mixer", *config.attacks], [[row, *of] for row, of in cells.items()]),
+        markdown_table(["mixer", *config.attacks], rows),
     ]
     if by_fault:
+        head = ["fault", "test %", "of the worst agent", "of the mean parameters", "distance"]
         parts += [
             f"The weighted mean on {config.fault_topology}; absences are drawn every "
             f"{config.absence_duration} steps:\n",
-            markdown_table(
-                ["fault", "test %", "of the worst agent", "of the mean parameters", "distance"],
-                [[row, *_fault_row(config, runs)] for row, runs in by_fault.items()],
-            ),
+            markdown_table(head, [[row, *_fault_row(config, of)] for row, of in by_fault.items()]),
         ]
     return "\n".join(parts)
 
@@ -162,7 +146,6 @@ def _fault_row(config: Robustness, runs: Runs) -> list[str]:
     cell = _cell(config, runs)
     if cell == "diverges":
         return [cell, "", "", ""]
-    last = [run[-1] for run in runs]
     columns = ("test_accuracy_min", "mean_params_test_accuracy")
-    shares = [over_seeds([100 * record[name] for record in last], ".2f") for name in columns]
-    return [cell, *shares, f"{np.mean([r['consensus_distance'] for r in last]):.2g}"]
+    shares = [over_seeds(percents(runs, column), ".2f") for column in columns]
+    return [cell, *shares, f"{np.mean([run[-1]['consensus_distance'] for run in runs]):.2g}"]
