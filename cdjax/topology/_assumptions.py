@@ -1,8 +1,4 @@
-"""Assumption 2 of the paper, a function per condition; each error names the entry that fails.
-
-Jiang, Balu, Hegde, Sarkar, *Collaborative Deep Learning in Fixed Topology Networks*, NIPS 2017,
-arXiv:1706.07880.
-"""
+"""Assumption 2 of Jiang et al. (2017), a function per condition; errors name what fails."""
 
 from __future__ import annotations
 
