@@ -39,13 +39,7 @@ def widened(leaf: ArrayLike) -> Array:
 def map_floats(fn: Callable[..., Array], tree: Params, *rest: Params) -> Params:
     """Maps ``fn`` over the floating leaves, widened, and casts its results back.
 
-    Args:
-        fn: takes a widened leaf of ``tree`` and the corresponding leaves of ``rest`` as they are.
-        tree: any tree; leaves that are not floating are returned unchanged.
-        *rest: trees with the structure of ``tree``, or with ``tree`` as a prefix.
-
-    Returns:
-        A tree with the structure and the dtypes of ``tree``.
+    ``fn`` takes a widened leaf of ``tree`` and the corresponding leaves of ``rest`` as they are.
     """
 
     def leaf(x: Any, *others: Any) -> Any:
@@ -55,16 +49,9 @@ def map_floats(fn: Callable[..., Array], tree: Params, *rest: Params) -> Params:
 
 
 def map_floats_together(fn: Callable[[list[Array]], list[Array]], tree: Params) -> Params:
-    """Replaces all floating leaves by what ``fn`` makes of the list of them.
+    """Replaces all floating leaves by what ``fn`` makes of the list of them, dtypes included.
 
     For what needs all leaves at once: a common message, or a norm over the whole tree.
-
-    Args:
-        fn: takes the floating leaves as they are, and returns as many, of whatever dtype.
-        tree: any tree; leaves that are not floating are returned unchanged.
-
-    Returns:
-        A tree with the structure of ``tree``.
     """
     leaves, structure = jax.tree.flatten(tree)
     results = iter(fn([jnp.asarray(x) for x in leaves if is_floating(x)]))

@@ -20,7 +20,7 @@ from cdjax._checks import (
     stacked_size,
 )
 from cdjax._trees import is_floating
-from cdjax._types import Params
+from cdjax._types import OptState, Params
 
 PLANS = ("auto", "vmap", "map", "unroll")
 
@@ -42,9 +42,7 @@ def replicate(params: Params, num_agents: int) -> Params:
     Raises:
         ValueError: if ``num_agents`` is not a whole number of at least 1, or a leaf is no array.
 
-    Example::
-
-        params = cdjax.replicate({"w": jnp.ones(3)}, 16)  # w has shape (16, 3)
+    Example: ``params = cdjax.replicate({"w": jnp.ones(3)}, 16)  # w has shape (16, 3)``
     """
     check_num_agents(num_agents)
     check_arrays(params)
@@ -66,7 +64,6 @@ def mean_params(params: Params) -> Params:
         ValueError: if the leaves disagree about the number of agents.
     """
     stacked_size(params)
-
     # jnp.mean itself sums bfloat16 and float16 in float32.
     return jax.tree.map(lambda x: jnp.mean(x, axis=0) if is_floating(x) else x[0], params)
 
@@ -94,9 +91,7 @@ def agent_map(fn: Callable[..., Any], *, plan: str = "auto") -> Callable[..., An
     Raises:
         ValueError: if the plan is unknown or the arguments disagree about the number of agents.
 
-    Example::
-
-        losses, grads = cdjax.agent_map(jax.value_and_grad(loss_fn))(params, batch)
+    Example: ``losses, grads = cdjax.agent_map(jax.value_and_grad(loss_fn))(params, batch)``
     """
     check_callable("fn", fn, "a function of one agent")
     check_choice("plan", plan, PLANS)
@@ -138,16 +133,13 @@ def per_agent(tx: optax.GradientTransformation) -> optax.GradientTransformationE
     check_optimizer("tx", tx)
     tx = optax.with_extra_args_support(tx)
 
-    def init(params: Params) -> optax.OptState:
+    def init(params: Params) -> OptState:
         stacked_size(params)
         return jax.vmap(tx.init)(params)
 
     def update(
-        updates: optax.Updates,
-        state: optax.OptState,
-        params: Params | None = None,
-        **extra_args: Any,
-    ) -> tuple[optax.Updates, optax.OptState]:
+        updates: Params, state: OptState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Params, OptState]:
         stacked_size(updates)
         return jax.vmap(lambda u, s, p: tx.update(u, s, p, **extra_args))(updates, state, params)
 

@@ -1,8 +1,4 @@
-"""The constants of the paper's assumptions and of its Lyapunov function V, and the step limits.
-
-Jiang, Balu, Hegde, Sarkar, *Collaborative Deep Learning in Fixed Topology Networks*, NIPS 2017,
-arXiv:1706.07880, Section 4.
-"""
+"""The constants of the paper's assumptions and of its Lyapunov function V, and the step limits."""
 
 from __future__ import annotations
 
@@ -171,8 +167,7 @@ def tight_step_limit(
     Example::
 
         lazy_ring = cdjax.topology.ring(8, "lazy")  # λ_N = 1 / 3
-        limit = cdjax.theory.tight_step_limit(lazy_ring, 2.0)
-        assert abs(limit - 2 / 3) < 1e-12
+        assert abs(cdjax.theory.tight_step_limit(lazy_ring, 2.0) - 2 / 3) < 1e-12
 
     Reference: gradient descent and the heavy ball on V, eq. 9 of Jiang et al. (2017); the paper has
     none of the three.

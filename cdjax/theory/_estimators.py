@@ -51,9 +51,7 @@ def hessian_extremes(
 
     Example::
 
-        def extremes(params, batch):
-            return cdjax.theory.hessian_extremes(lambda p: loss_fn(p, batch), params, key=key)
-
+        extremes = lambda x, b: cdjax.theory.hessian_extremes(lambda p: loss_fn(p, b), x, key=key)
         smoothness = jax.jit(cdjax.agent_map(extremes))(params, batch).largest.max()
 
     Reference: the constants :math:`\gamma_j` and :math:`H_j` of Assumption 1 of Jiang et al.
@@ -119,7 +117,7 @@ def gradient_noise(
         num_draws: M, at least 2.
 
     Returns:
-        The unbiased variance, summed over all agents and parameters. For :math:`Q_V = 0`, take the
+        The unbiased variance of all agents and parameters together. For :math:`Q_V = 0`, take the
         largest one over the points of a run.
 
     Raises:
@@ -137,10 +135,8 @@ def gradient_noise(
         mean = optax.tree.add_scale(mean, 1 / (draw + 1), before)
         return mean, squares + optax.tree.vdot(before, optax.tree.sub(gradient, mean))
 
-    shapes = jax.eval_shape(gradient_fn, params, key)
-    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    start = (zero, optax.tree.vdot(zero, zero))
-    _, squares = jax.lax.fori_loop(0, num_draws, add, start)
+    zero = optax.tree.zeros_like(jax.eval_shape(gradient_fn, params, key))
+    _, squares = jax.lax.fori_loop(0, num_draws, add, (zero, optax.tree.vdot(zero, zero)))
     return squares / (num_draws - 1)
 
 
