@@ -17,6 +17,7 @@ from cdjax.agents import agent_map
 from cdjax.sharding import sharded
 
 Metrics: TypeAlias = dict[str, Any]
+Outcome: TypeAlias = "tuple[TrainState, Metrics]"
 
 
 class TrainState(NamedTuple):
@@ -43,7 +44,7 @@ class LossFn(Protocol):
         ...
 
 
-StepFn: TypeAlias = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
+StepFn: TypeAlias = Callable[[TrainState, Any], Outcome]
 
 
 def init_state(
@@ -64,9 +65,7 @@ def init_state(
     Returns:
         The state, with a copy of ``params``, so that a donating loop may consume it.
 
-    Example::
-
-        state = cdjax.training.init_state(params, cdjax.cdsgd(0.1, mix), key=jax.random.key(0))
+    Example: ``state = cdjax.training.init_state(params, tx, key=jax.random.key(0))``
     """
     params = jax.tree.map(jnp.copy, params)
     model_state = jax.tree.map(jnp.copy, {} if model_state is None else model_state)
@@ -103,7 +102,7 @@ def train_step(
     if mesh:
         gradients = sharded(gradients, mesh)
 
-    def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
+    def step(state: TrainState, batch: Any) -> Outcome:
         agents = jnp.arange(stacked_size(state.params))
         keys = jax.vmap(lambda agent: agent_key(state, agent))(agents)
         grads, model_state, metrics = gradients(state.params, state.model_state, batch, keys)
