@@ -69,7 +69,7 @@ def mean_params(params: Params) -> Params:
 
 
 def agent_map(fn: Callable[..., Any], *, plan: str = "auto") -> Callable[..., Any]:
-    """Maps a function of one agent over the leading agent axis of all its arguments.
+    """Maps a function of one agent over the agent axis of all its arguments and results.
 
     Every plan computes the same values, up to rounding:
 
@@ -84,9 +84,6 @@ def agent_map(fn: Callable[..., Any], *, plan: str = "auto") -> Callable[..., An
     Args:
         fn: a function of one agent, on pytrees of arrays.
         plan: ``auto``, ``vmap``, ``map`` or ``unroll``.
-
-    Returns:
-        The function on stacked trees; its results are stacked too.
 
     Raises:
         ValueError: if the plan is unknown or the arguments disagree about the number of agents.

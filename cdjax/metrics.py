@@ -57,9 +57,6 @@ def agent_statistics(values: Float[Array | np.ndarray, " agents"]) -> AgentStati
     Args:
         values: one number per agent, shape (N,).
 
-    Returns:
-        Four scalars.
-
     Raises:
         ValueError: unless there is one number per agent, for at least one agent.
     """

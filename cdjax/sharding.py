@@ -129,8 +129,7 @@ def build_agents(build: Callable[[range], Params], num_agents: int, *, mesh: Mes
     """A sharded tree of which each process builds only the part of its own agents.
 
     Args:
-        build: from the numbers of a device's agents to their stacked tree, leaves of shape
-            ``(block, ...)``; called once per device of this process.
+        build: from the numbers of a device's agents to their stacked tree; called once per device.
         num_agents: N.
         mesh: a mesh with an axis ``agents``.
 
@@ -168,9 +167,6 @@ def replicate_on_devices(tree: Params, mesh: Mesh) -> Params:
             processes ``jax.device_get`` accepts sharded arrays only after this.
         mesh: the devices.
 
-    Returns:
-        The tree, every leaf whole on every device.
-
     Example: ``test_set = cdjax.sharding.replicate_on_devices(np.ones((100, 28, 28)), mesh)``
     """
     whole = NamedSharding(mesh, PartitionSpec())
@@ -178,7 +174,7 @@ def replicate_on_devices(tree: Params, mesh: Mesh) -> Params:
 
 
 def sharded(fn: Callable[..., Any], mesh: Mesh, *, num_shared: int = 0) -> Callable[..., Any]:
-    """Runs a function of stacked trees on each device's own block of agents.
+    """A function of stacked trees, run on each device's own block of agents.
 
     Without this, XLA gathers all agents on every device for some functions that only need a
     device's own agents: a loop over agents, or a convolution with one kernel per agent.
@@ -189,9 +185,6 @@ def sharded(fn: Callable[..., Any], mesh: Mesh, *, num_shared: int = 0) -> Calla
         mesh: a mesh with an axis ``agents``.
         num_shared: how many of the last arguments are not stacked but shared by all agents; they
             are whole on every device.
-
-    Returns:
-        The function on stacked trees of all N agents.
 
     Raises:
         ValueError: if the stacked arguments disagree about N, or the devices do not divide it.

@@ -76,9 +76,6 @@ def stated_strong_convexity(
         strong_convexity: :math:`H_m`.
         step_size: :math:`\alpha > 0`.
 
-    Returns:
-        :math:`\hat H`.
-
     Raises:
         ValueError: if an argument is out of its range.
 
@@ -90,7 +87,7 @@ def stated_strong_convexity(
 
 
 def descent_limit(topology: Topology, constants: Constants, *, step_size: float) -> float:
-    r"""The paper's implicit step limit: its theorems require a step size of at most this.
+    r"""The paper's implicit step limit, the right-hand side of what its theorems require.
 
     .. math:: \alpha \le \frac{\zeta_1}{\hat\gamma(\alpha) \, Q_m}
 
@@ -100,10 +97,7 @@ def descent_limit(topology: Topology, constants: Constants, *, step_size: float)
     Args:
         topology: the graph with its symmetric mixing matrix.
         constants: of the losses and their gradients.
-        step_size: :math:`\alpha > 0`, on which the right-hand side depends.
-
-    Returns:
-        The right-hand side.
+        step_size: :math:`\alpha > 0`, on which the limit depends.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -157,9 +151,6 @@ def tight_step_limit(
         smoothness: :math:`\gamma`.
         momentum: :math:`\mu` in [0, 1).
         nesterov: whether momentum is Nesterov's, as it is by default in :func:`cdjax.cdmsgd`.
-
-    Returns:
-        The limit.
 
     Raises:
         ValueError: if an argument is out of its range.

@@ -137,9 +137,6 @@ def stated_stationarity_bound(
         initial_gap: :math:`V(x_0) - V_{\inf}`.
         num_steps: K, at least 1.
 
-    Returns:
-        The bound.
-
     Raises:
         ValueError: if an argument is out of its range.
 

@@ -81,12 +81,10 @@ def from_edge_list(
     """A topology from a text file with one edge, two agent numbers, per line.
 
     Args:
-        path: the file; ``#`` starts a comment. Agents are numbered from 0 without gaps.
+        path: of the file, which gives the topology its name. ``#`` starts a comment; agents are
+            numbered from 0 without gaps.
         weights: as for :func:`from_graph`.
         num_agents: N, checked against the file; by default the number of agents in the file.
-
-    Returns:
-        The topology, named after the file.
 
     Raises:
         FileNotFoundError: if there is no such file.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -66,15 +67,12 @@ def path(num_agents: int, weights: Weights = DEFAULT) -> Topology:
 
 
 def grid(num_agents: int, weights: Weights = DEFAULT, *, rows: int | None = None) -> Topology:
-    """A rectangle of agents, each with its four neighbours, fewer at the border.
+    """A rectangle of agents, numbered row by row; each has four neighbours, fewer at the border.
 
     Args:
         num_agents: N, a product of two numbers of at least 2.
         weights: see :func:`from_graph`.
         rows: rows of the rectangle; by default, it is as square as N allows.
-
-    Returns:
-        The topology; agents are numbered row by row.
 
     Raises:
         ValueError: if N does not fit; the error names sizes that do.
@@ -152,12 +150,9 @@ def erdos_renyi(
     if probability is None:
         probability = min(1.0, 2 * math.log(max(num_agents, 2)) / num_agents)
     check_range("probability", probability, low=0, high=1, low_open=True)
-    graph = connected_draw(
-        lambda rng: nx.fast_gnp_random_graph(num_agents, probability, seed=rng),
-        seed=seed,
-        remedy=f"probability {probability:g} is too small for {num_agents} agents; raise it",
-    )
-    return from_graph(graph, weights, name="erdos_renyi")
+    draw = partial(nx.fast_gnp_random_graph, num_agents, probability)
+    remedy = f"probability {probability:g} is too small for {num_agents} agents; raise it"
+    return from_graph(connected_draw(draw, seed=seed, remedy=remedy), weights, name="erdos_renyi")
 
 
 def watts_strogatz(
@@ -187,11 +182,9 @@ def watts_strogatz(
         raise ValueError(f"degree is {degree}; it must be even and at least 2")
     if num_agents <= degree:
         return from_graph(nx.complete_graph(num_agents), weights, name="watts_strogatz")
-    graph = connected_draw(
-        lambda rng: nx.watts_strogatz_graph(num_agents, degree, probability, seed=rng),
-        seed=seed,
-        remedy=f"degree {degree} is too small for {num_agents} agents; raise it",
-    )
+    draw = partial(nx.watts_strogatz_graph, num_agents, degree, probability)
+    remedy = f"degree {degree} is too small for {num_agents} agents; raise it"
+    graph = connected_draw(draw, seed=seed, remedy=remedy)
     return from_graph(graph, weights, name="watts_strogatz")
 
 
@@ -220,11 +213,9 @@ def random_regular(
             f"num_agents {num_agents} times degree {degree} is odd; "
             f"take degree {degree - 1} or {degree + 1}, or {num_agents + 1} agents"
         )
-    graph = connected_draw(
-        lambda rng: nx.random_regular_graph(degree, num_agents, seed=rng),
-        seed=seed,
-        remedy=f"degree {degree} is too small for {num_agents} agents; raise it",
-    )
+    draw = partial(nx.random_regular_graph, degree, num_agents)
+    remedy = f"degree {degree} is too small for {num_agents} agents; raise it"
+    graph = connected_draw(draw, seed=seed, remedy=remedy)
     return from_graph(graph, weights, name="random_regular")
 
 

@@ -2,8 +2,6 @@
 
 Graphs hold the agents 0..N-1 and no self loops; edge attributes are ignored.
 
-Jiang, Balu, Hegde, Sarkar, *Collaborative Deep Learning in Fixed Topology Networks*, NIPS 2017.
-
 Xiao, Boyd, *Fast Linear Iterations for Distributed Averaging*, Systems & Control Letters 2004.
 
 Xiao, Boyd, Lall, *A Scheme for Robust Distributed Sensor Fusion Based on Average Consensus*,
