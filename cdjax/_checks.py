@@ -201,9 +201,8 @@ def _check_alike(updates: Params, params: Params, transform: str) -> None:
     found, wanted = jax.tree.structure(updates), jax.tree.structure(params)
     remedy = "give the gradients of these params"
     if found != wanted:
-        raise ValueError(
-            f"{transform}: updates have the structure {found}, params {wanted}; {remedy}"
-        )
+        differ = f"updates have the structure {found}, params {wanted}"
+        raise ValueError(f"{transform}: {differ}; {remedy}")
     pairs = zip(jax.tree.leaves_with_path(params), jax.tree.leaves(updates), strict=True)
     for (path, param), update in pairs:
         if np.shape(param) != np.shape(update):

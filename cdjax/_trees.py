@@ -30,8 +30,7 @@ def floating_leaves(tree: Params) -> list[Any]:
 def widened(leaf: ArrayLike) -> Array:
     """A floating leaf in float32 at least.
 
-    The rows of a mixing matrix that is rounded to bfloat16 no longer sum to one, and the mean
-    drifts. So sums over agents are taken in float32, whatever the dtype of the parameters.
+    The rows of a mixing matrix rounded to bfloat16 do not sum to one, so the mean would drift.
     """
     return jnp.asarray(leaf, jnp.promote_types(jnp.result_type(leaf), jnp.float32))
 
@@ -61,8 +60,7 @@ def map_floats_together(fn: Callable[[list[Array]], list[Array]], tree: Params) 
 def along_agents(numbers: ArrayLike, leaf: ArrayLike) -> Shaped[Array, "agents ..."]:
     """``numbers``, of shape (N,), with as many axes as ``leaf`` has, of shape (N, ...).
 
-    In the dtype of ``leaf``, so that a float32 weight does not widen a bfloat16 leaf; booleans
-    stay booleans.
+    In the dtype of ``leaf``, as a float32 weight would widen a bfloat16 leaf; booleans stay.
     """
     numbers = jnp.asarray(numbers)
     numbers = numbers.reshape(-1, *[1] * (jnp.ndim(leaf) - 1))

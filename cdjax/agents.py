@@ -74,12 +74,10 @@ def agent_map(fn: Callable[..., Any], *, plan: str = "auto") -> Callable[..., An
     Every plan computes the same values, up to rounding:
 
     - ``vmap``: all agents at once, ``jax.vmap``;
-    - ``map``: one agent after another in a compiled loop, ``jax.lax.map``; only the activations of
-      one agent are in memory;
+    - ``map``: one agent after another, ``jax.lax.map``, with one agent's activations in memory;
     - ``unroll``: the function once per agent in the compiled program; compile time grows with N;
-    - ``auto``: ``vmap`` on accelerators. On a CPU, where XLA's own convolution is slow both under
-      ``vmap`` and in loops, ``unroll`` for a function that contains one; ``map`` for agents of more
-      than 1 MiB each; otherwise ``vmap``.
+    - ``auto``: ``vmap`` on accelerators. On a CPU, ``unroll`` for a function with XLA's own
+      convolution, which is slow otherwise; ``map`` for agents above 1 MiB each; else ``vmap``.
 
     Args:
         fn: a function of one agent, on pytrees of arrays.
@@ -110,10 +108,9 @@ def agent_map(fn: Callable[..., Any], *, plan: str = "auto") -> Callable[..., An
 def per_agent(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
     """Runs an optax transformation independently in every agent.
 
-    Elementwise transformations (SGD, momentum, Adam) do not need this. Those that reduce over whole
-    leaves or trees (clipping by the global norm, LAMB, LARS, Adafactor) take the agent axis for one
-    more axis of the parameters and so couple the agents; this maps them over the agents instead.
-    Consensus stays outside.
+    Elementwise transformations (SGD, momentum, Adam) do not need this. Those that reduce over
+    leaves or trees (clipping by the global norm, LAMB, LARS, Adafactor) would couple the agents, as
+    they take the agent axis for one of the parameters. Consensus stays outside.
 
     Args:
         tx: an optax transformation for one agent.

@@ -30,8 +30,7 @@ def agent_mesh(num_devices: int | None = None) -> Mesh:
         num_devices: D; by default all devices of all processes.
 
     Raises:
-        ValueError: if there are not that many devices, or if several processes ask for fewer
-            devices than they have together.
+        ValueError: if there are fewer devices, or several processes do not ask for all of theirs.
 
     Example: ``mesh = cdjax.sharding.agent_mesh()``
     """
@@ -82,8 +81,7 @@ def agent_shardings(tree: Params, mesh: Mesh, *, num_agents: int | None = None) 
     """Where each leaf of a tree belongs, for ``jax.jit``'s ``out_shardings``.
 
     Args:
-        tree: leaves of shape ``(N, ...)``, or without axes (step counters, a run's key); arrays, or
-            the shapes that ``jax.eval_shape`` gives.
+        tree: leaves of shape ``(N, ...)``, or without axes (a step, a key); arrays or their shapes.
         mesh: a mesh with an axis ``agents``.
         num_agents: N; needed if the tree has leaves with axes but no agent axis, as a server's.
 
@@ -183,8 +181,7 @@ def sharded(fn: Callable[..., Any], mesh: Mesh, *, num_shared: int = 0) -> Calla
         fn: a function of stacked trees that treats each agent independently, such as
             :func:`cdjax.agent_map` returns; all leaves of its results lead with the agent axis.
         mesh: a mesh with an axis ``agents``.
-        num_shared: how many of the last arguments are not stacked but shared by all agents; they
-            are whole on every device.
+        num_shared: how many of the last arguments all agents share, whole on every device.
 
     Raises:
         ValueError: if the stacked arguments disagree about N, or the devices do not divide it.

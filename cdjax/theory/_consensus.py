@@ -63,9 +63,8 @@ def consensus_bound(
               + L \sum_{i < k} \alpha_i \, \sigma^{k - 1 - i}, \qquad
               \sigma = \max(|\lambda_2|, |\lambda_N|)
 
-    For a fixed step the second term rises to :math:`\alpha L / (1 - \sigma)`. If L bounds the norm
-    of every gradient taken, this holds for every run; if L bounds its root mean square over runs,
-    this holds for that of the distance.
+    For a fixed step the second term rises to :math:`\alpha L / (1 - \sigma)`. If L only bounds the
+    root mean square of that norm over runs, the result bounds the root mean square distance.
 
     With momentum of either kind, x of CDMSGD moves along the eigenvector of :math:`\lambda` as
 
@@ -169,8 +168,7 @@ def mean_error_bound(
         constants: of the losses; gradients are unbiased, their noise independent between agents.
         step_sizes: :math:`\alpha_0, ..., \alpha_{K-1}`, shape (K,).
         initial_error: :math:`e_0 = \| s_0 - x^* \|`.
-        distances: :math:`d_k`, a bound on :math:`\| x_k - s_k \|`, shape (K,) or ():
-            :func:`consensus_bound`.
+        distances: :math:`d_k \ge \| x_k - s_k \|`, shape (K,) or (), see :func:`consensus_bound`.
 
     Returns:
         The bound on the root mean square distance at :math:`s_0, ..., s_{K-1}`, shape (K,).

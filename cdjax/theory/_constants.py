@@ -12,17 +12,15 @@ class Constants(NamedTuple):
     r"""What the theory assumes of the losses and their gradients; the defaults are full gradients.
 
     S is the stochastic gradient of V in one step: the agents' gradients plus
-    :math:`(x - \Pi x) / \alpha`.
+    :math:`(x - \Pi x) / \alpha`. If it is unbiased, :math:`\zeta_1 = \zeta_2 = 1`.
 
     Attributes:
         smoothness: :math:`\gamma_m`, the largest eigenvalue of any agent's Hessian (Assumption 1).
         strong_convexity: :math:`H_m`, the smallest eigenvalue of any agent's Hessian; 0 if unknown.
         noise: Q, in :math:`\mathrm{Var}\, S \le Q + Q_V \|\nabla V\|^2` (Assumption 3).
         noise_growth: :math:`Q_V`, in the same inequality.
-        alignment: :math:`\zeta_1`, in :math:`\langle \nabla V, E\, S \rangle \ge \zeta_1 \|\nabla
-            V\|^2`; 1 for unbiased gradients.
-        length: :math:`\zeta_2`, in :math:`\| E\, S \| \le \zeta_2 \|\nabla V\|`; 1 for unbiased
-            gradients.
+        alignment: :math:`\zeta_1`: :math:`\langle \nabla V, ES \rangle \ge \zeta_1 \|\nabla V\|^2`.
+        length: :math:`\zeta_2`, in :math:`\| ES \| \le \zeta_2 \|\nabla V\|`.
     """
 
     smoothness: float
@@ -119,8 +117,7 @@ def sufficient_step_limit(topology: Topology, constants: Constants) -> float:
 
     Returns:
         The limit. If it is 0 or less, no step size satisfies it. That is so on every graph with
-        :math:`\lambda_N \le 0`: rings, tori, and the complete graphs of the paper's own
-        experiments.
+        :math:`\lambda_N \le 0`, such as rings, tori, and the complete graphs of the paper.
 
     Raises:
         ValueError: if the smoothness is not positive.
@@ -160,8 +157,7 @@ def tight_step_limit(
         lazy_ring = cdjax.topology.ring(8, "lazy")  # λ_N = 1 / 3
         assert abs(cdjax.theory.tight_step_limit(lazy_ring, 2.0) - 2 / 3) < 1e-12
 
-    Reference: gradient descent and the heavy ball on V, eq. 9 of Jiang et al. (2017); the paper has
-    none of the three.
+    Reference: not in the paper; gradient descent and the heavy ball on its V, eq. 9.
     """
     check_positive("smoothness", smoothness)
     check_range("momentum", momentum, low=0, high=1, high_open=True)

@@ -82,8 +82,8 @@ def lyapunov_bound(
         constants: of the losses and their gradients.
         step_sizes: :math:`\alpha_0 \ge ... \ge \alpha_{K-1} > 0`, shape (K,).
         initial_gap: :math:`V(x_0, \alpha_0) - V^*(\alpha_0)`.
-        distances: :math:`d_k`, a bound on :math:`\| x_k - s_k \|`, shape (K,):
-            :func:`consensus_bound`. Needed if the step sizes differ.
+        distances: :math:`d_k \ge \| x_k - s_k \|`, shape (K,); see :func:`consensus_bound`. Needed
+            if the step sizes differ.
 
     Returns:
         The bound on :math:`E[V(x_k, \alpha_k) - V^*(\alpha_k)]` for k = 0, ..., K-1, shape (K,);

@@ -41,10 +41,9 @@ def hessian_extremes(
         num_iterations: Hessian-vector products of each run.
 
     Returns:
-        Both eigenvalues, approached from inside the spectrum: ``largest`` is at most the largest,
-        ``smallest`` at least the smallest. The error falls with the 2 ``num_iterations``-th power
-        of the ratio of the two leading eigenvalues of M, so ``smallest`` converges slowly if many
-        eigenvalues are close to it.
+        Both eigenvalues, approached from inside the spectrum. The error falls with the
+        2 ``num_iterations``-th power of the ratio of the two leading eigenvalues of M, so
+        ``smallest`` converges slowly if many eigenvalues are close to it.
 
     Raises:
         ValueError: if ``num_iterations`` is not a whole number of at least 1.
@@ -83,8 +82,7 @@ def gradient_bound(gradient_fn: Callable[[Params], Params], points: Params) -> F
 
     Args:
         gradient_fn: all agents' gradients, from the stacked parameters.
-        points: stacked parameters with a leading axis of points, leaves of shape ``(P, N, ...)``,
-            such as those that a run visits.
+        points: stacked parameters, such as a run visits, leaves of shape ``(P, N, ...)``.
 
     Returns:
         :math:`\max_p \| g(x_p) \|`, over all agents together. It bounds the gradient only at the
@@ -110,15 +108,14 @@ def gradient_noise(
     needs memory for three of them, whatever M is.
 
     Args:
-        gradient_fn: ``gradient_fn(params, key)`` draws minibatches and returns all agents'
-            gradients.
+        gradient_fn: all agents' gradients, from ``params`` and a key that draws the minibatches.
         params: the point at which gradients are drawn; a stacked tree.
         key: of the draws; draw m uses ``jax.random.fold_in(key, m)``.
         num_draws: M, at least 2.
 
     Returns:
-        The unbiased variance of all agents and parameters together. For :math:`Q_V = 0`, take the
-        largest one over the points of a run.
+        The unbiased variance, summed over all agents and parameters. Its largest value over the
+        points of a run is Q for :math:`Q_V = 0`.
 
     Raises:
         ValueError: if ``num_draws`` is not a whole number of at least 2.

@@ -31,8 +31,7 @@ def lyapunov(
 
     Args:
         losses_fn: every agent's loss, shape (N,), from the stacked parameters.
-        params: a stacked tree, leaves of shape ``(N, ...)``; leaves that are not floating point
-            only enter the losses.
+        params: a stacked tree, leaves of shape ``(N, ...)``; non-float leaves only enter the losses.
         topology: the graph with its symmetric mixing matrix.
         step_size: :math:`\alpha > 0`.
 
@@ -50,8 +49,7 @@ def lyapunov(
     Reference: Jiang et al. (2017), eq. 9.
     """
     check_stacked(params, topology.num_agents)
-    # I − Π maps the mean to zero. Subtracted first, it does not hide a small disagreement in the
-    # rounding of float32.
+    # I − Π maps the mean to zero. Without it, rounding does not hide a small disagreement.
     leaves = floating_leaves(params)
     centred = jax.tree.map(lambda x: x - jnp.mean(x, axis=0, keepdims=True), leaves)
     products = jax.tree.map(jnp.vdot, centred, _displacement(centred, topology))

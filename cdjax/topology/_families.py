@@ -209,10 +209,8 @@ def random_regular(
     if degree < 2:
         raise ValueError(f"degree is {degree}; a connected graph needs at least 2")
     if num_agents * degree % 2:
-        raise ValueError(
-            f"num_agents {num_agents} times degree {degree} is odd; "
-            f"take degree {degree - 1} or {degree + 1}, or {num_agents + 1} agents"
-        )
+        remedy = f"take degree {degree - 1} or {degree + 1}, or {num_agents + 1} agents"
+        raise ValueError(f"num_agents {num_agents} times degree {degree} is odd; {remedy}")
     draw = partial(nx.random_regular_graph, degree, num_agents)
     remedy = f"degree {degree} is too small for {num_agents} agents; raise it"
     graph = connected_draw(draw, seed=seed, remedy=remedy)

@@ -27,8 +27,7 @@ def evaluation(
     """The evaluation of every agent on one shared data set.
 
     Args:
-        metrics_fn: for one agent, ``(params, model_state, batch) -> metrics``, each metric with one
-            number a sample, shape (batch,).
+        metrics_fn: for one agent, ``(params, model_state, batch) -> metrics`` of shape (batch,).
         batch_size: samples at a time.
         plan: how to map over agents, see :func:`cdjax.agent_map`.
         mesh: the devices over which the parameters are sharded, if any.

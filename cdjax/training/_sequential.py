@@ -2,9 +2,8 @@ r"""Agents that train in turn, as in the released code of the paper.
 
 Algorithm 1 of Jiang et al. (2017) moves all agents at once. The code that its authors released
 (github.com/SCSLabISU/CDSGD, train.py) lets one agent after another run through an epoch of its
-data, each against the parameters at which its neighbours stand: those that had their turn have
-moved on, the rest have not. The two are different algorithms with different findings; this one
-reproduces the released code's.
+data, each against its neighbours' current parameters: those that had their turn have moved on. The
+two algorithms have different findings; this one reproduces the released code's.
 """
 
 from __future__ import annotations

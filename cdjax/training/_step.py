@@ -116,12 +116,9 @@ def gradient_fn(loss_fn: LossFn) -> Callable[..., tuple[Params, Params, Metrics]
     """One agent's ``(gradient, model_state, metrics)``, a function of what its loss takes."""
     loss_and_gradient = jax.value_and_grad(loss_fn, has_aux=True)
 
-    def gradient(
-        params: Params, model_state: Params, batch: Any, key: PRNGKeyArray
-    ) -> tuple[Params, Params, Metrics]:
-        (loss, (model_state, metrics)), grads = loss_and_gradient(params, model_state, batch, key)
-        # Here, where the agent's gradient has just been computed and lies in the cache: the norms
-        # of all agents' gradients after the fact would be a pass over all of them.
+    def gradient(*args: Any) -> tuple[Params, Params, Metrics]:
+        (loss, (model_state, metrics)), grads = loss_and_gradient(*args)
+        # Here, while the agent's gradient is in the cache: later, norms would be one more pass.
         norm = optax.tree.norm(grads)
         return grads, model_state, {"loss": loss, "gradient_norm": norm, **metrics}
 
