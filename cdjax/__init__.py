@@ -64,9 +64,8 @@ else:  # a type checker that saw this function would take every misspelled name 
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] != _LAZY[name]:
                 raise
-            raise ImportError(
-                f"cdjax.{name} needs {_LAZY[name]}; pip install 'cdjax[experiments]'"
-            ) from error
+            needs = f"cdjax.{name} needs {_LAZY[name]}; pip install 'cdjax[experiments]'"
+            raise ImportError(needs) from error
 
 
 def __dir__() -> list[str]:

@@ -81,10 +81,9 @@ def per_step(name: str, values: Any, num_steps: int | None = None) -> np.ndarray
 
 def check_topology(topology: Any) -> None:
     """Raises unless ``topology`` is a Topology."""
+    remedy = "give a cdjax.Topology, such as cdjax.topology.ring(8)"
     if not hasattr(topology, "mixing_matrix"):
-        raise ValueError(
-            f"topology is {_kind(topology)}; give a cdjax.Topology, such as cdjax.topology.ring(8)"
-        )
+        raise ValueError(f"topology is {_kind(topology)}; {remedy}")
 
 
 def check_callable(name: str, value: Any, remedy: str) -> None:
@@ -110,10 +109,9 @@ def check_step(step: int | Int[Array, ""] | None, mixer: str) -> int | Int[Array
 
 def check_optimizer(name: str, value: Any) -> None:
     """Raises unless ``value`` is an optax transformation."""
+    remedy = "give an optax optimizer, such as optax.sgd(0.1)"
     if not (hasattr(value, "init") and hasattr(value, "update")):
-        raise ValueError(
-            f"{name} is {_kind(value)}; give an optax optimizer, such as optax.sgd(0.1)"
-        )
+        raise ValueError(f"{name} is {_kind(value)}; {remedy}")
 
 
 def check_key(key: Any) -> None:
@@ -201,17 +199,16 @@ def check_range(
 def _check_alike(updates: Params, params: Params, transform: str) -> None:
     """Raises unless updates have the structure and the shapes of params."""
     found, wanted = jax.tree.structure(updates), jax.tree.structure(params)
+    remedy = "give the gradients of these params"
     if found != wanted:
-        raise ValueError(
-            f"{transform}: updates have the structure {found}, params {wanted}; give the gradients "
-            "of these params"
-        )
+        differ = f"updates have the structure {found}, params {wanted}"
+        raise ValueError(f"{transform}: {differ}; {remedy}")
     pairs = zip(jax.tree.leaves_with_path(params), jax.tree.leaves(updates), strict=True)
     for (path, param), update in pairs:
         if np.shape(param) != np.shape(update):
             raise ValueError(
                 f"{transform}: leaf '{_name(path)}' of updates has shape {np.shape(update)}, of "
-                f"params {np.shape(param)}; give the gradients of these params"
+                f"params {np.shape(param)}; {remedy}"
             )
 
 

@@ -30,8 +30,7 @@ def floating_leaves(tree: Params) -> list[Any]:
 def widened(leaf: ArrayLike) -> Array:
     """A floating leaf in float32 at least.
 
-    The rows of a mixing matrix that is rounded to bfloat16 no longer sum to one, and the mean
-    drifts. So sums over agents are taken in float32, whatever the dtype of the parameters.
+    The rows of a mixing matrix rounded to bfloat16 do not sum to one, so the mean would drift.
     """
     return jnp.asarray(leaf, jnp.promote_types(jnp.result_type(leaf), jnp.float32))
 
@@ -39,13 +38,7 @@ def widened(leaf: ArrayLike) -> Array:
 def map_floats(fn: Callable[..., Array], tree: Params, *rest: Params) -> Params:
     """Maps ``fn`` over the floating leaves, widened, and casts its results back.
 
-    Args:
-        fn: takes a widened leaf of ``tree`` and the corresponding leaves of ``rest`` as they are.
-        tree: any tree; leaves that are not floating are returned unchanged.
-        *rest: trees with the structure of ``tree``, or with ``tree`` as a prefix.
-
-    Returns:
-        A tree with the structure and the dtypes of ``tree``.
+    ``fn`` takes a widened leaf of ``tree`` and the corresponding leaves of ``rest`` as they are.
     """
 
     def leaf(x: Any, *others: Any) -> Any:
@@ -55,16 +48,9 @@ def map_floats(fn: Callable[..., Array], tree: Params, *rest: Params) -> Params:
 
 
 def map_floats_together(fn: Callable[[list[Array]], list[Array]], tree: Params) -> Params:
-    """Replaces all floating leaves by what ``fn`` makes of the list of them.
+    """Replaces all floating leaves by what ``fn`` makes of the list of them, dtypes included.
 
     For what needs all leaves at once: a common message, or a norm over the whole tree.
-
-    Args:
-        fn: takes the floating leaves as they are, and returns as many, of whatever dtype.
-        tree: any tree; leaves that are not floating are returned unchanged.
-
-    Returns:
-        A tree with the structure of ``tree``.
     """
     leaves, structure = jax.tree.flatten(tree)
     results = iter(fn([jnp.asarray(x) for x in leaves if is_floating(x)]))
@@ -74,8 +60,7 @@ def map_floats_together(fn: Callable[[list[Array]], list[Array]], tree: Params) 
 def along_agents(numbers: ArrayLike, leaf: ArrayLike) -> Shaped[Array, "agents ..."]:
     """``numbers``, of shape (N,), with as many axes as ``leaf`` has, of shape (N, ...).
 
-    In the dtype of ``leaf``, so that a float32 weight does not widen a bfloat16 leaf; booleans
-    stay booleans.
+    In the dtype of ``leaf``, as a float32 weight would widen a bfloat16 leaf; booleans stay.
     """
     numbers = jnp.asarray(numbers)
     numbers = numbers.reshape(-1, *[1] * (jnp.ndim(leaf) - 1))

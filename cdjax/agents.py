@@ -20,7 +20,7 @@ from cdjax._checks import (
     stacked_size,
 )
 from cdjax._trees import is_floating
-from cdjax._types import Params
+from cdjax._types import OptState, Params
 
 PLANS = ("auto", "vmap", "map", "unroll")
 
@@ -42,9 +42,7 @@ def replicate(params: Params, num_agents: int) -> Params:
     Raises:
         ValueError: if ``num_agents`` is not a whole number of at least 1, or a leaf is no array.
 
-    Example::
-
-        params = cdjax.replicate({"w": jnp.ones(3)}, 16)  # w has shape (16, 3)
+    Example: ``params = cdjax.replicate({"w": jnp.ones(3)}, 16)  # w has shape (16, 3)``
     """
     check_num_agents(num_agents)
     check_arrays(params)
@@ -66,37 +64,29 @@ def mean_params(params: Params) -> Params:
         ValueError: if the leaves disagree about the number of agents.
     """
     stacked_size(params)
-
     # jnp.mean itself sums bfloat16 and float16 in float32.
     return jax.tree.map(lambda x: jnp.mean(x, axis=0) if is_floating(x) else x[0], params)
 
 
 def agent_map(fn: Callable[..., Any], *, plan: str = "auto") -> Callable[..., Any]:
-    """Maps a function of one agent over the leading agent axis of all its arguments.
+    """Maps a function of one agent over the agent axis of all its arguments and results.
 
     Every plan computes the same values, up to rounding:
 
     - ``vmap``: all agents at once, ``jax.vmap``;
-    - ``map``: one agent after another in a compiled loop, ``jax.lax.map``; only the activations of
-      one agent are in memory;
+    - ``map``: one agent after another, ``jax.lax.map``, with one agent's activations in memory;
     - ``unroll``: the function once per agent in the compiled program; compile time grows with N;
-    - ``auto``: ``vmap`` on accelerators. On a CPU, where XLA's own convolution is slow both under
-      ``vmap`` and in loops, ``unroll`` for a function that contains one; ``map`` for agents of more
-      than 1 MiB each; otherwise ``vmap``.
+    - ``auto``: ``vmap`` on accelerators. On a CPU, ``unroll`` for a function with XLA's own
+      convolution, which is slow otherwise; ``map`` for agents above 1 MiB each; else ``vmap``.
 
     Args:
         fn: a function of one agent, on pytrees of arrays.
         plan: ``auto``, ``vmap``, ``map`` or ``unroll``.
 
-    Returns:
-        The function on stacked trees; its results are stacked too.
-
     Raises:
         ValueError: if the plan is unknown or the arguments disagree about the number of agents.
 
-    Example::
-
-        losses, grads = cdjax.agent_map(jax.value_and_grad(loss_fn))(params, batch)
+    Example: ``losses, grads = cdjax.agent_map(jax.value_and_grad(loss_fn))(params, batch)``
     """
     check_callable("fn", fn, "a function of one agent")
     check_choice("plan", plan, PLANS)
@@ -118,10 +108,9 @@ def agent_map(fn: Callable[..., Any], *, plan: str = "auto") -> Callable[..., An
 def per_agent(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
     """Runs an optax transformation independently in every agent.
 
-    Elementwise transformations (SGD, momentum, Adam) do not need this. Those that reduce over whole
-    leaves or trees (clipping by the global norm, LAMB, LARS, Adafactor) take the agent axis for one
-    more axis of the parameters and so couple the agents; this maps them over the agents instead.
-    Consensus stays outside.
+    Elementwise transformations (SGD, momentum, Adam) do not need this. Those that reduce over
+    leaves or trees (clipping by the global norm, LAMB, LARS, Adafactor) would couple the agents, as
+    they take the agent axis for one of the parameters. Consensus stays outside.
 
     Args:
         tx: an optax transformation for one agent.
@@ -138,16 +127,13 @@ def per_agent(tx: optax.GradientTransformation) -> optax.GradientTransformationE
     check_optimizer("tx", tx)
     tx = optax.with_extra_args_support(tx)
 
-    def init(params: Params) -> optax.OptState:
+    def init(params: Params) -> OptState:
         stacked_size(params)
         return jax.vmap(tx.init)(params)
 
     def update(
-        updates: optax.Updates,
-        state: optax.OptState,
-        params: Params | None = None,
-        **extra_args: Any,
-    ) -> tuple[optax.Updates, optax.OptState]:
+        updates: Params, state: OptState, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Params, OptState]:
         stacked_size(updates)
         return jax.vmap(lambda u, s, p: tx.update(u, s, p, **extra_args))(updates, state, params)
 

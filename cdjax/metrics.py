@@ -39,21 +39,16 @@ def consensus_distance(params: Params) -> Float[Array, ""]:
     Raises:
         ValueError: if the leaves disagree about the number of agents.
 
-    Example::
-
-        apart = {"w": jnp.array([[0.0], [2.0]])}
-        assert cdjax.metrics.consensus_distance(apart) == 1
+    Example: ``assert cdjax.metrics.consensus_distance(jnp.array([0.0, 2.0])) == 1``
 
     Reference: Kong et al. (2021), *Consensus Control for Decentralized Deep Learning*,
     arXiv:2102.04828, eq. 2.
     """
     num_agents = stacked_size(params)
-
-    def squared_distance(x: Array) -> Array:
-        return jnp.sum(jnp.square(jnp.abs(x - jnp.mean(x, axis=0, keepdims=True))))
-
-    distances = (squared_distance(widened(x)) for x in floating_leaves(params))
-    return jnp.sqrt(sum(distances, start=jnp.zeros([])) / num_agents)
+    leaves = map(widened, floating_leaves(params))
+    centred = (x - jnp.mean(x, axis=0, keepdims=True) for x in leaves)
+    squares = (jnp.sum(jnp.square(jnp.abs(x))) for x in centred)
+    return jnp.sqrt(sum(squares, start=jnp.zeros([])) / num_agents)
 
 
 def agent_statistics(values: Float[Array | np.ndarray, " agents"]) -> AgentStatistics:
@@ -61,9 +56,6 @@ def agent_statistics(values: Float[Array | np.ndarray, " agents"]) -> AgentStati
 
     Args:
         values: one number per agent, shape (N,).
-
-    Returns:
-        Four scalars. The variance divides by N.
 
     Raises:
         ValueError: unless there is one number per agent, for at least one agent.
@@ -117,9 +109,6 @@ def message_bytes(params: Params) -> int:
     Args:
         params: a stacked tree (or its shapes and dtypes), leaves of shape ``(N, ...)``.
 
-    Returns:
-        Bytes per message.
-
     Raises:
         ValueError: if the leaves disagree about the number of agents.
     """
@@ -136,9 +125,7 @@ def finite_agents(params: Params) -> Bool[Array, " agents"]:
     Returns:
         Truth values of shape (N,); leaves that are not floating point are finite.
 
-    Example::
-
-        assert cdjax.metrics.finite_agents(params).all()
+    Example: ``assert cdjax.metrics.finite_agents(params).all()``
     """
     leaves = floating_leaves(params)
     by_leaf = [jnp.all(jnp.isfinite(x.reshape(len(x), -1)), axis=1) for x in leaves]

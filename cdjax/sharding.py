@@ -24,21 +24,15 @@ AXIS = "agents"
 
 
 def agent_mesh(num_devices: int | None = None) -> Mesh:
-    """A mesh of devices for agents.
+    """A mesh of devices with the one axis ``agents``.
 
     Args:
         num_devices: D; by default all devices of all processes.
 
-    Returns:
-        A mesh with the one axis ``agents``.
-
     Raises:
-        ValueError: if there are not that many devices, or if several processes ask for fewer
-            devices than they have together.
+        ValueError: if there are fewer devices, or several processes do not ask for all of theirs.
 
-    Example::
-
-        mesh = cdjax.sharding.agent_mesh()
+    Example: ``mesh = cdjax.sharding.agent_mesh()``
     """
     found = jax.device_count()
     wanted = found if num_devices is None else num_devices
@@ -50,20 +44,16 @@ def agent_mesh(num_devices: int | None = None) -> Mesh:
             f"num_devices is {wanted}, but {jax.process_count()} processes have {found} devices "
             "together and all of them take part; leave num_devices out"
         )
-    devices = jax.devices()[:wanted]
     # JAX's default, explicit axes, would make callers annotate their own code.
-    return jax.make_mesh((wanted,), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+    return jax.make_mesh((wanted,), (AXIS,), (AxisType.Auto,), devices=jax.devices()[:wanted])
 
 
 def block_size(num_agents: int, mesh: Mesh) -> int:
-    """How many agents each device of the mesh holds.
+    """N / D: how many agents each device of the mesh holds.
 
     Args:
         num_agents: N.
         mesh: a mesh with an axis ``agents``.
-
-    Returns:
-        N / D.
 
     Raises:
         ValueError: if D does not divide N, or the mesh is not like one of :func:`agent_mesh`.
@@ -91,11 +81,9 @@ def agent_shardings(tree: Params, mesh: Mesh, *, num_agents: int | None = None) 
     """Where each leaf of a tree belongs, for ``jax.jit``'s ``out_shardings``.
 
     Args:
-        tree: leaves of shape ``(N, ...)``, or without axes (step counters, a run's key); arrays, or
-            the shapes that ``jax.eval_shape`` gives.
+        tree: leaves of shape ``(N, ...)``, or without axes (a step, a key); arrays or their shapes.
         mesh: a mesh with an axis ``agents``.
-        num_agents: N; needed if the tree has leaves with axes but no agent axis, such as a
-            server's, which are those that do not lead with N.
+        num_agents: N; needed if the tree has leaves with axes but no agent axis, as a server's.
 
     Returns:
         A sharding per leaf: by the agent axis, or whole on every device if the leaf has none.
@@ -130,9 +118,7 @@ def shard_agents(tree: Params, mesh: Mesh) -> Params:
     Raises:
         ValueError: if the leaves disagree about N, or the devices do not divide it.
 
-    Example::
-
-        params = cdjax.sharding.shard_agents(params, mesh)
+    Example: ``params = cdjax.sharding.shard_agents(params, mesh)``
     """
     return jax.tree.map(_place, tree, agent_shardings(tree, mesh))
 
@@ -141,8 +127,7 @@ def build_agents(build: Callable[[range], Params], num_agents: int, *, mesh: Mes
     """A sharded tree of which each process builds only the part of its own agents.
 
     Args:
-        build: from the numbers of a device's agents to their stacked tree, leaves of shape
-            ``(block, ...)``; called once per device of this process.
+        build: from the numbers of a device's agents to their stacked tree; called once per device.
         num_agents: N.
         mesh: a mesh with an axis ``agents``.
 
@@ -152,30 +137,24 @@ def build_agents(build: Callable[[range], Params], num_agents: int, *, mesh: Mes
     Raises:
         ValueError: if the devices do not divide N, or ``build`` returns another number of agents.
 
-    Example::
-
-        samples_of = lambda agents: np.stack([np.full(5, agent) for agent in agents])
-        samples = cdjax.sharding.build_agents(samples_of, 8, mesh=mesh)  # shape (8, 5)
+    Example: ``numbers = cdjax.sharding.build_agents(np.array, 8, mesh=mesh)  # 0, 1, ..., 7``
     """
     size = block_size(num_agents, mesh)
     sharding = NamedSharding(mesh, PartitionSpec(AXIS))
-    blocks: list[list[jax.Array]] = []
-    structure = jax.tree.structure(())
+    blocks = []
     for device, index in sharding.addressable_devices_indices_map((num_agents,)).items():
         agents = range(num_agents)[index[0]]  # pyright: ignore[reportOptionalSubscript]
         block = build(agents)
-        if stacked_size(block) != size:
-            raise ValueError(
-                f"build gave {stacked_size(block)} agents for {agents}; expected {size}"
-            )
-        leaves, structure = jax.tree.flatten(block)
-        blocks.append([jax.device_put(x, device) for x in leaves])
+        found = stacked_size(block)
+        if found != size:
+            raise ValueError(f"build gave {found} agents for {agents}; expected {size}")
+        blocks.append(jax.device_put(block, device))
 
     def assemble(*parts: jax.Array) -> jax.Array:
         shape = (num_agents, *parts[0].shape[1:])
         return jax.make_array_from_single_device_arrays(shape, sharding, list(parts))
 
-    return jax.tree.unflatten(structure, [assemble(*parts) for parts in zip(*blocks, strict=True)])
+    return jax.tree.map(assemble, *blocks)
 
 
 def replicate_on_devices(tree: Params, mesh: Mesh) -> Params:
@@ -186,19 +165,14 @@ def replicate_on_devices(tree: Params, mesh: Mesh) -> Params:
             processes ``jax.device_get`` accepts sharded arrays only after this.
         mesh: the devices.
 
-    Returns:
-        The tree, every leaf whole on every device.
-
-    Example::
-
-        test_set = cdjax.sharding.replicate_on_devices(np.ones((100, 28, 28)), mesh)
+    Example: ``test_set = cdjax.sharding.replicate_on_devices(np.ones((100, 28, 28)), mesh)``
     """
     whole = NamedSharding(mesh, PartitionSpec())
     return jax.tree.map(lambda x: _place(x, whole), tree)
 
 
 def sharded(fn: Callable[..., Any], mesh: Mesh, *, num_shared: int = 0) -> Callable[..., Any]:
-    """Runs a function of stacked trees on each device's own block of agents.
+    """A function of stacked trees, run on each device's own block of agents.
 
     Without this, XLA gathers all agents on every device for some functions that only need a
     device's own agents: a loop over agents, or a convolution with one kernel per agent.
@@ -207,11 +181,7 @@ def sharded(fn: Callable[..., Any], mesh: Mesh, *, num_shared: int = 0) -> Calla
         fn: a function of stacked trees that treats each agent independently, such as
             :func:`cdjax.agent_map` returns; all leaves of its results lead with the agent axis.
         mesh: a mesh with an axis ``agents``.
-        num_shared: how many of the last arguments are not stacked but shared by all agents; they
-            are whole on every device.
-
-    Returns:
-        The function on stacked trees of all N agents.
+        num_shared: how many of the last arguments all agents share, whole on every device.
 
     Raises:
         ValueError: if the stacked arguments disagree about N, or the devices do not divide it.
@@ -226,15 +196,10 @@ def sharded(fn: Callable[..., Any], mesh: Mesh, *, num_shared: int = 0) -> Calla
         num_stacked = len(args) - num_shared
         block_size(stacked_size(args[:num_stacked]), mesh)
         by_agent, whole = PartitionSpec(AXIS), PartitionSpec()
+        specs = (by_agent,) * num_stacked + (whole,) * num_shared
         # With check_vma, loops in fn would have to declare which carries differ between devices.
-        on_blocks = jax.shard_map(
-            fn,
-            mesh=mesh,
-            in_specs=(by_agent,) * num_stacked + (whole,) * num_shared,
-            out_specs=by_agent,
-            check_vma=False,
-        )
-        return on_blocks(*args)
+        mapped = jax.shard_map(fn, mesh=mesh, in_specs=specs, out_specs=by_agent, check_vma=False)
+        return mapped(*args)
 
     return on_all
 

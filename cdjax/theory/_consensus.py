@@ -1,8 +1,5 @@
 r"""How far the agents are from each other, and their mean from the optimum.
 
-Jiang, Balu, Hegde, Sarkar, *Collaborative Deep Learning in Fixed Topology Networks*, NIPS 2017,
-arXiv:1706.07880, Section 4.
-
 Yuan, Ling, Yin, *On the Convergence of Decentralized Gradient Descent*, SIAM Journal on
 Optimization 2016, arXiv:1310.7063.
 
@@ -30,9 +27,8 @@ def stated_consensus_bound(topology: Topology, step_size: float, *, gradient_bou
 
     .. math:: E \| x_k^j - s_k \| \le \frac{\alpha L}{1 - \lambda_2}
 
-    It presumes a start in consensus, and it fails where :math:`\lambda_N < 0`: for two agents with
-    :math:`\lambda_2 = \lambda_N = -0.8`, the very first step can exceed it by 27 %.
-    :func:`consensus_bound` holds.
+    It presumes a start in consensus, and it fails where :math:`\lambda_N < 0`: two agents with
+    :math:`\lambda_2 = -0.8` can exceed it by 27 % in the first step. :func:`consensus_bound` holds.
 
     Args:
         topology: the graph with its symmetric mixing matrix.
@@ -67,9 +63,8 @@ def consensus_bound(
               + L \sum_{i < k} \alpha_i \, \sigma^{k - 1 - i}, \qquad
               \sigma = \max(|\lambda_2|, |\lambda_N|)
 
-    For a fixed step the second term rises to :math:`\alpha L / (1 - \sigma)`. If L bounds the norm
-    of every gradient taken, this holds for every run; if L bounds its root mean square over runs,
-    this holds for that of the distance.
+    For a fixed step the second term rises to :math:`\alpha L / (1 - \sigma)`. If L only bounds the
+    root mean square of that norm over runs, the result bounds the root mean square distance.
 
     With momentum of either kind, x of CDMSGD moves along the eigenvector of :math:`\lambda` as
 
@@ -93,8 +88,7 @@ def consensus_bound(
 
     Example::
 
-        steps = np.full(1000, 0.01)
-        bound = cdjax.theory.consensus_bound(topology, steps, gradient_bound=5.0)
+        bound = cdjax.theory.consensus_bound(topology, np.full(1000, 0.01), gradient_bound=5.0)
         assert abs(bound[-1] - 0.01 * 5 / topology.spectral_gap) < 1e-12
 
     Reference: Jiang et al. (2017), Proposition 1, corrected.
@@ -129,8 +123,7 @@ def disagreement_rate(topology: Topology, gradients: Params) -> float:
 
     Args:
         topology: the graph with its symmetric mixing matrix, connected.
-        gradients: every agent's gradient at the optimum, a stacked tree. Only the differences
-            between agents count.
+        gradients: every agent's gradient at the optimum, a stacked tree; a common part is ignored.
 
     Returns:
         The limit, in the units of the gradient.
@@ -138,8 +131,7 @@ def disagreement_rate(topology: Topology, gradients: Params) -> float:
     Raises:
         ValueError: if a leaf's leading axis is not N.
 
-    Reference: sharpens the proposition of Jiang et al. (2017) that diminishing steps lead to
-    consensus.
+    Reference: sharpens Jiang et al. (2017), who prove that diminishing steps lead to consensus.
     """
     num_agents = topology.num_agents
     check_stacked(gradients, num_agents)
@@ -176,8 +168,7 @@ def mean_error_bound(
         constants: of the losses; gradients are unbiased, their noise independent between agents.
         step_sizes: :math:`\alpha_0, ..., \alpha_{K-1}`, shape (K,).
         initial_error: :math:`e_0 = \| s_0 - x^* \|`.
-        distances: :math:`d_k`, a bound on :math:`\| x_k - s_k \|`, shape (K,) or ():
-            :func:`consensus_bound`.
+        distances: :math:`d_k \ge \| x_k - s_k \|`, shape (K,) or (), see :func:`consensus_bound`.
 
     Returns:
         The bound on the root mean square distance at :math:`s_0, ..., s_{K-1}`, shape (K,).

@@ -1,8 +1,4 @@
-"""The constants of the paper's assumptions and of its Lyapunov function V, and the step limits.
-
-Jiang, Balu, Hegde, Sarkar, *Collaborative Deep Learning in Fixed Topology Networks*, NIPS 2017,
-arXiv:1706.07880, Section 4.
-"""
+"""The constants of the paper's assumptions and of its Lyapunov function V, and the step limits."""
 
 from __future__ import annotations
 
@@ -16,17 +12,15 @@ class Constants(NamedTuple):
     r"""What the theory assumes of the losses and their gradients; the defaults are full gradients.
 
     S is the stochastic gradient of V in one step: the agents' gradients plus
-    :math:`(x - \Pi x) / \alpha`.
+    :math:`(x - \Pi x) / \alpha`. If it is unbiased, :math:`\zeta_1 = \zeta_2 = 1`.
 
     Attributes:
         smoothness: :math:`\gamma_m`, the largest eigenvalue of any agent's Hessian (Assumption 1).
         strong_convexity: :math:`H_m`, the smallest eigenvalue of any agent's Hessian; 0 if unknown.
         noise: Q, in :math:`\mathrm{Var}\, S \le Q + Q_V \|\nabla V\|^2` (Assumption 3).
         noise_growth: :math:`Q_V`, in the same inequality.
-        alignment: :math:`\zeta_1`, in :math:`\langle \nabla V, E\, S \rangle \ge \zeta_1 \|\nabla
-            V\|^2`; 1 for unbiased gradients.
-        length: :math:`\zeta_2`, in :math:`\| E\, S \| \le \zeta_2 \|\nabla V\|`; 1 for unbiased
-            gradients.
+        alignment: :math:`\zeta_1`: :math:`\langle \nabla V, ES \rangle \ge \zeta_1 \|\nabla V\|^2`.
+        length: :math:`\zeta_2`, in :math:`\| ES \| \le \zeta_2 \|\nabla V\|`.
     """
 
     smoothness: float
@@ -80,9 +74,6 @@ def stated_strong_convexity(
         strong_convexity: :math:`H_m`.
         step_size: :math:`\alpha > 0`.
 
-    Returns:
-        :math:`\hat H`.
-
     Raises:
         ValueError: if an argument is out of its range.
 
@@ -94,7 +85,7 @@ def stated_strong_convexity(
 
 
 def descent_limit(topology: Topology, constants: Constants, *, step_size: float) -> float:
-    r"""The paper's implicit step limit: its theorems require a step size of at most this.
+    r"""The paper's implicit step limit, the right-hand side of what its theorems require.
 
     .. math:: \alpha \le \frac{\zeta_1}{\hat\gamma(\alpha) \, Q_m}
 
@@ -104,10 +95,7 @@ def descent_limit(topology: Topology, constants: Constants, *, step_size: float)
     Args:
         topology: the graph with its symmetric mixing matrix.
         constants: of the losses and their gradients.
-        step_size: :math:`\alpha > 0`, on which the right-hand side depends.
-
-    Returns:
-        The right-hand side.
+        step_size: :math:`\alpha > 0`, on which the limit depends.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -129,8 +117,7 @@ def sufficient_step_limit(topology: Topology, constants: Constants) -> float:
 
     Returns:
         The limit. If it is 0 or less, no step size satisfies it. That is so on every graph with
-        :math:`\lambda_N \le 0`: rings, tori, and the complete graphs of the paper's own
-        experiments.
+        :math:`\lambda_N \le 0`, such as rings, tori, and the complete graphs of the paper.
 
     Raises:
         ValueError: if the smoothness is not positive.
@@ -162,20 +149,15 @@ def tight_step_limit(
         momentum: :math:`\mu` in [0, 1).
         nesterov: whether momentum is Nesterov's, as it is by default in :func:`cdjax.cdmsgd`.
 
-    Returns:
-        The limit.
-
     Raises:
         ValueError: if an argument is out of its range.
 
     Example::
 
         lazy_ring = cdjax.topology.ring(8, "lazy")  # λ_N = 1 / 3
-        limit = cdjax.theory.tight_step_limit(lazy_ring, 2.0)
-        assert abs(limit - 2 / 3) < 1e-12
+        assert abs(cdjax.theory.tight_step_limit(lazy_ring, 2.0) - 2 / 3) < 1e-12
 
-    Reference: gradient descent and the heavy ball on V, eq. 9 of Jiang et al. (2017); the paper has
-    none of the three.
+    Reference: not in the paper; gradient descent and the heavy ball on its V, eq. 9.
     """
     check_positive("smoothness", smoothness)
     check_range("momentum", momentum, low=0, high=1, high_open=True)

@@ -1,8 +1,4 @@
-"""Theorems 1 and 2, as stated and corrected: how fast V and its gradient decrease.
-
-Jiang, Balu, Hegde, Sarkar, *Collaborative Deep Learning in Fixed Topology Networks*, NIPS 2017,
-arXiv:1706.07880, Section 4.
-"""
+"""Theorems 1 and 2, as stated and corrected: how fast V and its gradient decrease."""
 
 from __future__ import annotations
 
@@ -35,10 +31,9 @@ def stated_lyapunov_bound(
     .. math:: E[V(x_k) - V^*] \le (1 - \alpha \hat H \zeta_1)^k (V(x_0) - V^*)
               + \frac{\alpha^2 \hat\gamma Q}{2} \sum_{q < k} (1 - \alpha \hat H \zeta_1)^q
 
-    It fails because :math:`\hat H` is not the strong convexity of V, see
-    :func:`stated_strong_convexity`: on the lazy ring of five with :math:`\alpha = 0.1` and all
+    It fails, and :func:`lyapunov_bound` holds: :math:`\hat H` is not the strong convexity of V, see
+    :func:`stated_strong_convexity`. On the lazy ring of five with :math:`\alpha = 0.1` and all
     :math:`f_j = \frac{1}{2} x^2`, it says that each step multiplies V by 0.67; the truth is 0.81.
-    :func:`lyapunov_bound` holds.
 
     Args:
         topology: the graph with its symmetric mixing matrix.
@@ -48,8 +43,7 @@ def stated_lyapunov_bound(
         num_steps: K.
 
     Returns:
-        The bound at :math:`x_0, ..., x_{K-1}`, shape (K,). On graphs with a small
-        :math:`\lambda_2` it may be negative.
+        The bound at :math:`x_0, ..., x_{K-1}`, shape (K,); for small λ2 it may be negative.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -57,11 +51,10 @@ def stated_lyapunov_bound(
     Reference: Jiang et al. (2017), Theorem 1.
     """
     check_range("initial_gap", initial_gap, low=0)
-    smoothness = lyapunov_smoothness(topology, constants.smoothness, step_size=step_size)
     convexity = stated_strong_convexity(topology, constants.strong_convexity, step_size=step_size)
     powers = (1 - step_size * convexity * constants.alignment) ** np.arange(num_steps)
     sums = np.cumsum(powers) - powers
-    return powers * initial_gap + step_size**2 * smoothness * constants.noise / 2 * sums
+    return powers * initial_gap + _noise(topology, constants, step_size) * sums
 
 
 def lyapunov_bound(
@@ -79,18 +72,18 @@ def lyapunov_bound(
               + \frac{1 - \lambda_N}{2} \left( \frac{1}{\alpha_{k+1}} - \frac{1}{\alpha_k} \right)
               d_{k+1}^2
 
-    with :math:`c_k` of :func:`guaranteed_descent`, which is :math:`\zeta_1` where the paper's
-    eq. 14 holds. The last term, which is 0 for a fixed step, is there because V itself grows as the
-    step diminishes. With noise the bound tends to :math:`(\alpha \gamma_m + 1 - \lambda_N) Q / (2
-    H_m \zeta_1)`, which does not vanish with :math:`\alpha`; :func:`mean_error_bound` does.
+    with :math:`c_k` of :func:`guaranteed_descent`, :math:`\zeta_1` where the paper's eq. 14 holds.
+    The last term, 0 for a fixed step, is there because V itself grows as the step diminishes. The
+    bound tends to :math:`(\alpha \gamma_m + 1 - \lambda_N) Q / (2 H_m \zeta_1)`, which does not
+    vanish with :math:`\alpha`; :func:`mean_error_bound` does.
 
     Args:
         topology: the graph with its symmetric mixing matrix.
         constants: of the losses and their gradients.
         step_sizes: :math:`\alpha_0 \ge ... \ge \alpha_{K-1} > 0`, shape (K,).
         initial_gap: :math:`V(x_0, \alpha_0) - V^*(\alpha_0)`.
-        distances: :math:`d_k`, a bound on :math:`\| x_k - s_k \|`, shape (K,):
-            :func:`consensus_bound`. Needed if the step sizes differ.
+        distances: :math:`d_k \ge \| x_k - s_k \|`, shape (K,); see :func:`consensus_bound`. Needed
+            if the step sizes differ.
 
     Returns:
         The bound on :math:`E[V(x_k, \alpha_k) - V^*(\alpha_k)]` for k = 0, ..., K-1, shape (K,);
@@ -102,9 +95,7 @@ def lyapunov_bound(
     Example::
 
         constants = cdjax.theory.Constants(smoothness=1.0, strong_convexity=0.1)
-        bound = cdjax.theory.lyapunov_bound(
-            topology, constants, step_sizes=np.full(100, 0.1), initial_gap=1.0
-        )
+        bound = cdjax.theory.lyapunov_bound(topology, constants, step_sizes=[0.1], initial_gap=1.0)
 
     Reference: Jiang et al. (2017), Theorem 1, corrected, and for diminishing steps.
     """
@@ -145,9 +136,6 @@ def stated_stationarity_bound(
         step_size: :math:`\alpha > 0`.
         initial_gap: :math:`V(x_0) - V_{\inf}`.
         num_steps: K, at least 1.
-
-    Returns:
-        The bound.
 
     Raises:
         ValueError: if an argument is out of its range.

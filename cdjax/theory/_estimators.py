@@ -41,19 +41,16 @@ def hessian_extremes(
         num_iterations: Hessian-vector products of each run.
 
     Returns:
-        Both eigenvalues, approached from inside the spectrum: ``largest`` is at most the largest,
-        ``smallest`` at least the smallest. The error falls with the 2 ``num_iterations``-th power
-        of the ratio of the two leading eigenvalues of M, so ``smallest`` converges slowly if many
-        eigenvalues are close to it.
+        Both eigenvalues, approached from inside the spectrum. The error falls with the
+        2 ``num_iterations``-th power of the ratio of the two leading eigenvalues of M, so
+        ``smallest`` converges slowly if many eigenvalues are close to it.
 
     Raises:
         ValueError: if ``num_iterations`` is not a whole number of at least 1.
 
     Example::
 
-        def extremes(params, batch):
-            return cdjax.theory.hessian_extremes(lambda p: loss_fn(p, batch), params, key=key)
-
+        extremes = lambda x, b: cdjax.theory.hessian_extremes(lambda p: loss_fn(p, b), x, key=key)
         smoothness = jax.jit(cdjax.agent_map(extremes))(params, batch).largest.max()
 
     Reference: the constants :math:`\gamma_j` and :math:`H_j` of Assumption 1 of Jiang et al.
@@ -85,8 +82,7 @@ def gradient_bound(gradient_fn: Callable[[Params], Params], points: Params) -> F
 
     Args:
         gradient_fn: all agents' gradients, from the stacked parameters.
-        points: stacked parameters with a leading axis of points, leaves of shape ``(P, N, ...)``,
-            such as those that a run visits.
+        points: stacked parameters, such as a run visits, leaves of shape ``(P, N, ...)``.
 
     Returns:
         :math:`\max_p \| g(x_p) \|`, over all agents together. It bounds the gradient only at the
@@ -112,15 +108,14 @@ def gradient_noise(
     needs memory for three of them, whatever M is.
 
     Args:
-        gradient_fn: ``gradient_fn(params, key)`` draws minibatches and returns all agents'
-            gradients.
+        gradient_fn: all agents' gradients, from ``params`` and a key that draws the minibatches.
         params: the point at which gradients are drawn; a stacked tree.
         key: of the draws; draw m uses ``jax.random.fold_in(key, m)``.
         num_draws: M, at least 2.
 
     Returns:
-        The unbiased variance, summed over all agents and parameters. For :math:`Q_V = 0`, take the
-        largest one over the points of a run.
+        The unbiased variance, summed over all agents and parameters. Its largest value over the
+        points of a run is Q for :math:`Q_V = 0`.
 
     Raises:
         ValueError: if ``num_draws`` is not a whole number of at least 2.
@@ -137,10 +132,8 @@ def gradient_noise(
         mean = optax.tree.add_scale(mean, 1 / (draw + 1), before)
         return mean, squares + optax.tree.vdot(before, optax.tree.sub(gradient, mean))
 
-    shapes = jax.eval_shape(gradient_fn, params, key)
-    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    start = (zero, optax.tree.vdot(zero, zero))
-    _, squares = jax.lax.fori_loop(0, num_draws, add, start)
+    zero = optax.tree.zeros_like(jax.eval_shape(gradient_fn, params, key))
+    _, squares = jax.lax.fori_loop(0, num_draws, add, (zero, optax.tree.vdot(zero, zero)))
     return squares / (num_draws - 1)
 
 

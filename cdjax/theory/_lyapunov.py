@@ -1,12 +1,9 @@
-"""The function that CDSGD descends: the agents' losses plus a penalty on their disagreement.
-
-Jiang, Balu, Hegde, Sarkar, *Collaborative Deep Learning in Fixed Topology Networks*, NIPS 2017,
-arXiv:1706.07880, Section 4.
-"""
+"""The function that CDSGD descends: the agents' losses plus a penalty on their disagreement."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -18,13 +15,11 @@ from cdjax._trees import floating_leaves
 from cdjax._types import Params
 from cdjax.topology import Topology
 
+LossesFn: TypeAlias = Callable[[Params], Float[Array, " agents"]]
+
 
 def lyapunov(
-    losses_fn: Callable[[Params], Float[Array, " agents"]],
-    params: Params,
-    topology: Topology,
-    *,
-    step_size: float | Array,
+    losses_fn: LossesFn, params: Params, topology: Topology, *, step_size: float | Array
 ) -> Float[Array, ""]:
     r"""The Lyapunov function V of CDSGD.
 
@@ -36,8 +31,7 @@ def lyapunov(
 
     Args:
         losses_fn: every agent's loss, shape (N,), from the stacked parameters.
-        params: a stacked tree, leaves of shape ``(N, ...)``; leaves that are not floating point
-            only enter the losses.
+        params: a stacked tree, leaves of shape ``(N, ...)``; non-float leaves only enter the losses.
         topology: the graph with its symmetric mixing matrix.
         step_size: :math:`\alpha > 0`.
 
@@ -55,8 +49,7 @@ def lyapunov(
     Reference: Jiang et al. (2017), eq. 9.
     """
     check_stacked(params, topology.num_agents)
-    # I − Π maps the mean to zero. Subtracted first, it does not hide a small disagreement in the
-    # rounding of float32.
+    # I − Π maps the mean to zero. Without it, rounding does not hide a small disagreement.
     leaves = floating_leaves(params)
     centred = jax.tree.map(lambda x: x - jnp.mean(x, axis=0, keepdims=True), leaves)
     products = jax.tree.map(jnp.vdot, centred, _displacement(centred, topology))
@@ -65,11 +58,7 @@ def lyapunov(
 
 
 def lyapunov_gradient(
-    losses_fn: Callable[[Params], Float[Array, " agents"]],
-    params: Params,
-    topology: Topology,
-    *,
-    step_size: float | Array,
+    losses_fn: LossesFn, params: Params, topology: Topology, *, step_size: float | Array
 ) -> Params:
     r"""The gradient of V: what a step of CDSGD with full gradients subtracts, divided by α.
 
@@ -80,9 +69,6 @@ def lyapunov_gradient(
         params: a stacked tree of floating-point leaves of shape ``(N, ...)``.
         topology: the graph with its symmetric mixing matrix.
         step_size: :math:`\alpha > 0`.
-
-    Returns:
-        A tree like ``params``.
 
     Raises:
         ValueError: if a leaf's leading axis is not N.

@@ -1,4 +1,8 @@
-"""Communication graphs and their mixing matrices."""
+"""Communication graphs and their mixing matrices.
+
+Jiang, Balu, Hegde, Sarkar, *Collaborative Deep Learning in Fixed Topology Networks*, NIPS 2017,
+arXiv:1706.07880.
+"""
 
 from cdjax.topology._builders import from_edge_list as from_edge_list
 from cdjax.topology._builders import from_graph as from_graph

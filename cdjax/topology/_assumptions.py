@@ -1,8 +1,4 @@
-"""Assumption 2 of the paper, a function per condition; each error names the entry that fails.
-
-Jiang, Balu, Hegde, Sarkar, *Collaborative Deep Learning in Fixed Topology Networks*, NIPS 2017,
-arXiv:1706.07880.
-"""
+"""Assumption 2 of Jiang et al. (2017), a function per condition; errors name what fails."""
 
 from __future__ import annotations
 
@@ -30,9 +26,8 @@ def check_assumption_2(topology: Topology) -> None:
 def check_connected(graph: nx.Graph) -> None:
     """Otherwise null(I − Π) is larger than span(1): each component finds its own consensus."""
     if not nx.is_connected(graph):
-        raise ValueError(
-            f"graph is not connected: its components are {components_of(graph)}; join them"
-        )
+        found = components_of(graph)
+        raise ValueError(f"graph is not connected: its components are {found}; join them")
 
 
 def components_of(graph: nx.Graph) -> str:
@@ -81,8 +76,7 @@ def check_spectrum(topology: Topology) -> None:
     smallest, second = topology.smallest_eigenvalue, topology.second_eigenvalue
     if smallest <= -1 + TOLERANCE:
         raise ValueError(
-            f"mixing matrix: λ_N is {smallest:.9g}, not above -1; use weights 'lazy', which are "
-            "(I + Π)/2"
+            f"mixing matrix: λ_N is {smallest:.9g}, not above -1; use weights 'lazy', (I + Π)/2"
         )
     if second >= 1 - TOLERANCE:
         raise ValueError(

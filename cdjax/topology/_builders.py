@@ -1,8 +1,4 @@
-"""Topologies of any kind: from a networkx graph, a matrix or a file, and from a larger topology.
-
-Jiang, Balu, Hegde, Sarkar, *Collaborative Deep Learning in Fixed Topology Networks*, NIPS 2017,
-arXiv:1706.07880.
-"""
+"""Topologies from a networkx graph, a matrix or a file, and from a larger topology."""
 
 from __future__ import annotations
 
@@ -16,15 +12,11 @@ import numpy.typing as npt
 from cdjax._checks import check_num_agents, check_topology, real_array
 from cdjax.topology._assumptions import check_assumption_2, components_of
 from cdjax.topology._topology import Topology
-from cdjax.topology._weights import Weights, weight_function
+from cdjax.topology._weights import DEFAULT, Weights, weight_function
 
 
 def from_graph(
-    graph: nx.Graph,
-    weights: Weights = "metropolis_hastings",
-    *,
-    name: str | None = None,
-    validate: bool = True,
+    graph: nx.Graph, weights: Weights = DEFAULT, *, name: str | None = None, validate: bool = True
 ) -> Topology:
     """A topology from any undirected networkx graph.
 
@@ -37,16 +29,10 @@ def from_graph(
         name: what tables and plots call it; by default the graph's own name.
         validate: whether Assumption 2 is checked, to 1e-8.
 
-    Returns:
-        The topology.
-
     Raises:
         ValueError: if the graph is directed or empty, or Π fails Assumption 2; the error says how.
 
-    Example::
-
-        topology = cdjax.topology.from_graph(nx.karate_club_graph())
-        assert topology.num_agents == 34
+    Example: ``topology = cdjax.topology.from_graph(nx.karate_club_graph())``
 
     Reference: Jiang et al. (2017), Assumption 2.
     """
@@ -73,15 +59,10 @@ def from_matrix(matrix: npt.ArrayLike, *, name: str = "matrix", validate: bool =
         validate: whether Assumption 2 is checked, to 1e-8. Without it any square finite matrix
             passes, and two agents share an edge if either weighs the other.
 
-    Returns:
-        The topology.
-
     Raises:
         ValueError: if Π is not square and finite, or fails Assumption 2; the error says how.
 
-    Example::
-
-        topology = cdjax.topology.from_matrix([[0.7, 0.3], [0.3, 0.7]])
+    Example: ``topology = cdjax.topology.from_matrix([[0.7, 0.3], [0.3, 0.7]])``
 
     Reference: Jiang et al. (2017), Assumption 2.
     """
@@ -95,20 +76,15 @@ def from_matrix(matrix: npt.ArrayLike, *, name: str = "matrix", validate: bool =
 
 
 def from_edge_list(
-    path: str | os.PathLike[str],
-    weights: Weights = "metropolis_hastings",
-    *,
-    num_agents: int | None = None,
+    path: str | os.PathLike[str], weights: Weights = DEFAULT, *, num_agents: int | None = None
 ) -> Topology:
-    r"""A topology from a text file with one edge, two agent numbers, per line.
+    """A topology from a text file with one edge, two agent numbers, per line.
 
     Args:
-        path: the file; ``#`` starts a comment. Agents are numbered from 0 without gaps.
+        path: of the file, which gives the topology its name. ``#`` starts a comment; agents are
+            numbered from 0 without gaps.
         weights: as for :func:`from_graph`.
         num_agents: N, checked against the file; by default the number of agents in the file.
-
-    Returns:
-        The topology, named after the file.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -116,11 +92,8 @@ def from_edge_list(
 
     Example::
 
-        import pathlib, tempfile
-        with tempfile.TemporaryDirectory() as folder:
-            file = pathlib.Path(folder, "square.edges")
-            _ = file.write_text("0 1\n1 2\n2 3\n3 0")
-            topology = cdjax.topology.from_edge_list(file)  # a ring of 4
+        np.savetxt("triangle.edges", [[0, 1], [1, 2], [2, 0]], fmt="%d")
+        topology = cdjax.topology.from_edge_list("triangle.edges")
     """
     if num_agents is not None:
         check_num_agents(num_agents)
@@ -162,10 +135,7 @@ def without_agents(topology: Topology, agents: Sequence[int]) -> Topology:
         ValueError: if there is no such agent, nobody remains, or those who remain are not connected
             or fail Assumption 2.
 
-    Example::
-
-        remaining = cdjax.topology.without_agents(cdjax.topology.ring(8), [3])
-        assert remaining.num_agents == 7  # a path, as 2 and 4 are no neighbours
+    Example: ``path = cdjax.topology.without_agents(cdjax.topology.ring(8), [3])``
     """
     check_topology(topology)
     num_agents = topology.num_agents

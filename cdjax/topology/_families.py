@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -20,15 +21,11 @@ from cdjax._checks import check_choice, check_num_agents, check_range, check_who
 from cdjax.topology._builders import from_graph, from_matrix
 from cdjax.topology._graphs import connected_draw, powers_of_two, rectangle_sides
 from cdjax.topology._topology import Topology
-from cdjax.topology._weights import Weights
-
-_METROPOLIS = "metropolis_hastings"
+from cdjax.topology._weights import DEFAULT, Weights
 
 
-def create(
-    name: str, num_agents: int, *, weights: Weights = _METROPOLIS, **options: Any
-) -> Topology:
-    """The topology of a family that is given by its name.
+def create(name: str, num_agents: int, *, weights: Weights = DEFAULT, **options: Any) -> Topology:
+    """The topology of a family, by the family's name.
 
     Args:
         name: a key of ``FAMILIES``.
@@ -36,111 +33,75 @@ def create(
         weights: see :func:`from_graph`.
         **options: the family's own options.
 
-    Returns:
-        The topology.
-
     Raises:
         ValueError: if the name is unknown, or the family raises it.
 
-    Example::
-
-        topology = cdjax.topology.create("torus", 12, rows=2)
-        assert topology.name == "torus 2×6"
+    Example: ``topology = cdjax.topology.create("torus", 12, rows=2)``
     """
     check_choice("topology", name, FAMILIES)
     return FAMILIES[name](num_agents, weights, **options)
 
 
-def ring(num_agents: int, weights: Weights = _METROPOLIS) -> Topology:
+def ring(num_agents: int, weights: Weights = DEFAULT) -> Topology:
     r"""Agent j with j ± 1 mod N. Eigenvalues :math:`(1 + 2 \cos(2 \pi k / N)) / 3` for N ≥ 3."""
     check_num_agents(num_agents)
     return from_graph(nx.cycle_graph(num_agents), weights, name="ring")
 
 
-def complete(num_agents: int, weights: Weights = _METROPOLIS) -> Topology:
+def complete(num_agents: int, weights: Weights = DEFAULT) -> Topology:
     r"""Every agent with every other: :math:`\Pi = 11^\top / N`."""
     check_num_agents(num_agents)
     return from_graph(nx.complete_graph(num_agents), weights, name="complete")
 
 
-def star(num_agents: int, weights: Weights = _METROPOLIS) -> Topology:
+def star(num_agents: int, weights: Weights = DEFAULT) -> Topology:
     r"""Agent 0, the hub, with all others. :math:`\lambda_2 = 1 - 1 / N` for N ≥ 3."""
     check_num_agents(num_agents)
     return from_graph(nx.star_graph(num_agents - 1), weights, name="star")
 
 
-def path(num_agents: int, weights: Weights = _METROPOLIS) -> Topology:
+def path(num_agents: int, weights: Weights = DEFAULT) -> Topology:
     """Agents in a line, j with j ± 1."""
     check_num_agents(num_agents)
     return from_graph(nx.path_graph(num_agents), weights, name="path")
 
 
-def grid(num_agents: int, weights: Weights = _METROPOLIS, *, rows: int | None = None) -> Topology:
-    """A rectangle of agents, each with its four neighbours, fewer at the border.
+def grid(num_agents: int, weights: Weights = DEFAULT, *, rows: int | None = None) -> Topology:
+    """A rectangle of agents, numbered row by row; each has four neighbours, fewer at the border.
 
     Args:
         num_agents: N, a product of two numbers of at least 2.
         weights: see :func:`from_graph`.
         rows: rows of the rectangle; by default, it is as square as N allows.
 
-    Returns:
-        The topology; agents are numbered row by row.
-
     Raises:
         ValueError: if N does not fit; the error names sizes that do.
     """
-    sides = rectangle_sides("grid", num_agents, rows)
-    return from_graph(nx.grid_2d_graph(*sides), weights, name=_named("grid", sides))
+    rows, columns = rectangle_sides("grid", num_agents, rows)
+    return from_graph(nx.grid_2d_graph(rows, columns), weights, name=f"grid {rows}×{columns}")
 
 
-def torus(num_agents: int, weights: Weights = _METROPOLIS, *, rows: int | None = None) -> Topology:
-    """A rectangle of agents that wraps around, each with four neighbours.
-
-    Args:
-        num_agents: N, a product of two numbers of at least 2.
-        weights: see :func:`from_graph`.
-        rows: rows of the rectangle; by default, it is as square as N allows.
-
-    Returns:
-        The topology; agents are numbered row by row.
-
-    Raises:
-        ValueError: if N does not fit; the error names sizes that do.
-    """
-    sides = rectangle_sides("torus", num_agents, rows)
-    return from_graph(nx.grid_2d_graph(*sides, periodic=True), weights, name=_named("torus", sides))
+def torus(num_agents: int, weights: Weights = DEFAULT, *, rows: int | None = None) -> Topology:
+    """A rectangle that wraps around: a :func:`grid`, and made like one, without a border."""
+    rows, columns = rectangle_sides("torus", num_agents, rows)
+    graph = nx.grid_2d_graph(rows, columns, periodic=True)
+    return from_graph(graph, weights, name=f"torus {rows}×{columns}")
 
 
-def hypercube(num_agents: int, weights: Weights = _METROPOLIS) -> Topology:
-    """Agents whose numbers differ in one bit.
-
-    Args:
-        num_agents: N, a power of two.
-        weights: see :func:`from_graph`.
-
-    Returns:
-        The topology.
-
-    Raises:
-        ValueError: if N is not a power of two; the error names the nearest ones.
-    """
+def hypercube(num_agents: int, weights: Weights = DEFAULT) -> Topology:
+    """Agents whose numbers differ in one bit; N is a power of two."""
     check_num_agents(num_agents)
     bits = powers_of_two(int(num_agents))
     if 1 << len(bits) != num_agents:
-        below = bits[-1]
-        raise ValueError(
-            f"a hypercube's num_agents is a power of two, not {num_agents}; "
-            f"the nearest are {below} and {2 * below}"
-        )
+        nearest = f"the nearest are {bits[-1]} and {2 * bits[-1]}"
+        raise ValueError(f"a hypercube's num_agents is a power of two, not {num_agents}; {nearest}")
     # The labels, tuples of bits, sort as numbers. To networkx a cube of 0 dimensions has no nodes.
     graph = nx.hypercube_graph(len(bits)) if bits else nx.empty_graph(1)
     graph = nx.convert_node_labels_to_integers(graph, ordering="sorted")
     return from_graph(graph, weights, name="hypercube")
 
 
-def exponential(
-    num_agents: int, weights: Weights = _METROPOLIS, *, directed: bool = False
-) -> Topology:
+def exponential(num_agents: int, weights: Weights = DEFAULT, *, directed: bool = False) -> Topology:
     r"""Agent j with :math:`j \pm 2^k` mod N. For N = 4, 8, ... the gap is :math:`2 / \log_2 N`.
 
     Args:
@@ -150,10 +111,7 @@ def exponential(
             :math:`j + 2^k` only, all weights :math:`1 / (1 + \lceil \log_2 N \rceil)`. Its Π is
             doubly stochastic but not symmetric, so Assumption 2 does not hold: CDSGD and ATC work,
             but the complex eigenvalues make CDMSGD, whose momentum includes the mixing, unstable.
-
-    Returns:
-        The topology. The directed one has the gap :math:`2 / (1 + \lceil \log_2 N \rceil)` for even
-        N.
+            For even N the gap is :math:`2 / (1 + \lceil \log_2 N \rceil)`.
 
     Raises:
         ValueError: if ``weights`` are given for the directed graph.
@@ -165,7 +123,7 @@ def exponential(
     hops = powers_of_two(int(num_agents))
     if not directed:
         return from_graph(nx.circulant_graph(num_agents, hops), weights, name="exponential")
-    if weights not in (_METROPOLIS, "uniform"):
+    if weights not in (DEFAULT, "uniform"):
         raise ValueError(f"weights {weights!r} need an undirected graph; leave them out")
     agents, matrix = np.arange(num_agents), np.zeros((num_agents, num_agents))
     for hop in (0, *hops):
@@ -174,11 +132,7 @@ def exponential(
 
 
 def erdos_renyi(
-    num_agents: int,
-    weights: Weights = _METROPOLIS,
-    *,
-    probability: float | None = None,
-    seed: int = 0,
+    num_agents: int, weights: Weights = DEFAULT, *, probability: float | None = None, seed: int = 0
 ) -> Topology:
     r"""Every edge with the same probability, redrawn until the graph is connected.
 
@@ -189,9 +143,6 @@ def erdos_renyi(
             connectivity threshold.
         seed: of the draws.
 
-    Returns:
-        The topology.
-
     Raises:
         ValueError: if an argument is out of its range, or none of a thousand draws is connected.
     """
@@ -199,17 +150,14 @@ def erdos_renyi(
     if probability is None:
         probability = min(1.0, 2 * math.log(max(num_agents, 2)) / num_agents)
     check_range("probability", probability, low=0, high=1, low_open=True)
-    graph = connected_draw(
-        lambda rng: nx.fast_gnp_random_graph(num_agents, probability, seed=rng),
-        seed=seed,
-        remedy=f"probability {probability:g} is too small for {num_agents} agents; raise it",
-    )
-    return from_graph(graph, weights, name="erdos_renyi")
+    draw = partial(nx.fast_gnp_random_graph, num_agents, probability)
+    remedy = f"probability {probability:g} is too small for {num_agents} agents; raise it"
+    return from_graph(connected_draw(draw, seed=seed, remedy=remedy), weights, name="erdos_renyi")
 
 
 def watts_strogatz(
     num_agents: int,
-    weights: Weights = _METROPOLIS,
+    weights: Weights = DEFAULT,
     *,
     degree: int = 4,
     probability: float = 0.3,
@@ -224,9 +172,6 @@ def watts_strogatz(
         probability: of rewiring each edge, in [0, 1].
         seed: of the draws.
 
-    Returns:
-        The topology.
-
     Raises:
         ValueError: if an argument is out of its range, or none of a thousand draws is connected.
     """
@@ -237,16 +182,14 @@ def watts_strogatz(
         raise ValueError(f"degree is {degree}; it must be even and at least 2")
     if num_agents <= degree:
         return from_graph(nx.complete_graph(num_agents), weights, name="watts_strogatz")
-    graph = connected_draw(
-        lambda rng: nx.watts_strogatz_graph(num_agents, degree, probability, seed=rng),
-        seed=seed,
-        remedy=f"degree {degree} is too small for {num_agents} agents; raise it",
-    )
+    draw = partial(nx.watts_strogatz_graph, num_agents, degree, probability)
+    remedy = f"degree {degree} is too small for {num_agents} agents; raise it"
+    graph = connected_draw(draw, seed=seed, remedy=remedy)
     return from_graph(graph, weights, name="watts_strogatz")
 
 
 def random_regular(
-    num_agents: int, weights: Weights = _METROPOLIS, *, degree: int = 4, seed: int = 0
+    num_agents: int, weights: Weights = DEFAULT, *, degree: int = 4, seed: int = 0
 ) -> Topology:
     """Every agent with ``degree`` random others, redrawn until the graph is connected.
 
@@ -255,9 +198,6 @@ def random_regular(
         weights: see :func:`from_graph`.
         degree: at least 2; N times degree must be even.
         seed: of the draws.
-
-    Returns:
-        The topology.
 
     Raises:
         ValueError: if N and degree do not fit, or none of a thousand draws is connected.
@@ -269,44 +209,22 @@ def random_regular(
     if degree < 2:
         raise ValueError(f"degree is {degree}; a connected graph needs at least 2")
     if num_agents * degree % 2:
-        raise ValueError(
-            f"num_agents {num_agents} times degree {degree} is odd; "
-            f"take degree {degree - 1} or {degree + 1}, or {num_agents + 1} agents"
-        )
-    graph = connected_draw(
-        lambda rng: nx.random_regular_graph(degree, num_agents, seed=rng),
-        seed=seed,
-        remedy=f"degree {degree} is too small for {num_agents} agents; raise it",
-    )
+        remedy = f"take degree {degree - 1} or {degree + 1}, or {num_agents + 1} agents"
+        raise ValueError(f"num_agents {num_agents} times degree {degree} is odd; {remedy}")
+    draw = partial(nx.random_regular_graph, degree, num_agents)
+    remedy = f"degree {degree} is too small for {num_agents} agents; raise it"
+    graph = connected_draw(draw, seed=seed, remedy=remedy)
     return from_graph(graph, weights, name="random_regular")
 
 
-def binary_tree(num_agents: int, weights: Weights = _METROPOLIS) -> Topology:
+def binary_tree(num_agents: int, weights: Weights = DEFAULT) -> Topology:
     """Agent j's parent is agent (j − 1) // 2."""
     check_num_agents(num_agents)
     return from_graph(nx.full_rary_tree(2, num_agents), weights, name="binary_tree")
 
 
+_FIXED = (ring, complete, star, path, grid, torus, hypercube, exponential, binary_tree)
+_RANDOM = (erdos_renyi, watts_strogatz, random_regular)
 FAMILIES: Mapping[str, Callable[..., Topology]] = MappingProxyType(
-    {
-        family.__name__: family
-        for family in (
-            ring,
-            complete,
-            star,
-            path,
-            grid,
-            torus,
-            hypercube,
-            exponential,
-            erdos_renyi,
-            watts_strogatz,
-            random_regular,
-            binary_tree,
-        )
-    }
+    {family.__name__: family for family in (*_FIXED, *_RANDOM)}
 )
-
-
-def _named(family: str, sides: tuple[int, int]) -> str:
-    return f"{family} {sides[0]}×{sides[1]}"

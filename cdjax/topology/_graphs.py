@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -22,10 +23,8 @@ def rectangle_sides(family: str, num_agents: int, rows: int | None) -> tuple[int
             raise ValueError(f"rows is {rows}; it must divide num_agents, {num_agents}")
         return rows, num_agents // rows
     if not _fits_rectangle(num_agents):
-        fitting = (n for n in range(num_agents - 1, 0, -1) if _fits_rectangle(n))
-        below, above = next(fitting), num_agents + 1
-        while not _fits_rectangle(above):
-            above += 1
+        below = next(n for n in range(num_agents - 1, 0, -1) if _fits_rectangle(n))
+        above = next(n for n in itertools.count(num_agents + 1) if _fits_rectangle(n))
         raise ValueError(
             f"a {family}'s num_agents is rows × columns, both at least 2, and {num_agents} is not; "
             f"the nearest sizes that fit are {below} and {above}"

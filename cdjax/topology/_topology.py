@@ -1,8 +1,4 @@
-"""A communication graph with its mixing matrix, and the spectrum that decides how fast it mixes.
-
-Jiang, Balu, Hegde, Sarkar, *Collaborative Deep Learning in Fixed Topology Networks*, NIPS 2017,
-arXiv:1706.07880.
-"""
+"""A communication graph with its mixing matrix, and the spectrum that decides how fast it mixes."""
 
 from __future__ import annotations
 

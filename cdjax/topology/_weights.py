@@ -2,8 +2,6 @@
 
 Graphs hold the agents 0..N-1 and no self loops; edge attributes are ignored.
 
-Jiang, Balu, Hegde, Sarkar, *Collaborative Deep Learning in Fixed Topology Networks*, NIPS 2017.
-
 Xiao, Boyd, *Fast Linear Iterations for Distributed Averaging*, Systems & Control Letters 2004.
 
 Xiao, Boyd, Lall, *A Scheme for Robust Distributed Sensor Fusion Based on Average Consensus*,
@@ -23,6 +21,7 @@ from jaxtyping import Bool, Float
 from cdjax._checks import check_choice
 
 Weights: TypeAlias = str | Callable[[nx.Graph], np.ndarray]
+DEFAULT = "metropolis_hastings"
 
 
 def metropolis_hastings(graph: nx.Graph) -> Float[np.ndarray, "agents agents"]:
@@ -31,12 +30,8 @@ def metropolis_hastings(graph: nx.Graph) -> Float[np.ndarray, "agents agents"]:
     .. math:: \Pi_{jl} = \frac{1}{1 + \max(d_j, d_l)} \text{ on edges}, \quad
               \Pi_{jj} = 1 - \sum_{l \ne j} \Pi_{jl}
 
-    Args:
-        graph: an undirected graph on the agents 0..N-1.
-
-    Returns:
-        The mixing matrix, shape (N, N). An agent only needs to know its neighbours' degrees. Of a
-        path of three: ``[[2, 1, 0], [1, 1, 1], [0, 1, 2]] / 3``.
+    An agent only needs to know its neighbours' degrees. A path of three agents has the matrix
+    ``[[2, 1, 0], [1, 1, 1], [0, 1, 2]] / 3``.
 
     Reference: Xiao, Boyd & Lall (2005), "Metropolis weights".
     """
@@ -51,13 +46,7 @@ def metropolis_hastings(graph: nx.Graph) -> Float[np.ndarray, "agents agents"]:
 def uniform(graph: nx.Graph) -> Float[np.ndarray, "agents agents"]:
     r"""Every agent weighs its neighbours and itself equally, :math:`\Pi_{jl} = 1 / (1 + d_j)`.
 
-    Symmetric, and so a valid mixing matrix, on regular graphs only.
-
-    Args:
-        graph: an undirected graph on the agents 0..N-1.
-
-    Returns:
-        The mixing matrix, shape (N, N); its rows sum to one.
+    Rows sum to one; symmetric, and so a valid mixing matrix, on regular graphs only.
 
     Reference: Jiang et al. (2017), Section 5, "uniform agent interaction matrix".
     """
@@ -67,12 +56,6 @@ def uniform(graph: nx.Graph) -> Float[np.ndarray, "agents agents"]:
 
 def max_degree(graph: nx.Graph) -> Float[np.ndarray, "agents agents"]:
     r"""The same weight on all edges, :math:`\Pi = I - L / (1 + d_{\max})`, L the graph Laplacian.
-
-    Args:
-        graph: an undirected graph on the agents 0..N-1.
-
-    Returns:
-        The mixing matrix, shape (N, N).
 
     Reference: Xiao & Boyd (2004), Section 4.1; with :math:`1 / d_{\max}` in place of
     :math:`1 / (1 + d_{\max})`, regular bipartite graphs would have :math:`\lambda_N = -1`.
@@ -86,14 +69,8 @@ def laplacian(graph: nx.Graph) -> Float[np.ndarray, "agents agents"]:
 
     .. math:: \Pi = I - \frac{2}{\lambda_1(L) + \lambda_{N-1}(L)} L
 
-    with the largest and the smallest non-zero eigenvalue of the graph Laplacian L. Diagonal entries
-    may be negative.
-
-    Args:
-        graph: an undirected connected graph on the agents 0..N-1.
-
-    Returns:
-        The mixing matrix, shape (N, N), with :math:`\lambda_N = -\lambda_2`.
+    with the largest and the smallest non-zero eigenvalue of the Laplacian L of a connected graph.
+    Then :math:`\lambda_N = -\lambda_2`; diagonal entries may be negative.
 
     Reference: Xiao & Boyd (2004), Section 4.1.
     """
@@ -105,25 +82,12 @@ def laplacian(graph: nx.Graph) -> Float[np.ndarray, "agents agents"]:
 
 
 def lazy(graph: nx.Graph) -> Float[np.ndarray, "agents agents"]:
-    r"""The mean of I and Metropolis–Hastings, :math:`(I + \Pi) / 2`: no negative eigenvalue.
-
-    Args:
-        graph: an undirected graph on the agents 0..N-1.
-
-    Returns:
-        The mixing matrix, shape (N, N), positive semidefinite.
-    """
+    r"""The mean of I and Metropolis–Hastings, :math:`(I + \Pi) / 2`: no negative eigenvalue."""
     return (np.eye(graph.number_of_nodes()) + metropolis_hastings(graph)) / 2
 
 
 WEIGHTS: Mapping[str, Callable[[nx.Graph], np.ndarray]] = MappingProxyType(
-    {
-        "metropolis_hastings": metropolis_hastings,
-        "uniform": uniform,
-        "max_degree": max_degree,
-        "laplacian": laplacian,
-        "lazy": lazy,
-    }
+    {rule.__name__: rule for rule in (metropolis_hastings, uniform, max_degree, laplacian, lazy)}
 )
 
 
@@ -139,10 +103,8 @@ def weight_function(weights: Weights) -> Callable[[nx.Graph], np.ndarray]:
     if callable(weights):
         return weights
     if not isinstance(weights, str):
-        kind = type(weights).__name__
-        raise ValueError(
-            f"weights is a {kind}; give a name or a function, or give your matrix to from_matrix"
-        )
+        remedy = "give a name or a function, or give your matrix to from_matrix"
+        raise ValueError(f"weights is a {type(weights).__name__}; {remedy}")
     check_choice("weights", weights, WEIGHTS)
     return WEIGHTS[weights]
 

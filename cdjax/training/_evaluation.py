@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from cdjax._checks import stacked_size
 from cdjax._types import Params
@@ -27,8 +27,7 @@ def evaluation(
     """The evaluation of every agent on one shared data set.
 
     Args:
-        metrics_fn: for one agent, ``(params, model_state, batch) -> metrics``, each metric with one
-            number a sample, shape (batch,).
+        metrics_fn: for one agent, ``(params, model_state, batch) -> metrics`` of shape (batch,).
         batch_size: samples at a time.
         plan: how to map over agents, see :func:`cdjax.agent_map`.
         mesh: the devices over which the parameters are sharded, if any.
@@ -47,33 +46,29 @@ def evaluation(
 
     def evaluate(params: Params, model_state: Params, samples: Any) -> Metrics:
         num_samples = stacked_size(samples)
-        batches, weights = _batches(samples, num_samples, min(batch_size, num_samples))
+        batches = _batches(samples, num_samples, min(batch_size, num_samples))
 
-        def evaluate_agents(
-            params: Params, model_state: Params, batches: Any, weights: Array
-        ) -> Metrics:
+        def evaluate_agents(params: Params, model_state: Params, batches: Any) -> Metrics:
             def evaluate_one_agent(params: Params, model_state: Params) -> Metrics:
                 def batch_sums(batch_and_weights: Any) -> Metrics:
                     batch, weights = batch_and_weights
                     per_sample = metrics_fn(params, model_state, batch)
                     return jax.tree.map(lambda values: jnp.vdot(weights, values), per_sample)
 
-                sums = jax.lax.map(batch_sums, (batches, weights))
+                sums = jax.lax.map(batch_sums, batches)
                 return jax.tree.map(lambda totals: jnp.sum(totals) / num_samples, sums)
 
             return agent_map(evaluate_one_agent, plan=plan)(params, model_state)
 
         if mesh:
-            evaluate_agents = sharded(evaluate_agents, mesh, num_shared=2)
-        return evaluate_agents(params, model_state, batches, weights)
+            evaluate_agents = sharded(evaluate_agents, mesh, num_shared=1)
+        return evaluate_agents(params, model_state, batches)
 
     return jax.jit(evaluate)
 
 
-def _batches(
-    samples: Any, num_samples: int, batch_size: int
-) -> tuple[Any, Float[Array, "batches batch"]]:
-    """Samples cut into equal batches; the last is padded with samples of weight zero."""
+def _batches(samples: Any, num_samples: int, batch_size: int) -> tuple[Any, Array]:
+    """Equal batches of samples and their weights; the last is padded with some of weight 0."""
     num_batches = -(-num_samples // batch_size)
     order = jnp.arange(num_batches * batch_size).reshape(num_batches, batch_size)
     batches = jax.tree.map(lambda x: x[jnp.minimum(order, num_samples - 1)], samples)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +13,12 @@ from jaxtyping import Array, Int
 from cdjax._types import Params
 from cdjax.data import take_batch
 from cdjax.sharding import sharded
-from cdjax.training._step import Metrics, StepFn, TrainState
+from cdjax.training._step import Outcome, StepFn, TrainState
+
+Indices: TypeAlias = Int[Array, "steps agents batch"]
 
 
-def train_loop(
-    step: StepFn, *, mesh: Mesh | None = None
-) -> Callable[..., tuple[TrainState, Metrics]]:
+def train_loop(step: StepFn, *, mesh: Mesh | None = None) -> Callable[..., Outcome]:
     """Many steps in one dispatch, without a round trip to the host between them.
 
     Args:
@@ -36,25 +36,16 @@ def train_loop(
 
         agent_loss = lambda p, model_state, b, key: (loss_fn(p, b), (model_state, {}))
         loop = cdjax.training.train_loop(cdjax.training.train_step(agent_loss, tx))
-        state = cdjax.training.init_state(params, tx, key=key)
         indices = cdjax.data.batch_indices(sizes, 2, first_step=0, num_steps=20, seed=0)
-        state, metrics = loop(state, batch, indices, 20)
-        losses = metrics["loss"]  # of every step and agent, shape (20, N)
+        state, metrics = loop(cdjax.training.init_state(params, tx, key=key), batch, indices, 20)
     """
     take = sharded(take_batch, mesh) if mesh else take_batch
 
-    def loop(
-        state: TrainState,
-        data: Any,
-        indices: Int[Array, "steps agents batch"],
-        num_steps: Int[Array, ""],
-    ) -> tuple[TrainState, Metrics]:
-        def one_step(state: TrainState, i: Int[Array, ""] | int) -> tuple[TrainState, Metrics]:
+    def loop(state: TrainState, data: Any, indices: Indices, num_steps: Int[Array, ""]) -> Outcome:
+        def one_step(state: TrainState, i: Int[Array, ""] | int) -> Outcome:
             return step(state, take(data, indices[i]))
 
-        def body(
-            i: Int[Array, ""], carry: tuple[TrainState, Metrics]
-        ) -> tuple[TrainState, Metrics]:
+        def body(i: Int[Array, ""], carry: Outcome) -> Outcome:
             state, rows = carry
             state, metrics = one_step(state, i)
             return state, jax.tree.map(lambda rows, row: rows.at[i].set(row), rows, metrics)
@@ -67,5 +58,5 @@ def train_loop(
 
 
 def empty_rows(shapes: Params, axes: tuple[int, ...]) -> Params:
-    """Zeros for what has these shapes, behind further leading axes."""
+    """Zeros of these shapes behind further leading axes."""
     return jax.tree.map(lambda x: jnp.zeros((*axes, *x.shape), x.dtype), shapes)

@@ -17,6 +17,7 @@ from cdjax.agents import agent_map
 from cdjax.sharding import sharded
 
 Metrics: TypeAlias = dict[str, Any]
+Outcome: TypeAlias = "tuple[TrainState, Metrics]"
 
 
 class TrainState(NamedTuple):
@@ -43,7 +44,7 @@ class LossFn(Protocol):
         ...
 
 
-StepFn: TypeAlias = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
+StepFn: TypeAlias = Callable[[TrainState, Any], Outcome]
 
 
 def init_state(
@@ -64,9 +65,7 @@ def init_state(
     Returns:
         The state, with a copy of ``params``, so that a donating loop may consume it.
 
-    Example::
-
-        state = cdjax.training.init_state(params, cdjax.cdsgd(0.1, mix), key=jax.random.key(0))
+    Example: ``state = cdjax.training.init_state(params, tx, key=jax.random.key(0))``
     """
     params = jax.tree.map(jnp.copy, params)
     model_state = jax.tree.map(jnp.copy, {} if model_state is None else model_state)
@@ -103,7 +102,7 @@ def train_step(
     if mesh:
         gradients = sharded(gradients, mesh)
 
-    def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
+    def step(state: TrainState, batch: Any) -> Outcome:
         agents = jnp.arange(stacked_size(state.params))
         keys = jax.vmap(lambda agent: agent_key(state, agent))(agents)
         grads, model_state, metrics = gradients(state.params, state.model_state, batch, keys)
@@ -117,12 +116,9 @@ def gradient_fn(loss_fn: LossFn) -> Callable[..., tuple[Params, Params, Metrics]
     """One agent's ``(gradient, model_state, metrics)``, a function of what its loss takes."""
     loss_and_gradient = jax.value_and_grad(loss_fn, has_aux=True)
 
-    def gradient(
-        params: Params, model_state: Params, batch: Any, key: PRNGKeyArray
-    ) -> tuple[Params, Params, Metrics]:
-        (loss, (model_state, metrics)), grads = loss_and_gradient(params, model_state, batch, key)
-        # Here, where the agent's gradient has just been computed and lies in the cache: the norms
-        # of all agents' gradients after the fact would be a pass over all of them.
+    def gradient(*args: Any) -> tuple[Params, Params, Metrics]:
+        (loss, (model_state, metrics)), grads = loss_and_gradient(*args)
+        # Here, while the agent's gradient is in the cache: later, norms would be one more pass.
         norm = optax.tree.norm(grads)
         return grads, model_state, {"loss": loss, "gradient_norm": norm, **metrics}
 
