@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
@@ -26,7 +26,7 @@ def main(
 ) -> None:
     """Parses the options, runs the experiment, exits with 2 on a usage error.
 
-    A run that ends early exits with 1, or with 128 and the signal's number.
+    A run that ends early exits with 1, or with 128 plus the signal's number.
 
     Args:
         default: the options of a run or a study, before any is given.
@@ -44,7 +44,8 @@ def main(
         processes.join(getattr(config, "machine", Machine()), kept=_kept(config))
         (run or _run)(config)
     except UsageError as error:
-        _fail(str(error))
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        processes.leave(2)
     except RunEnded as end:
         print(f"{'stopped' if end.code > 128 else 'error'}: {end}", file=sys.stderr)
         processes.leave(end.code)
@@ -65,22 +66,19 @@ def _run(options: Run) -> None:
 
 def _parsed(default: Config, description: str | None) -> Config:
     """The options; those of a run that is resumed are its own unless they are given."""
-    flags = (tyro.conf.OmitArgPrefixes,)
-    config = tyro.cli(type(default), default=default, description=description, config=flags)
+
+    def parsed(default: Any) -> Any:
+        flags = (tyro.conf.OmitArgPrefixes,)
+        return tyro.cli(type(default), default=default, description=description, config=flags)
+
+    config = parsed(default)
     if isinstance(config, Run) and config.saving.resume:
-        default = recorded_options(config.saving.resume)
-        config = tyro.cli(Run, default=default, description=description, config=flags)
+        config = parsed(recorded_options(config.saving.resume))
     return config
 
 
 def _kept(config: Any) -> str:
     """What is left of a run that has to end."""
     saves = isinstance(config, Run) and config.saving.checkpoint_every
-    return "the metrics so far are kept" + (
-        "; start all processes again with --resume" if saves else ""
-    )
-
-
-def _fail(message: str) -> NoReturn:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    processes.leave(2)
+    resuming = "; start all processes again with --resume" if saves else ""
+    return f"the metrics so far are kept{resuming}"
