@@ -66,8 +66,7 @@ def writing(folder: str | os.PathLike[str], *, keep: int = 3) -> Iterator[Checkp
         for ending in (_ABANDONED, _DELETED):
             for path in folder.glob(f"*{ending}"):
                 shutil.rmtree(path, ignore_errors=True)
-    writer = _writer()
-    checkpoints = Checkpoints(folder, keep, writer)
+    checkpoints = Checkpoints(folder, keep, _writer())
     try:
         with raised_errors_not_logged("orbax"):
             yield checkpoints
@@ -76,7 +75,7 @@ def writing(folder: str | os.PathLike[str], *, keep: int = 3) -> Iterator[Checkp
     finally:
         # wait has raised the error of a failed save, or the error that leads here hides it.
         with contextlib.suppress(Exception):
-            writer.close()
+            checkpoints.writer.close()
 
 
 def save(
@@ -203,7 +202,10 @@ def _prune(checkpoints: Checkpoints) -> None:
     if jax.process_index():
         return
     folder, all_steps = checkpoints.folder, steps(checkpoints.folder)
-    scores = {s: score for s in all_steps if (score := _score(folder / str(s))) is not None}
+    scores = {}
+    for step in all_steps:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # none, or damaged
+            scores[step] = float(read_notes(folder / str(step))["score"])
     # Of equal scores the earliest, so that no more than one is kept.
     best = max(scores, key=scores.__getitem__, default=None)
     for step in all_steps[: -checkpoints.keep]:
@@ -212,11 +214,3 @@ def _prune(checkpoints: Checkpoints) -> None:
             shutil.rmtree(doomed, ignore_errors=True)
             (folder / str(step)).rename(doomed)
             shutil.rmtree(doomed, ignore_errors=True)
-
-
-def _score(checkpoint: Path) -> float | None:
-    """The score of a checkpoint; None if it has none or its notes are damaged."""
-    try:
-        return read_notes(checkpoint)["score"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

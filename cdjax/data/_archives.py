@@ -135,10 +135,10 @@ def _read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _read_cifar(name: str, folder: Path) -> tuple[Split, Split] | None:
-    readers = zip(archive_names(name), (_read_pickled, _read_binary), strict=True)
-    for (archive, read), inner in zip(readers, CIFAR[name].folder.values(), strict=True):
+    inner, readers = CIFAR[name].folder.values(), (_read_pickled, _read_binary)
+    for archive, top, read in zip(archive_names(name), inner, readers, strict=True):
         if (folder / archive).is_file():
-            return _read_cifar_archive(CIFAR[name], inner, read, folder / archive)
+            return _read_cifar_archive(CIFAR[name], top, read, folder / archive)
     return None
 
 

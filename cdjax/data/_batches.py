@@ -136,10 +136,7 @@ def take_batch(data: Any, indices: Int[Array | np.ndarray, "agents batch"]) -> A
     Returns:
         The tree with leaves of shape ``(N, batch, ...)``, dtypes kept.
 
-    Example::
-
-        chosen = cdjax.data.take_batch(jnp.eye(2, 3), np.array([[0, 2], [1, 1]]))
-        assert chosen.tolist() == [[1.0, 0.0], [1.0, 1.0]]
+    Example: ``first_two = cdjax.data.take_batch(x, np.full((num_agents, 2), [0, 1]))``
     """
     return jax.tree.map(lambda x: jax.vmap(lambda own, i: own[i])(x, indices), data)
 

@@ -22,16 +22,7 @@ class DataNotFoundError(FileNotFoundError):
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Labelled images, split into training and test samples.
-
-    Attributes:
-        name: one of ``DATASETS``.
-        train_images: uint8, shape (n, H, W, C).
-        train_labels: int32, shape (n,), counted from 0.
-        test_images: uint8, shape (m, H, W, C).
-        test_labels: int32, shape (m,).
-        num_classes: the number of different labels.
-    """
+    """Images and their labels 0, ..., num_classes - 1, split into training and test samples."""
 
     name: str
     train_images: UInt8[np.ndarray, "train height width channels"]

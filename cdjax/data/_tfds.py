@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import threading
 import urllib.request
@@ -90,12 +91,10 @@ def _reachable(url: str) -> bool:
     answers: list[bool] = []
 
     def ask() -> None:
-        try:
+        with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
             request = urllib.request.Request(url, method="HEAD")
             with urllib.request.urlopen(request, timeout=_REQUEST_SECONDS):
                 answers.append(True)
-        except (OSError, ValueError, http.client.HTTPException):
-            answers.append(False)
 
     # In a thread, since urlopen's timeout does not cover the look-up of the host's name, which may
     # take minutes when the network is down.

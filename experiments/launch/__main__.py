@@ -86,9 +86,8 @@ def launch(command: Sequence[str], num_processes: int) -> int:
         first = min(failed, key=lambda i: children[i].returncode > 0)
         code = children[first].returncode
         # The others have some time to end for the same reason.
-        if not _wait_until(
-            all_ended, _SAVING_SECONDS if forwarded else _GRACE_SECONDS * (code > 0)
-        ):
+        patience = _SAVING_SECONDS if forwarded else _GRACE_SECONDS * (code > 0)
+        if not _wait_until(all_ended, patience):
             for child in children:
                 child.terminate()
             _wait_until(all_ended, _GRACE_SECONDS)

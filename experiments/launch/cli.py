@@ -42,7 +42,9 @@ def main(
                 config, dataset=dataset, stand_in=config.data.stand_in or not config.data.data_dir
             )
         processes.join(getattr(config, "machine", Machine()), kept=_kept(config))
-        (run or _run)(config)
+        if run is None:
+            from experiments.run.runner import run
+        run(config)
     except UsageError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         processes.leave(2)
@@ -58,22 +60,13 @@ def main(
         processes.leave(1)
 
 
-def _run(options: Run) -> None:
-    from experiments.run.runner import run
-
-    run(options)
-
-
 def _parsed(default: Config, description: str | None) -> Config:
     """The options; those of a run that is resumed are its own unless they are given."""
-
-    def parsed(default: Any) -> Any:
-        flags = (tyro.conf.OmitArgPrefixes,)
-        return tyro.cli(type(default), default=default, description=description, config=flags)
-
-    config = parsed(default)
+    flags = (tyro.conf.OmitArgPrefixes,)
+    config = tyro.cli(type(default), default=default, description=description, config=flags)
     if isinstance(config, Run) and config.saving.resume:
-        config = parsed(recorded_options(config.saving.resume))
+        default = recorded_options(config.saving.resume)
+        config = tyro.cli(Run, default=default, description=description, config=flags)
     return config
 
 

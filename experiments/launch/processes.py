@@ -7,17 +7,16 @@ GIL while it waits for other processes. A message is one line of JSON.
 *Meeting.* Process i calls process 0 at ``--coordinator`` with ``{"process": i, "processes": N}``.
 When all have come, process 0 answers ``{"jax_port": port}``, where JAX's own coordinator will be.
 
-*Ending.* A process that ends by itself says so with ``{"end": text, "patience": seconds}``, where
-an empty text is a good end. One that has died sends nothing, but its connection ends, at the latest
-when its machine has not answered the kernel for 25 s. (One that hangs stays connected; JAX's limit
-ends it.) The others then have the patience's seconds to end for the same reason with their own
-message: 5 s (a wrong option), or a minute after a signal, since they save first.
+*Ending.* A process that ends sends ``{"end": text, "patience": seconds}``; the text is empty if all
+went well. The connection of one that has died ends without, at the latest when its machine has not
+answered the kernel for 25 s. (One that hangs stays connected; JAX's limit ends it.) The patience is
+for the others to end for the same reason with their own message: 5 s (a wrong option), or a minute
+after a signal, since they save first.
 
-*Verdict.* After that process 0, which alone is connected to all, passes the message on with the
-number of its process and without patience, and everyone prints it and ends. Process 0 goes last,
-because its end takes JAX's coordinator along and then JAX aborts the others. If it is process 0
-that dies they must be quicker than JAX: before its abort it prints a stack trace, and the 0.1 s
-that this takes are enough for the thread.
+*Verdict.* After that process 0, which alone is connected to all, passes the message on without
+patience, and everyone prints it and ends. Process 0 goes last, because its end takes JAX's
+coordinator along and then JAX aborts the others. If it is process 0 that dies they must be quicker
+than JAX: before its abort it prints a stack trace, which gives the thread the 0.1 s that it needs.
 """
 
 from __future__ import annotations
