@@ -5,9 +5,7 @@ process that is killed during a save leaves nothing that could be mistaken for a
 checksums detect truncated, corrupted or missing files, and :func:`find` skips such checkpoints.
 
 In a run of several processes, all of them call these functions alike, with a folder that all of
-them see.
-
-It needs ``orbax-checkpoint``.
+them see. It needs ``orbax-checkpoint``.
 """
 
 from cdjax.checkpoint._restore import Found as Found

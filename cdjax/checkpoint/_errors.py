@@ -38,9 +38,8 @@ def raised_errors_not_logged(library: str) -> Iterator[None]:
     """Silences log records in which a library reports exceptions that it also raises.
 
     Orbax logs a failed save with its traceback and then raises it, so the user would read it twice.
-    It logs to absl's logger, which the whole process shares. So while the context is open, a filter
-    on that logger drops the records that carry an exception and come from the library's files. All
-    other records pass.
+    It logs to absl's logger, which the whole process shares. So a filter on that logger drops only
+    the records that carry an exception and come from the library's files.
     """
 
     def is_kept(record: logging.LogRecord) -> bool:

@@ -16,13 +16,7 @@ from cdjax.checkpoint._save import host_barriers, leaf_types, read_notes, steps
 
 
 class Found(NamedTuple):
-    """The last undamaged checkpoint.
-
-    Attributes:
-        step: its step.
-        notes: its notes, see :func:`cdjax.checkpoint.save`.
-        damaged: the later checkpoints, by step, each with what is wrong with it.
-    """
+    """The last undamaged checkpoint, its notes, and by step what is wrong with each later one."""
 
     step: int
     notes: Any
@@ -41,15 +35,13 @@ def find(folder: str | os.PathLike[str]) -> Found | None:
     Raises:
         ValueError: if there are checkpoints, but all of them are damaged.
 
-    Example::
-
-        assert cdjax.checkpoint.find("no/such/folder") is None
+    Example: ``assert cdjax.checkpoint.find("no/such/folder") is None``
     """
     damaged = {}
     for step in reversed(steps(folder)):
-        damage = damage_in(Path(folder, str(step)))
-        if not damage:
-            return Found(step, read_notes(Path(folder, str(step)))["notes"], damaged)
+        path = Path(folder, str(step))
+        if not (damage := damage_in(path)):
+            return Found(step, read_notes(path)["notes"], damaged)
         damaged[step] = damage
     if damaged:
         list_of_damage = "; ".join(f"{step}: {damage}" for step, damage in damaged.items())
@@ -75,14 +67,9 @@ def restore(folder: str | os.PathLike[str], step: int, *, like: Any) -> Any:
 
     Example::
 
-        import tempfile
-
-        folder = tempfile.mkdtemp()
-        with cdjax.checkpoint.writing(folder) as checkpoints:
-            cdjax.checkpoint.save(checkpoints, 100, {"x": jnp.arange(3.0)})
-        found = cdjax.checkpoint.find(folder)
-        tree = cdjax.checkpoint.restore(folder, found.step, like={"x": jnp.zeros(3)})
-        assert tree["x"].tolist() == [0.0, 1.0, 2.0]
+        with cdjax.checkpoint.writing("saved") as checkpoints:
+            cdjax.checkpoint.save(checkpoints, 100, params)
+        params = cdjax.checkpoint.restore("saved", 100, like=params)
     """
     path = Path(folder, str(step)).absolute()
     if damage := damage_in(path):

@@ -30,17 +30,11 @@ _MARGIN = 1 << 20
 
 
 class Checkpoints(NamedTuple):
-    """A folder open for saving, see :func:`writing`.
+    """A folder open for saving, see :func:`writing`."""
 
-    Attributes:
-        folder: the folder of the checkpoints, absolute.
-        keep: the number of last checkpoints to keep.
-        writer: Orbax's writer; it holds the threads of a save in progress.
-    """
-
-    folder: Path
+    folder: Path  # absolute
     keep: int
-    writer: ocp.AsyncCheckpointer
+    writer: ocp.AsyncCheckpointer  # holds the threads of a save in progress
 
 
 @contextlib.contextmanager
@@ -62,13 +56,9 @@ def writing(folder: str | os.PathLike[str], *, keep: int = 3) -> Iterator[Checkp
 
     Example::
 
-        import tempfile
-
-        folder = tempfile.mkdtemp()
-        with cdjax.checkpoint.writing(folder, keep=2) as checkpoints:
-            for step in range(4):
-                cdjax.checkpoint.save(checkpoints, step, {"x": jnp.full(3, step)})
-        assert cdjax.checkpoint.steps(folder) == [2, 3]
+        with cdjax.checkpoint.writing("saved", keep=2) as checkpoints:
+            cdjax.checkpoint.save(checkpoints, 100, params, notes={"seed": 0}, score=0.93)
+        assert cdjax.checkpoint.steps("saved") == [100]
     """
     check_count("keep", keep, low=1)
     folder = Path(folder).absolute()
@@ -76,8 +66,7 @@ def writing(folder: str | os.PathLike[str], *, keep: int = 3) -> Iterator[Checkp
         for ending in (_ABANDONED, _DELETED):
             for path in folder.glob(f"*{ending}"):
                 shutil.rmtree(path, ignore_errors=True)
-    writer = _writer()
-    checkpoints = Checkpoints(folder, keep, writer)
+    checkpoints = Checkpoints(folder, keep, _writer())
     try:
         with raised_errors_not_logged("orbax"):
             yield checkpoints
@@ -86,7 +75,7 @@ def writing(folder: str | os.PathLike[str], *, keep: int = 3) -> Iterator[Checkp
     finally:
         # wait has raised the error of a failed save, or the error that leads here hides it.
         with contextlib.suppress(Exception):
-            writer.close()
+            checkpoints.writer.close()
 
 
 def save(
@@ -113,13 +102,6 @@ def save(
     Raises:
         OSError: if this save or the one before cannot be written, with the reason. Earlier
             checkpoints remain.
-
-    Example::
-
-        import tempfile
-
-        with cdjax.checkpoint.writing(tempfile.mkdtemp()) as checkpoints:
-            cdjax.checkpoint.save(checkpoints, 100, params, notes={"seed": 0}, score=0.93)
     """
     wait(checkpoints)
     _prune(checkpoints)
@@ -127,11 +109,8 @@ def save(
     with write_errors(checkpoints.folder):
         checkpoints.folder.mkdir(parents=True, exist_ok=True)
         check_room(checkpoints.folder, sum(x.nbytes for x in jax.tree.leaves(state)) + _MARGIN)
-        checkpoints.writer.save(
-            checkpoints.folder / str(step),
-            _Items(state=ocp.args.PyTreeSave(state), notes=ocp.args.JsonSave(described)),
-            force=True,
-        )
+        items = _Items(state=ocp.args.PyTreeSave(state), notes=ocp.args.JsonSave(described))
+        checkpoints.writer.save(checkpoints.folder / str(step), items, force=True)
 
 
 def wait(checkpoints: Checkpoints) -> None:
@@ -142,15 +121,6 @@ def wait(checkpoints: Checkpoints) -> None:
 
     Raises:
         OSError: if it could not be written, with the reason.
-
-    Example::
-
-        import tempfile
-
-        with cdjax.checkpoint.writing(tempfile.mkdtemp()) as checkpoints:
-            cdjax.checkpoint.save(checkpoints, 100, params)
-            cdjax.checkpoint.wait(checkpoints)
-            assert cdjax.checkpoint.steps(checkpoints.folder) == [100]
     """
     with write_errors(checkpoints.folder):
         checkpoints.writer.wait_until_finished()
@@ -162,12 +132,7 @@ def steps(folder: str | os.PathLike[str]) -> list[int]:
     Args:
         folder: the folder of the checkpoints; it need not exist.
 
-    Returns:
-        Whole numbers; an empty list if there are no checkpoints.
-
-    Example::
-
-        assert cdjax.checkpoint.steps("no/such/folder") == []
+    Example: ``assert cdjax.checkpoint.steps("no/such/folder") == []``
     """
     if not Path(folder).is_dir():
         return []
@@ -194,10 +159,9 @@ def host_barriers() -> dict[str, Any]:
     it at any moment between those of the training loop, and their order must be the same in all
     processes.
     """
-    processes = set(range(jax.process_count()))
-    return {
-        "multiprocessing_options": ocp.options.MultiprocessingOptions(active_processes=processes)
-    }
+    everyone = set(range(jax.process_count()))
+    options = ocp.options.MultiprocessingOptions(active_processes=everyone)
+    return {"multiprocessing_options": options}
 
 
 def _writer() -> ocp.AsyncCheckpointer:
@@ -238,22 +202,15 @@ def _prune(checkpoints: Checkpoints) -> None:
     if jax.process_index():
         return
     folder, all_steps = checkpoints.folder, steps(checkpoints.folder)
-    scores = [
-        (score, step) for step in all_steps if (score := _score(folder / str(step))) is not None
-    ]
+    scores = {}
+    for step in all_steps:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # none, or damaged
+            scores[step] = float(read_notes(folder / str(step))["score"])
     # Of equal scores the earliest, so that no more than one is kept.
-    best = max(scores, key=lambda pair: pair[0], default=(None, None))[1]
+    best = max(scores, key=scores.__getitem__, default=None)
     for step in all_steps[: -checkpoints.keep]:
         if step != best:
             doomed = folder / f"{step}{_DELETED}"
             shutil.rmtree(doomed, ignore_errors=True)
             (folder / str(step)).rename(doomed)
             shutil.rmtree(doomed, ignore_errors=True)
-
-
-def _score(checkpoint: Path) -> float | None:
-    """The score of a checkpoint; None if it has none or its notes are damaged."""
-    try:
-        return read_notes(checkpoint)["score"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

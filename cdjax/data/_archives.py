@@ -14,7 +14,7 @@ import tarfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -32,24 +32,14 @@ class Split(NamedTuple):
 
 
 class Cifar(NamedTuple):
-    """The layout of one CIFAR data set's archives.
+    """The layout of one CIFAR data set's archives, of which there are two kinds."""
 
-    Attributes:
-        folder: the folder inside the archive, for each kind of archive.
-        train: the names of the files that hold the training images.
-        test: the names of the files that hold the test images.
-        images_per_file: the number of images in a training file and in a test file.
-        label_bytes: the bytes in front of each image in the binary kind; the last one is the label.
-        label_key: the key of the labels in the python kind.
-        num_classes: the number of labels.
-    """
-
-    folder: dict[str, str]
-    train: tuple[str, ...]
+    folder: dict[str, str]  # inside the archive of each kind
+    train: tuple[str, ...]  # the names of the files
     test: tuple[str, ...]
-    images_per_file: tuple[int, int]
-    label_bytes: int
-    label_key: bytes
+    images_per_file: tuple[int, int]  # of train and of test
+    label_bytes: int  # in front of each image in the binary kind; the last one is the label
+    label_key: bytes  # in the python kind
     num_classes: int
 
 
@@ -80,28 +70,20 @@ MNIST_FIRST_LABELS = {
     "fashion_mnist": (9, 0, 0, 3, 0, 2, 7, 2, 5, 5),
 }
 _PIXELS = 32 * 32 * 3
+# The red, green and blue planes of a file's images, and their labels.
+_Planes: TypeAlias = tuple[np.ndarray, np.ndarray]
 
 
 def archive_names(name: str) -> list[str]:
     """The names of the files in which a data set is published."""
     if name in CIFAR:
         return [f"cifar-{CIFAR[name].num_classes}-{kind}.tar.gz" for kind in ("python", "binary")]
-    return [
-        f"{split}-{kind}.gz"
-        for split in MNIST_COUNTS
-        for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
-    ]
+    kinds = "images-idx3-ubyte", "labels-idx1-ubyte"
+    return [f"{split}-{kind}.gz" for split in MNIST_COUNTS for kind in kinds]
 
 
 def read_archives(name: str, folder: Path) -> tuple[Split, Split] | None:
-    """Reads a data set from its archive files in a folder.
-
-    Args:
-        name: cifar10, cifar100, mnist or fashion_mnist.
-        folder: the folder of the files.
-
-    Returns:
-        The training and the test split; None if the folder has none of the files.
+    """The training and the test split from the files in a folder; None if it has none of them.
 
     Raises:
         DataCorruptError: if a file is truncated or damaged, or is missing while others are there.
@@ -116,18 +98,14 @@ def _read_mnist(name: str, folder: Path) -> tuple[Split, Split] | None:
         return None
     if missing := [file for file, path in found.items() if not path]:
         raise DataCorruptError(f"{folder} lacks {', '.join(missing)}; put it next to the others")
-    train, test = MNIST_COUNTS.values()
-    splits = (
-        Split(_read_idx_images(paths[0], train), _read_idx_labels(paths[1], train)),
-        Split(_read_idx_images(paths[2], test), _read_idx_labels(paths[3], test)),
-    )
-    first_labels = tuple(splits[0].labels[:10].tolist())
+    train, test = map(_read_idx_pair, paths[::2], paths[1::2], MNIST_COUNTS.values())
+    first_labels = tuple(train.labels[:10].tolist())
     for other, labels in MNIST_FIRST_LABELS.items():
         if other != name and first_labels == labels:
             raise DataCorruptError(
                 f"{folder} holds {other}, not {name}; keep each in a folder of that name"
             )
-    return splits
+    return train, test
 
 
 def _find_idx(folder: Path, file: str) -> Path | None:
@@ -136,12 +114,9 @@ def _find_idx(folder: Path, file: str) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def _read_idx_images(path: Path, count: int) -> np.ndarray:
-    return _read_idx(path, (count, 28, 28))[..., None]
-
-
-def _read_idx_labels(path: Path, count: int) -> np.ndarray:
-    return _checked_labels(_read_idx(path, (count,)), 10, path)
+def _read_idx_pair(images: Path, labels: Path, count: int) -> Split:
+    pixels = _read_idx(images, (count, 28, 28))[..., None]
+    return Split(pixels, _checked_labels(_read_idx(labels, (count,)), 10, labels))
 
 
 def _read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
@@ -160,18 +135,15 @@ def _read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _read_cifar(name: str, folder: Path) -> tuple[Split, Split] | None:
-    layout = CIFAR[name]
-    for archive, kind, read in zip(
-        archive_names(name), layout.folder, (_read_pickled, _read_binary), strict=True
-    ):
-        path = folder / archive
-        if path.is_file():
-            return _read_cifar_archive(layout, layout.folder[kind], read, path)
+    inner, readers = CIFAR[name].folder.values(), (_read_pickled, _read_binary)
+    for archive, top, read in zip(archive_names(name), inner, readers, strict=True):
+        if (folder / archive).is_file():
+            return _read_cifar_archive(CIFAR[name], top, read, folder / archive)
     return None
 
 
 def _read_cifar_archive(
-    layout: Cifar, folder: str, read: Callable[..., Split], path: Path
+    layout: Cifar, folder: str, read: Callable[..., _Planes], path: Path
 ) -> tuple[Split, Split]:
     train_count, test_count = layout.images_per_file
     num_images = train_count * len(layout.train) + test_count * len(layout.test)
@@ -184,13 +156,16 @@ def _read_cifar_archive(
     members = _tar_members(content, path)
 
     def read_all(names: tuple[str, ...], count: int) -> Split:
-        splits = []
-        for name in names:
+        images = np.empty((len(names), count, 32, 32, 3), np.uint8)
+        labels = np.empty((len(names), count), np.int32)
+        for i, name in enumerate(names):
             member = members.get(f"{folder}/{name}", members.get(f"{folder}/{name}.bin"))
             if member is None:
                 raise DataCorruptError(f"{path} lacks {folder}/{name}; fetch it again")
-            splits.append(read(member, count, layout, path))
-        return _joined(splits)
+            planes, numbers = read(member, count, layout, path)
+            images[i] = planes.reshape(count, 3, 32, 32).transpose(0, 2, 3, 1)
+            labels[i] = _checked_labels(numbers, layout.num_classes, path)
+        return Split(images.reshape(-1, 32, 32, 3), labels.ravel())
 
     return read_all(layout.train, train_count), read_all(layout.test, test_count)
 
@@ -208,16 +183,14 @@ def _tar_members(content: memoryview, path: Path) -> dict[str, memoryview]:
         raise DataCorruptError(f"{path} is not a readable tar archive: {error}") from error
 
 
-def _read_binary(member: memoryview, count: int, layout: Cifar, path: Path) -> Split:
+def _read_binary(member: memoryview, count: int, layout: Cifar, path: Path) -> _Planes:
     _check_size(len(member), count * (layout.label_bytes + _PIXELS), path)
     rows = np.frombuffer(member, np.uint8).reshape(count, -1)
-    labels = rows[:, layout.label_bytes - 1]  # CIFAR-100 has the coarse label first
-    return Split(
-        _images(rows[:, layout.label_bytes :]), _checked_labels(labels, layout.num_classes, path)
-    )
+    # CIFAR-100 has the coarse label first.
+    return rows[:, layout.label_bytes :], rows[:, layout.label_bytes - 1]
 
 
-def _read_pickled(member: memoryview, count: int, layout: Cifar, path: Path) -> Split:
+def _read_pickled(member: memoryview, count: int, layout: Cifar, path: Path) -> _Planes:
     """Finds the pixels and the labels in a pickle without unpickling it.
 
     ``cifar-10-python.tar.gz`` is the archive that most people have, so it must be read. But
@@ -245,8 +218,7 @@ def _read_pickled(member: memoryview, count: int, layout: Cifar, path: Path) -> 
             f"{path} holds a batch of {len(labels)} labels and {len(pixels)} bytes of pixels; "
             f"expected {count} images of {_PIXELS} bytes"
         )
-    rows = np.frombuffer(pixels, np.uint8).reshape(count, _PIXELS)
-    return Split(_images(rows), _checked_labels(np.array(labels), layout.num_classes, path))
+    return np.frombuffer(pixels, np.uint8), np.array(labels)
 
 
 def _contents(path: Path, limit: int) -> bytes:
@@ -255,9 +227,8 @@ def _contents(path: Path, limit: int) -> bytes:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             return file.read(limit + 1)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataCorruptError(
-            f"{path} is truncated or damaged: {error}; fetch it again"
-        ) from error
+        message = f"{path} is truncated or damaged: {error}; fetch it again"
+        raise DataCorruptError(message) from error
 
 
 def _check_size(size: int, wanted: int, path: Path) -> None:
@@ -270,16 +241,3 @@ def _checked_labels(labels: np.ndarray, num_classes: int, path: Path) -> np.ndar
     if not ((labels >= 0) & (labels < num_classes)).all():
         raise DataCorruptError(f"{path} holds labels outside 0..{num_classes - 1}")
     return labels.astype(np.int32)
-
-
-def _images(rows: np.ndarray) -> np.ndarray:
-    """Rows of a red, a green and a blue plane, as images of shape (n, 32, 32, 3)."""
-    return rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-
-
-def _joined(splits: list[Split]) -> Split:
-    labels = np.concatenate([split.labels for split in splits])
-    # Without out= the result would keep the memory layout of the planes.
-    images = np.empty((len(labels), 32, 32, 3), np.uint8)
-    np.concatenate([split.images for split in splits], out=images)
-    return Split(images, labels)

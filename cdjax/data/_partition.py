@@ -53,11 +53,7 @@ def partition(
     Raises:
         ValueError: if an argument is out of its range, or an agent would have no samples.
 
-    Example::
-
-        labels = np.arange(100) % 10
-        parts = cdjax.data.partition(labels, 4, scheme="dirichlet", alpha=1.0, seed=0)
-        assert sum(len(part) for part in parts) == 100
+    Example: ``parts = cdjax.data.partition(np.arange(100) % 10, 4, scheme="dirichlet", alpha=1.0)``
     """
     check_num_agents(num_agents)
     check_count("seed", seed, low=0)
@@ -84,10 +80,8 @@ def partition(
         case _:
             parts = _classes(labels, num_agents, rng)
     larger = f"an alpha larger than {alpha:g}, " if scheme == "dirichlet" else ""
-    sizes = [len(part) for part in parts]
-    check_all_have_samples(
-        sizes, f"with scheme {scheme!r} take {larger}another seed or fewer agents"
-    )
+    remedy = f"with scheme {scheme!r} take {larger}another seed or fewer agents"
+    check_all_have_samples([len(part) for part in parts], remedy)
     return parts
 
 
@@ -136,9 +130,8 @@ def _classes(labels: np.ndarray, num_agents: int, rng: np.random.Generator) -> l
     members = [rng.permutation(np.flatnonzero(labels == label)) for label in classes]
     if num_agents <= len(classes):
         return [np.concatenate(members[agent::num_agents]) for agent in range(num_agents)]
-    parts: list[np.ndarray] = [np.empty(0, int)] * num_agents
+    parts = [np.empty(0, int)] * num_agents
     for number, samples in enumerate(members):
-        holders = range(number, num_agents, len(classes))
-        for agent, part in zip(holders, np.array_split(samples, len(holders)), strict=True):
-            parts[agent] = part
+        num_holders = len(range(number, num_agents, len(classes)))
+        parts[number :: len(classes)] = np.array_split(samples, num_holders)
     return parts

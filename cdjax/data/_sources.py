@@ -22,16 +22,7 @@ class DataNotFoundError(FileNotFoundError):
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Labelled images, split into training and test samples.
-
-    Attributes:
-        name: one of ``DATASETS``.
-        train_images: uint8, shape (n, H, W, C).
-        train_labels: int32, shape (n,), counted from 0.
-        test_images: uint8, shape (m, H, W, C).
-        test_labels: int32, shape (m,).
-        num_classes: the number of different labels.
-    """
+    """Images and their labels 0, ..., num_classes - 1, split into training and test samples."""
 
     name: str
     train_images: UInt8[np.ndarray, "train height width channels"]
@@ -58,26 +49,18 @@ def load(name: str, data_dir: str | Path | None = None, *, download: bool = True
             ``~/tensorflow_datasets``.
         download: whether the network may be used.
 
-    Returns:
-        The data set.
-
     Raises:
         ValueError: if the name is unknown.
-        DataNotFoundError: if the data set cannot be found; the message names the ways to provide
-            it.
+        DataNotFoundError: if it cannot be found; the message names the ways to provide it.
         DataCorruptError: if one of its files is missing, truncated or damaged.
 
-    Example::
-
-        dataset = cdjax.data.load("digits")
-        assert dataset.train_images.shape == (1437, 32, 32, 3)
+    Example: ``dataset = cdjax.data.load("digits")``
     """
     check_choice("data set", name, DATASETS)
     if name == "digits":
         return _digits()
-    data_dir = Path(
-        data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    ).expanduser()
+    default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    data_dir = Path(data_dir or default).expanduser()
     # First the folder named after the data set: MNIST and Fashion-MNIST use the same file names.
     for folder in (data_dir / name, data_dir):
         if splits := read_archives(name, folder):
@@ -90,15 +73,12 @@ def load(name: str, data_dir: str | Path | None = None, *, download: bool = True
         splits, obstacle = None, f"a prepared copy cannot be read ({first_line(error)})"
     if splits:
         return _dataset(name, *splits)
+    files = (" or " if name.startswith("cifar") else ", ").join(archive_names(name))
     raise DataNotFoundError(
-        f"no {name} in {data_dir}, and {obstacle}; put {_archive_files(name)} into a folder and "
-        "give it as data_dir, or install 'cdjax[experiments]' and load it once with the network "
-        "up, or take the data set 'digits', which needs no files"
+        f"no {name} in {data_dir}, and {obstacle}; put {files} into a folder and give it as "
+        "data_dir, or install 'cdjax[experiments]' and load it once with the network up, or take "
+        "the data set 'digits', which needs no files"
     )
-
-
-def _archive_files(name: str) -> str:
-    return (" or " if name.startswith("cifar") else ", ").join(archive_names(name))
 
 
 def _dataset(name: str, train: Split, test: Split) -> Dataset:
@@ -120,6 +100,5 @@ def _digits() -> Dataset:
     labels = labels.astype(np.int32)
     is_test = np.zeros(len(labels), bool)
     is_test[np.argsort(labels, kind="stable")[::5]] = True
-    return _dataset(
-        "digits", Split(images[~is_test], labels[~is_test]), Split(images[is_test], labels[is_test])
-    )
+    train, test = (Split(images[mask], labels[mask]) for mask in (~is_test, is_test))
+    return _dataset("digits", train, test)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import threading
 import urllib.request
@@ -27,14 +28,9 @@ _LIMIT_SECONDS = 10.0
 
 
 def read_prepared(name: str, data_dir: Path) -> tuple[Split, Split] | None:
-    """Reads a copy that tensorflow-datasets has prepared, without TensorFlow or the network.
+    """The training and the test split of a copy that tensorflow-datasets has prepared.
 
-    Args:
-        name: the name of the data set in tensorflow-datasets.
-        data_dir: the folder that was its ``data_dir``.
-
-    Returns:
-        The training and the test split; None if there is no such copy.
+    Needs neither TensorFlow nor the network; None if there is no such copy in its ``data_dir``.
 
     Raises:
         ImportError: if there may be a copy, but the packages that read it are not installed.
@@ -47,10 +43,9 @@ def read_prepared(name: str, data_dir: Path) -> tuple[Split, Split] | None:
     if not (folder / "dataset_info.json").is_file():
         return None
     try:
-        train, test = (
-            _split(tfds.data_source(name, split=split, data_dir=data_dir, download=False))
-            for split in ("train", "test")
-        )
+        names = ["train", "test"]
+        sources = tfds.data_source(name, split=names, data_dir=data_dir, download=False)
+        train, test = map(_split, sources)
     except ImportError:
         raise
     except NotImplementedError as error:
@@ -69,12 +64,7 @@ def read_prepared(name: str, data_dir: Path) -> tuple[Split, Split] | None:
 def prepare(name: str, data_dir: Path) -> str:
     """Has tensorflow-datasets download and prepare a data set. Only this needs TensorFlow.
 
-    Args:
-        name: the name of the data set in tensorflow-datasets.
-        data_dir: the folder to put it into.
-
-    Returns:
-        What prevented it, as the end of a sentence; empty if it succeeded.
+    Returns what prevented it, as the end of a sentence; empty if it succeeded.
     """
     if not _reachable(_UPSTREAM[name]):
         return f"{_UPSTREAM[name]} cannot be reached"
@@ -101,12 +91,10 @@ def _reachable(url: str) -> bool:
     answers: list[bool] = []
 
     def ask() -> None:
-        try:
+        with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
             request = urllib.request.Request(url, method="HEAD")
             with urllib.request.urlopen(request, timeout=_REQUEST_SECONDS):
                 answers.append(True)
-        except (OSError, ValueError, http.client.HTTPException):
-            answers.append(False)
 
     # In a thread, since urlopen's timeout does not cover the look-up of the host's name, which may
     # take minutes when the network is down.

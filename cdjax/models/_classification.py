@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
@@ -32,7 +33,6 @@ def init_model(
 
         model = cdjax.models.MLP((16,))
         params, model_state = cdjax.models.init_model(model, key, jnp.ones((1, 8, 8, 1)))
-        params = cdjax.replicate(params, 8)  # all agents start from the same point
     """
     variables = dict(model.init(key, example, train=False))
     return variables.pop("params", {}), variables
@@ -54,30 +54,19 @@ def classification_loss(model: Model) -> Callable[..., Any]:
         ``batch = (images, labels)`` and ``metrics = {"accuracy": ...}``; see
         :mod:`cdjax.training`.
 
-    Example::
-
-        model, images = cdjax.models.MLP((16,)), jnp.ones((4, 8, 8, 1))
-        params, model_state = cdjax.models.init_model(model, key, images)
-        loss_fn = cdjax.models.classification_loss(model)
-        loss, (model_state, metrics) = loss_fn(params, model_state, (images, jnp.arange(4)), key)
+    Example: ``loss_fn = cdjax.models.classification_loss(cdjax.models.MLP((16,)))``
     """
 
     def loss_fn(
         params: Params, model_state: Params, batch: Batch, key: PRNGKeyArray
     ) -> tuple[Float[Array, ""], tuple[Params, dict[str, Float[Array, ""]]]]:
         images, labels = batch
+        variables, rngs = {"params": params, **model_state}, {"dropout": key}
         logits, model_state = model.apply(
-            {"params": params, **model_state},
-            images,
-            train=True,
-            rngs={"dropout": key},
-            mutable=list(model_state),
+            variables, images, train=True, rngs=rngs, mutable=list(model_state)
         )
-        per_sample = _per_sample(logits, labels)
-        return jnp.mean(per_sample["loss"]), (
-            model_state,
-            {"accuracy": jnp.mean(per_sample["accuracy"])},
-        )
+        metrics = jax.tree.map(jnp.mean, _per_sample(logits, labels))
+        return metrics.pop("loss"), (model_state, metrics)
 
     return loss_fn
 
@@ -92,21 +81,15 @@ def classification_metrics(model: Model) -> Callable[..., dict[str, Float[Array,
         ``metrics_fn(params, model_state, batch)``, which returns the ``loss`` of every sample in
         nats and its ``accuracy`` of 0 or 1, both of shape (batch,).
 
-    Example::
-
-        model, images = cdjax.models.MLP((16,)), jnp.ones((4, 8, 8, 1))
-        params, model_state = cdjax.models.init_model(model, key, images)
-        metrics_fn = cdjax.models.classification_metrics(model)
-        losses = metrics_fn(params, model_state, (images, jnp.arange(4)))["loss"]  # of shape (4,)
+    Example: ``metrics_fn = cdjax.models.classification_metrics(cdjax.models.MLP((16,)))``
     """
 
     def metrics_fn(
         params: Params, model_state: Params, batch: Batch
     ) -> dict[str, Float[Array, " batch"]]:
         images, labels = batch
-        return _per_sample(
-            model.apply({"params": params, **model_state}, images, train=False), labels
-        )
+        logits = model.apply({"params": params, **model_state}, images, train=False)
+        return _per_sample(logits, labels)
 
     return metrics_fn
 

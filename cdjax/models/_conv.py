@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,9 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
+Images: TypeAlias = Float[Array, "batch height width channels"]
+Kernel: TypeAlias = Float[Array, "kernel_height kernel_width channels features"]
+Result: TypeAlias = Float[Array, "batch result_height result_width features"]
 # The one fast layout: (batch, channels, spatial...) as axis numbers of NHWC, HWIO and NHWC.
 _NHWC = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
 
@@ -51,48 +54,23 @@ def conv_general_dilated(
 ) -> Array:
     """A drop-in for :func:`jax.lax.conv_general_dilated`, for the Flax argument of that name.
 
-    On a CPU, two-dimensional convolutions of floats in the layout NHWC, HWIO with one group take
-    the fast path. All other convolutions and all other backends are left to JAX. Values and
-    derivatives equal JAX's up to rounding. The arguments are positional where JAX's are.
-
-    Args:
-        lhs: the images; on the fast path of shape (batch, height, width, channels).
-        rhs: the kernel; on the fast path of shape (height, width, channels, features).
-        window_strides: strides of the kernel.
-        padding: ``"SAME"``, ``"VALID"`` or one pair (low, high) per spatial axis.
-        lhs_dilation: dilation of the images, none by default.
-        rhs_dilation: dilation of the kernel, none by default.
-        dimension_numbers: the layout of images, kernel and result.
-        feature_group_count: the number of groups of channels.
-        batch_group_count: the number of groups of images.
-        precision: the precision of the products.
-        preferred_element_type: the dtype of the result.
-        out_sharding: the sharding of the result.
-
-    Returns:
-        The convolved images; on the fast path of shape (batch, height, width, features).
+    On a CPU, two-dimensional convolutions of floats take the fast path if they have one group,
+    images of shape (batch, height, width, channels) and a kernel of shape (height, width, channels,
+    features). All other convolutions and all other backends are left to JAX. The arguments are
+    those of JAX's function, and values and derivatives equal its own up to rounding.
 
     Example::
 
         convolve = cdjax.models.conv_general_dilated
         layer = flax.linen.Conv(32, (3, 3), conv_general_dilated=convolve)
-        images = jnp.ones((2, 8, 8, 3))
-        features, variables = layer.init_with_output(jax.random.key(0), images)
-        assert features.shape == (2, 8, 8, 32)
     """
-    convolve = partial(
-        lax.conv_general_dilated,
-        window_strides=window_strides,
-        padding=padding,
-        lhs_dilation=lhs_dilation,
-        rhs_dilation=rhs_dilation,
-        dimension_numbers=dimension_numbers,
-        feature_group_count=feature_group_count,
-        batch_group_count=batch_group_count,
-        precision=precision,
-        preferred_element_type=preferred_element_type,
-        out_sharding=out_sharding,
-    )
+    geometry = window_strides, padding, lhs_dilation, rhs_dilation
+    layout = dimension_numbers, feature_group_count, batch_group_count
+    options = *geometry, *layout, precision, preferred_element_type, out_sharding
+
+    def convolve(lhs: Array, rhs: Array) -> Array:
+        return lax.conv_general_dilated(lhs, rhs, *options)
+
     result = jax.eval_shape(convolve, lhs, rhs)  # JAX's own checks and error messages
     if not (
         jax.default_backend() == "cpu"
@@ -104,9 +82,13 @@ def conv_general_dilated(
         and out_sharding is None
     ):
         return convolve(lhs, rhs)
+    image, kernel = lhs.shape[1:3], rhs.shape[:2]
     dilations = lhs_dilation or (1, 1), rhs_dilation or (1, 1)
-    sizes = lhs.shape[1:3], rhs.shape[:2], result.shape[1:3]
-    axes = _axes(*sizes, window_strides, padding, *dilations)
+    if isinstance(padding, str):
+        spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilations[1], strict=True)]
+        padding = lax.padtype_to_pads(image, spans, window_strides, padding)
+    pads = zip(*padding, strict=True)
+    axes = tuple(map(_Axis, image, kernel, result.shape[1:3], window_strides, *pads, *dilations))
     operands = _vary_like(lhs, rhs), _vary_like(rhs, lhs)
     return _convolution.bind(*operands, wanted="result", axes=axes, precision=precision)
 
@@ -154,30 +136,7 @@ class _Axis(NamedTuple):
         return self._replace(image=self.result, result=self.image, **pads, **dilations)
 
 
-def _axes(
-    image: Sequence[int],
-    kernel: Sequence[int],
-    result: Sequence[int],
-    strides: Sequence[int],
-    padding: str | Sequence[tuple[int, int]],
-    image_dilation: Sequence[int],
-    kernel_dilation: Sequence[int],
-) -> tuple[_Axis, ...]:
-    """The rows and the columns of a convolution, the padding in numbers."""
-    if isinstance(padding, str):
-        spans = [(k - 1) * d + 1 for k, d in zip(kernel, kernel_dilation, strict=True)]
-        padding = lax.padtype_to_pads(image, spans, strides, padding)
-    pads = zip(*padding, strict=True)
-    return tuple(map(_Axis, image, kernel, result, strides, *pads, image_dilation, kernel_dilation))
-
-
-def _result(
-    images: Float[Array, "batch height width channels"],
-    kernel: Float[Array, "kernel_height kernel_width channels features"],
-    rows: _Axis,
-    columns: _Axis,
-    precision: Any,
-) -> Float[Array, "batch result_height result_width features"]:
+def _result(images: Images, kernel: Kernel, rows: _Axis, columns: _Axis, precision: Any) -> Result:
     """The convolution: all images side by side as one wide image.
 
     XLA:CPU divides a wide image among the cores. So the batch becomes part of the width: the strip
@@ -190,10 +149,8 @@ def _result(
     # the high padding of the left and the low padding of the right one. A multiple of the stride
     # makes the kernel start at the same column of every image, so that the result can be cut up
     # again by a reshape; each image needs room for all of its columns of the result.
-    pitch = max(
-        columns.image_span + max(columns.low, columns.high, 0), columns.stride * columns.result
-    )
-    pitch = -(-pitch // columns.stride) * columns.stride
+    room = columns.image_span + max(columns.low, columns.high, 0)
+    pitch = max(-(-room // columns.stride), columns.result) * columns.stride
     strip = _dilated(images, rows, columns, high=pitch - columns.image_span).swapaxes(0, 1)
     # With this padding behind it, the strip has exactly batch · pitch / stride columns.
     after_last = columns.kernel_span - columns.stride - columns.low
@@ -211,25 +168,13 @@ def _result(
     return result[:, :, : columns.result].swapaxes(0, 1)
 
 
-def _images(
-    result: Float[Array, "batch result_height result_width features"],
-    kernel: Float[Array, "kernel_height kernel_width channels features"],
-    rows: _Axis,
-    columns: _Axis,
-    precision: Any,
-) -> Float[Array, "batch height width channels"]:
+def _images(result: Result, kernel: Kernel, rows: _Axis, columns: _Axis, precision: Any) -> Images:
     """The images' gradient: a convolution of the result's with the flipped kernel."""
     flipped = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
     return _result(result, flipped, rows.transposed(), columns.transposed(), precision)
 
 
-def _kernel(
-    images: Float[Array, "batch height width channels"],
-    result: Float[Array, "batch result_height result_width features"],
-    rows: _Axis,
-    columns: _Axis,
-    precision: Any,
-) -> Float[Array, "kernel_height kernel_width channels features"]:
+def _kernel(images: Images, result: Result, rows: _Axis, columns: _Axis, precision: Any) -> Kernel:
     """The kernel's gradient: a convolution of the images with the result's gradient as the kernel.
 
     k̄[t] = Σ_i x[i·stride + t·dilation - low]·ȳ[i], summed over the images: channels take the place
@@ -243,7 +188,7 @@ def _kernel(
     if len(images) % 2:
         images, result = _zeros_behind(images, 0), _zeros_behind(result, 0)
 
-    def add_pair(total: Array, pair: tuple[Array, Array]) -> tuple[Array, None]:
+    def add_pair(total: Array, pair: list[Array]) -> tuple[Array, None]:
         images, result = pair
         kernel = lax.conv_general_dilated(
             images.transpose(3, 1, 2, 0),
@@ -261,12 +206,8 @@ def _kernel(
 
     shape = (images.shape[3], rows.kernel, columns.kernel, result.shape[3])
     zero = _vary_like(jnp.zeros(shape, images.dtype), images)
-    pairs = _pairs(images), _pairs(result)
+    pairs = [array.reshape(-1, 2, *array.shape[1:]) for array in (images, result)]
     return lax.scan(add_pair, zero, pairs)[0].transpose(1, 2, 0, 3)
-
-
-def _pairs(array: Array) -> Array:
-    return array.reshape(-1, 2, *array.shape[1:])
 
 
 def _dilated(images: Array, rows: _Axis, columns: _Axis, *, high: int = 0) -> Array:
@@ -289,13 +230,9 @@ def _vary_like(array: Array, other: Array) -> Array:
     return array * jnp.prod(lax.stop_gradient(other[:0]))  # an empty product: 1
 
 
-# The three faces of the primitive, and the two operands of each; the third array is its value.
-_MAPS = {"result": _result, "images": _images, "kernel": _kernel}
-_OPERANDS = {
-    "result": ("images", "kernel"),
-    "images": ("result", "kernel"),
-    "kernel": ("images", "result"),
-}
+# The three faces of the primitive, each named after its value; the other two are its operands.
+_MAPS = {"images": _images, "result": _result, "kernel": _kernel}
+_OPERANDS = {face: [other for other in _MAPS if other != face] for face in _MAPS}
 
 
 def _evaluate(

@@ -1,13 +1,15 @@
 """The networks of the experiments, as Flax Linen modules.
 
 Each is called as ``model.apply(variables, images, train=...)`` on float images of shape
-(batch, height, width, channels) and returns logits of shape (batch, classes).
+(batch, height, width, channels) and returns logits of shape (batch, num_classes). ``train`` has no
+effect on them: there is no dropout and no BatchNorm. They compute in ``dtype``, while parameters
+and logits stay float32.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, TypeAlias
 
 import flax.linen as nn
@@ -17,59 +19,40 @@ from jaxtyping import Array, Float
 from cdjax.models._conv import conv_general_dilated
 
 Model: TypeAlias = nn.Module
+Images: TypeAlias = Float[Array, "batch height width channels"]
+Logits: TypeAlias = Float[Array, "batch classes"]
 
 
 class CNN(nn.Module):
     """The paper's network: two blocks of two 3×3 convolutions and max pooling, two dense layers.
 
     Reference: Jiang et al. (2017), Section 5.
-
-    Attributes:
-        num_classes: the number of logits.
-        dtype: the dtype to compute in; parameters and logits stay float32.
     """
 
     num_classes: int = 10
     dtype: Any = None
 
     @nn.compact
-    def __call__(
-        self, images: Float[Array, "batch height width channels"], *, train: bool = False
-    ) -> Float[Array, "batch classes"]:
-        """The logits. ``train`` has no effect: there is no dropout and no BatchNorm."""
+    def __call__(self, images: Images, *, train: bool = False) -> Logits:
         x = images
+        conv = partial(nn.Conv, kernel_size=(3, 3), conv_general_dilated=conv_general_dilated)
         for features in (32, 64):
             for _ in range(2):
-                conv = nn.Conv(
-                    features,
-                    (3, 3),
-                    dtype=self.dtype,
-                    conv_general_dilated=conv_general_dilated,
-                )
-                x = nn.relu(conv(x))
+                x = nn.relu(conv(features, dtype=self.dtype)(x))
             x = _max_pool(x)
         x = nn.relu(nn.Dense(512, dtype=self.dtype)(x.reshape(len(x), -1)))
         return nn.Dense(self.num_classes, dtype=self.dtype)(x).astype(jnp.float32)
 
 
 class MLP(nn.Module):
-    """A multilayer perceptron with ReLU.
-
-    Attributes:
-        hidden: the widths of the hidden layers.
-        num_classes: the number of logits.
-        dtype: the dtype to compute in; parameters and logits stay float32.
-    """
+    """A multilayer perceptron with ReLU; ``hidden`` holds the widths of its hidden layers."""
 
     hidden: Sequence[int] = (256, 128)
     num_classes: int = 10
     dtype: Any = None
 
     @nn.compact
-    def __call__(
-        self, images: Float[Array, "batch height width channels"], *, train: bool = False
-    ) -> Float[Array, "batch classes"]:
-        """The logits. ``train`` has no effect: there is no dropout and no BatchNorm."""
+    def __call__(self, images: Images, *, train: bool = False) -> Logits:
         x = images.reshape(len(images), -1)
         for width in self.hidden:
             x = nn.relu(nn.Dense(width, dtype=self.dtype)(x))
@@ -77,28 +60,18 @@ class MLP(nn.Module):
 
 
 class SoftmaxRegression(nn.Module):
-    """One dense layer: a convex problem.
-
-    Attributes:
-        num_classes: the number of logits.
-        dtype: the dtype to compute in; parameters and logits stay float32.
-    """
+    """One dense layer: a convex problem."""
 
     num_classes: int = 10
     dtype: Any = None
 
     @nn.compact
-    def __call__(
-        self, images: Float[Array, "batch height width channels"], *, train: bool = False
-    ) -> Float[Array, "batch classes"]:
-        """The logits. ``train`` has no effect: there is no dropout and no BatchNorm."""
+    def __call__(self, images: Images, *, train: bool = False) -> Logits:
         x = images.reshape(len(images), -1)
         return nn.Dense(self.num_classes, dtype=self.dtype)(x).astype(jnp.float32)
 
 
-def _max_pool(
-    images: Float[Array, "batch height width channels"],
-) -> Float[Array, "batch half_height half_width channels"]:
+def _max_pool(images: Images) -> Float[Array, "batch half_height half_width channels"]:
     """2×2 max pooling with stride 2; an odd last row or column is cropped, as VALID does.
 
     Of equal maxima the first one receives the whole gradient, as in XLA. Ties are common, since

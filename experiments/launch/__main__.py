@@ -48,12 +48,7 @@ def launch(command: Sequence[str], num_processes: int) -> int:
     are passed on. Process 0 writes where this process does. The errors of another process are shown
     only if it fails before process 0 does, its output not at all.
 
-    Args:
-        command: the program and its options.
-        num_processes: how many processes.
-
-    Returns:
-        The exit code: 0 if all processes end well, else that of the first that does not.
+    Returns the exit code: 0 if all processes end well, else that of the first that does not.
     """
     children: list[subprocess.Popen[bytes]] = []
     forwarded: list[int] = []
@@ -63,6 +58,9 @@ def launch(command: Sequence[str], num_processes: int) -> int:
         for child in children:
             child.send_signal(number)
 
+    def all_ended() -> bool:
+        return all(child.poll() is not None for child in children)
+
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, forward)
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -70,26 +68,30 @@ def launch(command: Sequence[str], num_processes: int) -> int:
     common = ["--coordinator", coordinator, "--num-processes", str(num_processes), "--process-id"]
     with contextlib.ExitStack() as stack:
         kept_back = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(num_processes)]
-        stack.callback(lambda: [child.kill() for child in children])  # if it fails here
         for process, errors in enumerate(kept_back):
-            words = [*command, *common, str(process)]
             child = subprocess.Popen(
-                words,
+                [*command, *common, str(process)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL if process else None,
                 stderr=errors if process else None,
                 process_group=0,  # else Ctrl-C would reach it from the terminal and from here
             )
-            children.append(child)
-        _wait_until(lambda: any(child.poll() for child in children) or _all_ended(children))
+            children.append(stack.enter_context(child))  # which waits for its end
+            stack.callback(child.kill)
+        _wait_until(lambda: any(child.poll() for child in children) or all_ended())
         failed = [i for i, child in enumerate(children) if child.poll()]
         if not failed:
             return 0
         # A process that was killed is the cause where others have failed in the same moment.
         first = min(failed, key=lambda i: children[i].returncode > 0)
         code = children[first].returncode
-        _end(children, _SAVING_SECONDS if forwarded else _GRACE_SECONDS * (code > 0))
-        has_told = (code > 0 and children[0].returncode > 0) or -code in forwarded
+        # The others have some time to end for the same reason.
+        patience = _SAVING_SECONDS if forwarded else _GRACE_SECONDS * (code > 0)
+        if not _wait_until(all_ended, patience):
+            for child in children:
+                child.terminate()
+            _wait_until(all_ended, _GRACE_SECONDS)
+        has_told = (code > 0 and (children[0].returncode or 0) > 0) or -code in forwarded
         if not has_told:
             kept_back[first].seek(0)
             sys.stderr.write(kept_back[first].read().decode(errors="replace"))
@@ -106,21 +108,6 @@ def _tell(process: int, code: int, command: Sequence[str]) -> None:
         f"are kept{'; start again with --resume' if saves else ''}",
         file=sys.stderr,
     )
-
-
-def _end(children: Sequence[subprocess.Popen[bytes]], patience: float) -> None:
-    """Gives the children some time to end for the same reason, then ends those that are left."""
-    if not _wait_until(lambda: _all_ended(children), patience):
-        for child in children:
-            child.terminate()
-        _wait_until(lambda: _all_ended(children), _GRACE_SECONDS)
-    for child in children:
-        child.kill()
-        child.wait()
-
-
-def _all_ended(children: Sequence[subprocess.Popen[bytes]]) -> bool:
-    return all(child.poll() is not None for child in children)
 
 
 def _wait_until(condition: Callable[[], bool], seconds: float = float("inf")) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
@@ -25,7 +25,7 @@ def main(
 ) -> None:
     """Parses the options, runs the experiment, exits with 2 on a usage error.
 
-    A run that ends early exits with 1, or with 128 and the signal's number.
+    A run that ends early exits with 1, or with 128 plus the signal's number.
 
     Args:
         default: the options of a run or a study, before any is given.
@@ -41,9 +41,12 @@ def main(
                 config, dataset=dataset, stand_in=config.data.stand_in or not config.data.data_dir
             )
         processes.join(getattr(config, "machine", Machine()), kept=_kept(config))
-        (run or _run)(config)
+        if run is None:
+            from experiments.run.runner import run
+        run(config)
     except UsageError as error:
-        _fail(str(error))
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        processes.leave(2)
     except RunEnded as end:
         print(f"{'stopped' if end.code > 128 else 'error'}: {end}", file=sys.stderr)
         processes.leave(end.code)
@@ -54,12 +57,6 @@ def main(
         processes.await_verdict()
         traceback.print_exc()
         processes.leave(1)
-
-
-def _run(options: Run) -> None:
-    from experiments.run.runner import run
-
-    run(options)
 
 
 def _parsed(default: Config, description: str | None) -> Config:
@@ -77,11 +74,5 @@ def _parsed(default: Config, description: str | None) -> Config:
 def _kept(config: Any) -> str:
     """What is left of a run that has to end."""
     saves = isinstance(config, Run) and config.saving.checkpoint_every
-    return "the metrics so far are kept" + (
-        "; start all processes again with --resume" if saves else ""
-    )
-
-
-def _fail(message: str) -> NoReturn:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    processes.leave(2)
+    resuming = "; start all processes again with --resume" if saves else ""
+    return f"the metrics so far are kept{resuming}"

@@ -7,15 +7,16 @@ GIL while it waits for other processes. A message is one line of JSON.
 *Meeting.* Process i calls process 0 at ``--coordinator`` with ``{"process": i, "processes": N}``.
 When all have come, process 0 answers ``{"jax_port": port}``, where JAX's own coordinator will be.
 
-*Ending.* A process that ends by itself sends ``{"left": code}``. One that has died sends nothing,
-but its connection ends, at the latest when its machine has not answered the kernel for 25 s. (One
-that hangs stays connected; JAX's limit ends it.) The others then have 5 s to end for the same
-reason with their own message (a wrong option), or a minute after a signal, since they save first.
+*Ending.* A process that ends sends ``{"end": text, "patience": seconds}``; the text is empty if all
+went well. The connection of one that has died ends without, at the latest when its machine has not
+answered the kernel for 25 s. (One that hangs stays connected; JAX's limit ends it.) The patience is
+for the others to end for the same reason with their own message: 5 s (a wrong option), or a minute
+after a signal, since they save first.
 
-*Verdict.* After that process 0, which alone is connected to all, sends ``{"lost": text}``, and
-everyone prints the text and ends. Process 0 goes last, because its end takes JAX's coordinator
-along and then JAX aborts the others. If it is process 0 that dies they must be quicker than JAX:
-before its abort it prints a stack trace, and the 0.1 s that this takes are enough for the thread.
+*Verdict.* After that process 0, which alone is connected to all, passes the message on without
+patience, and everyone prints it and ends. Process 0 goes last, because its end takes JAX's
+coordinator along and then JAX aborts the others. If it is process 0 that dies they must be quicker
+than JAX: before its abort it prints a stack trace, which gives the thread the 0.1 s that it needs.
 """
 
 from __future__ import annotations
@@ -56,11 +57,8 @@ def join(machine: Machine, *, kept: str) -> None:
     """Joins this process to the others of the run, if there are any, before JAX finds its devices.
 
     With ``coordinator`` these are the processes that the options name. Without it, a launcher that
-    JAX recognises (Slurm, Open MPI, a TPU pod) says who takes part.
-
-    Args:
-        machine: the options ``coordinator``, ``num_processes`` and ``process_id``.
-        kept: what is left of the run when a process has died, for the error message.
+    JAX recognises (Slurm, Open MPI, a TPU pod) says who takes part. ``kept`` is what is left of the
+    run when a process has died, for the error message.
 
     Raises:
         UsageError: if a number does not fit, or the others are not found within a minute.
@@ -68,14 +66,14 @@ def join(machine: Machine, *, kept: str) -> None:
     num_processes, own = machine.num_processes, machine.process_id
     address = machine.coordinator and _meet(machine.coordinator, num_processes, own)
     if address:
-        threading.Thread(target=_watch, args=(own, kept), daemon=True).start()
+        threading.Thread(target=_watch, args=(kept,), daemon=True).start()
         _joined.set()
     import jax
 
     if address:
         jax.distributed.initialize(address, num_processes, own)
         # JAX's own exit comes after this and waits for the others, so they are watched until then.
-        atexit.register(_send, [*_peers], {"left": 0})
+        atexit.register(_send, [*_peers], {"end": ""})
     else:
         with contextlib.suppress(ValueError):  # no launcher that JAX knows
             jax.distributed.initialize()
@@ -101,16 +99,12 @@ def leave(code: int) -> NoReturn:
         with contextlib.suppress(OSError):
             stream.flush()
     _leaving.set()
-    _send(_peers, {"left": code})
-    deadline = time.monotonic() + _patience(code) + _GRACE_SECONDS
+    patience = _SAVING_SECONDS if code > 128 else _GRACE_SECONDS
+    _send(_peers, {"end": f"has ended with exit code {code}", "patience": patience})
+    deadline = time.monotonic() + patience + _GRACE_SECONDS
     while any(_peers.values()) and time.monotonic() < deadline:  # process 0 goes last
         time.sleep(0.05)
     os._exit(code)
-
-
-def _patience(code: int) -> float:
-    """How long after the end of one process the others may take to end for the same reason."""
-    return _SAVING_SECONDS if code > 128 else _GRACE_SECONDS
 
 
 def _meet(coordinator: str, num_processes: int | None, own: int | None) -> str:
@@ -131,9 +125,8 @@ def _meet(coordinator: str, num_processes: int | None, own: int | None) -> str:
     jax_port = _call(address, num_processes, own) if own else _gather(address, num_processes)
     for peer in _peers:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in _KEEPALIVE.items():
-            if hasattr(socket, name):
-                peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        for name in _KEEPALIVE.keys() & vars(socket):
+            peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), _KEEPALIVE[name])
     return f"{host}:{jax_port}"
 
 
@@ -194,37 +187,34 @@ def _call(address: tuple[str, int], num_processes: int, own: int) -> int:
     return answer["jax_port"]
 
 
-def _watch(own: int, kept: str) -> None:
+def _watch(kept: str) -> None:
     """Listens to the others; when one is lost, names it and ends this process."""
-    lost, due = "", math.inf
+    lost, due = {}, math.inf
     # A process that is leaving listens on, to know when the others have gone.
     while _leaving.is_set() or time.monotonic() < due:
-        for process, message in _last_messages():
-            code = message.get("left")
-            if code != 0 and not lost:
-                lost = message.get("lost", f"process {process} has ended with exit code {code}")
-                is_verdict = own and code is None
-                due = time.monotonic() + (0 if is_verdict else _patience(code or 1))
-    if not own:
-        _send(_peers, {"lost": lost})
+        for message in _last_messages():
+            if message["end"] and not lost:
+                lost, due = message, time.monotonic() + message["patience"]
+    _send(_peers, lost | {"patience": 0})  # the others have lost their only peer: process 0
     if sys.stdout.isatty():
         os.write(1, b"\033[?25h\n")  # shows the cursor, which a progress bar has hidden
+    who = f"process {lost['process']} {lost['end']}"
     # Not by print: the main thread may be holding the lock of the stream.
-    os.write(2, f"error: {lost}, so the run cannot go on; {kept}\n".encode())
+    os.write(2, f"error: {who}, so the run cannot go on; {kept}\n".encode())
     end = time.monotonic() + _GRACE_SECONDS
     while any(_peers.values()) and time.monotonic() < end:
         list(_last_messages())
     os._exit(1)
 
 
-def _last_messages() -> Iterator[tuple[int, Message]]:
-    """Listens for a moment; yields who says goodbye or has died, and what they say."""
+def _last_messages() -> Iterator[Message]:
+    """Listens for a moment; yields the last message of each that ends, or has died without one."""
     for peer in select.select([*_peers], [], [], 0.2)[0]:
         process = _peers.pop(peer)
-        try:
-            yield process, _receive(peer)
-        except _BROKEN:
-            yield process, {"lost": f"process {process} has died"}
+        message = {"process": process, "end": "has died", "patience": process and _GRACE_SECONDS}
+        with contextlib.suppress(*_BROKEN):
+            message |= _receive(peer)
+        yield message
 
 
 def _send(peers: Iterable[socket.socket], message: Message) -> None:
