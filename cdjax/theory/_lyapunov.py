@@ -31,7 +31,7 @@ def lyapunov(
 
     Args:
         losses_fn: every agent's loss, shape (N,), from the stacked parameters.
-        params: a stacked tree, leaves of shape ``(N, ...)``; non-float leaves only enter the losses.
+        params: a stacked tree, leaves ``(N, ...)``; non-float leaves only enter the losses.
         topology: the graph with its symmetric mixing matrix.
         step_size: :math:`\alpha > 0`.
 
