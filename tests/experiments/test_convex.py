@@ -148,7 +148,7 @@ def test_one_agent_has_a_page_too(tmp_path):
         ({"graphs": ("ring:best",)}, "--graphs: unknown weights 'best'"),
         ({"graphs": ("torus",), "agents": 7}, "--graphs: .* nearest sizes that fit are 6 and 8"),
         ({"partition": "best"}, "--partition: unknown choice 'best'"),
-        ({"decay_power": 2.0}, "--decay-power: power is 2.0"),
+        ({"decay_power": 2.0}, "--decay-power: 2.0 is not in"),
         ({"shards_per_agent": 2, "partition": "iid"}, "--shards-per-agent: partition iid has none"),
         ({"dataset": "imagenet"}, "--dataset: unknown choice 'imagenet'"),
         ({"agents": 2000, "graphs": ("ring",)}, "--agents: 2000 agents are more than the 1437"),

@@ -108,7 +108,7 @@ def test_a_graph_that_falls_apart_stops_the_run(server, tmp_path):
     code, _, errors = run_sick(server, 1, *options)
     assert code == 1
     assert "agent 2 diverged in step 1" in errors
-    assert "without [2] the graph falls apart into [0, 1] and [3]" in errors
+    assert "without agents [2] the graph falls apart into {0, 1}, {3}" in errors
 
 
 def test_the_first_bad_loss_counts_and_parameters_where_no_loss_is_bad():

@@ -134,10 +134,19 @@ def _run_sick(sick, options):
     healthy = job.prepare(options)
 
     def loop(state, samples, indices, num_steps):
-        is_sick = (state.step == step - 1) & (jnp.arange(healthy.network.num_agents) == agent)
-        scale = jnp.where(is_sick, jnp.nan, 1.0)
-        params = jax.vmap(optax.tree.scale)(scale, state.params)
-        return healthy.programs.loop(state._replace(params=params), samples, indices, num_steps)
+        """The healthy loop up to the step, and from there on."""
+        before = jnp.clip(step - 1 - state.step, 0, num_steps)
+        state, first = healthy.programs.loop(state, samples, indices, before)
+        is_now = (state.step == step - 1) & (before < num_steps)
+        is_sick = is_now & (jnp.arange(healthy.network.num_agents) == agent)
+        params = jax.vmap(optax.tree.scale)(jnp.where(is_sick, jnp.nan, 1.0), state.params)
+        state, rest = healthy.programs.loop(
+            state._replace(params=params),
+            samples,
+            jnp.roll(indices, -before, 0),
+            num_steps - before,
+        )
+        return state, jax.tree.map(lambda x, y: x + jnp.roll(y, before, 0), first, rest)
 
     sick_job = healthy._replace(programs=healthy.programs._replace(loop=loop))
     start = progress.beginning(healthy)
