@@ -75,8 +75,3 @@ def scalar_like(scalar: ArrayLike, leaf: ArrayLike) -> Array:
 def value_at(value: ScalarOrSchedule, step: int | Int[Array, ""]) -> Any:
     """A number, or a schedule's value at a step."""
     return value(step) if callable(value) else value
-
-
-def first_size(tree: Params) -> int:
-    """The number of agents of a stacked tree, which is trusted to have leaves."""
-    return np.shape(jax.tree.leaves(tree)[0])[0]

@@ -17,7 +17,6 @@ from cdjax.agents import agent_map
 from cdjax.sharding import sharded
 
 Metrics: TypeAlias = dict[str, Any]
-Outcome: TypeAlias = "tuple[TrainState, Metrics]"
 
 
 class TrainState(NamedTuple):
@@ -31,6 +30,9 @@ class TrainState(NamedTuple):
     opt_state: OptState
     model_state: Params
     key: PRNGKeyArray
+
+
+Outcome: TypeAlias = tuple[TrainState, Metrics]
 
 
 @runtime_checkable
@@ -118,8 +120,10 @@ def gradient_fn(loss_fn: LossFn) -> Callable[..., tuple[Params, Params, Metrics]
 
     def gradient(*args: Any) -> tuple[Params, Params, Metrics]:
         (loss, (model_state, metrics)), grads = loss_and_gradient(*args)
-        # Here, while the agent's gradient is in the cache: later, norms would be one more pass.
-        norm = optax.tree.norm(grads)
+        # Here, while the agent's gradient is in the cache: later, norms would be one more pass. The
+        # update waits for them, for it is then the gradient's last reader and takes its memory;
+        # without the barrier XLA measures after the update, and holds one more copy of the model.
+        grads, norm = jax.lax.optimization_barrier((grads, optax.tree.norm(grads)))
         return grads, model_state, {"loss": loss, "gradient_norm": norm, **metrics}
 
     return gradient

@@ -30,7 +30,7 @@ import optax
 from jaxtyping import Array, Int
 
 from cdjax._checks import check_callable, check_mixer, check_optimizer, check_stacked
-from cdjax._trees import along_agents, first_size, is_floating, widened
+from cdjax._trees import along_agents, is_floating, widened
 from cdjax._types import Mixer, OptState, Params
 
 
@@ -115,7 +115,7 @@ def delayed(
             sent.append(tree)
             if not lags.any():
                 return mix(tree, step)
-            return _mixed(mix, tree, _received(tree, state, lags), step)
+            return _mixed(mix, tree, _received(tree, state, lags), jnp.eye(len(lags)), step)
 
         # An algorithm closes over its mixer, and this mixer over the history of this step; so the
         # algorithm is made again, in Python, whenever JAX traces a step. Its state does not depend
@@ -145,12 +145,14 @@ def _received(tree: Params, state: DelayedState, lags: np.ndarray) -> Params:
     return jax.tree.map(leaf, state.history, tree)
 
 
-def _mixed(mix: Mixer, tree: Params, received: Params, step: int | Int[Array, ""]) -> Params:
+def _mixed(
+    mix: Mixer, tree: Params, received: Params, identity: Array, step: int | Int[Array, ""]
+) -> Params:
     """(Πh)^j + Π_jj (z^j − h^j)."""
     # The identity is mixed at every step: the weights may be random or change with the step, and
     # nothing distinguishes such a mixer from a constant one. It costs as much as N more parameters
     # per agent, and travels in the same exchange as the parameters.
-    mixed, matrix = mix((received, jnp.eye(first_size(tree))), step)
+    mixed, matrix = mix((received, identity), step)
     own_weights = jnp.diagonal(matrix)
 
     def leaf(m: Array, x: Array, late: Array) -> Array:
