@@ -105,10 +105,7 @@ def failing_links(topology: Topology, probability: ArrayLike, *, key: PRNGKeyArr
     Raises:
         ValueError: if the probability is out of its range.
 
-    Example::
-
-        fault = cdjax.robust.failing_links(topology, 0.2, key=key)
-        mixed = cdjax.robust.faulty(topology, fault)(params, 0)
+    Example: ``fault = cdjax.robust.failing_links(topology, 0.2, key=key)``
     """
     check_topology(topology)
     links = links_of(topology.mixing_matrix)
@@ -135,10 +132,7 @@ def lost_messages(topology: Topology, probability: ArrayLike, *, key: PRNGKeyArr
     Raises:
         ValueError: if the probability is out of its range.
 
-    Example::
-
-        fault = cdjax.robust.lost_messages(topology, 0.2, key=key)
-        mixed = cdjax.robust.faulty(topology, fault)(params, 0)
+    Example: ``fault = cdjax.robust.lost_messages(topology, 0.2, key=key)``
     """
     check_topology(topology)
     return _draw(len(links_of(topology.mixing_matrix).receivers), probability, key)
@@ -161,7 +155,6 @@ def absent_agents(topology: Topology, absence: Absence) -> Fault:
 
         away = cdjax.robust.random_absence(topology.num_agents, 0.1, key=key, duration=100)
         fault = cdjax.robust.absent_agents(topology, away)
-        mixed = cdjax.robust.faulty(topology, fault)(params, 0)
     """
     check_topology(topology)
     check_callable("absence", absence, "a function of the step, as of random_absence")
@@ -195,11 +188,6 @@ def random_absence(
 
     Raises:
         ValueError: if an argument is out of its range.
-
-    Example::
-
-        away = cdjax.robust.random_absence(8, 0.1, key=key, duration=100)
-        assert away(50).shape == (8,)
     """
     check_num_agents(num_agents)
     check_count("duration", duration, low=1)
@@ -223,10 +211,7 @@ def scheduled_absence(
     Raises:
         ValueError: if there is no such agent, or a stretch ends before it begins.
 
-    Example::
-
-        away = cdjax.robust.scheduled_absence(8, {3: [(100, 199)], 5: [(0, 49), (150, 199)]})
-        fault = cdjax.robust.absent_agents(topology, away)
+    Example: ``away = cdjax.robust.scheduled_absence(8, {3: [(100, 199)], 5: [(0, 49)]})``
     """
     check_num_agents(num_agents)
     if not isinstance(schedule, Mapping):
@@ -239,13 +224,13 @@ def scheduled_absence(
             )
         if agent not in range(num_agents):
             raise ValueError(f"schedule names agent {agent}; expected 0 to {num_agents - 1}")
-        for first, last in stretches:
-            if not 0 <= first <= last:
-                raise ValueError(
-                    f"schedule sends agent {agent} away from step {first} to {last}; expected "
-                    "0 <= first <= last"
-                )
     rows = [(agent, *ends) for agent, stretches in schedule.items() for ends in stretches]
+    for agent, first, last in rows:
+        if not 0 <= first <= last:
+            raise ValueError(
+                f"schedule sends agent {agent} away from step {first} to {last}; expected "
+                "0 <= first <= last"
+            )
     agents, first, last = np.array(rows, np.int32).reshape(-1, 3).T
 
     def absence(step: int | Int[Array, ""]) -> Bool[Array, " agents"]:

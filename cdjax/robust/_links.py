@@ -27,15 +27,9 @@ class Fault(Protocol):
 
 
 class Links(NamedTuple):
-    """The weights of Π off its diagonal, by receiver, then by sender.
+    """The entries of Π off its diagonal, by receiver (row), then by sender, and the diagonal.
 
-    Attributes:
-        receivers: the row of Π of each link.
-        senders: its column.
-        weights: its entry.
-        own: the diagonal of Π.
-        in_slots: the numbers of the links on which agent j receives; -1 in a slot that it does not
-            need.
+    ``in_slots`` holds the numbers of the links on which agent j receives, filled up with -1.
     """
 
     receivers: Int[np.ndarray, " links"]
@@ -66,11 +60,8 @@ def failed_links(
 ) -> Bool[Array, " links"]:
     """Whether any of the faults breaks each link at a step, which may be None without faults."""
     failed = jnp.zeros(links.receivers.shape, bool)
-    if not faults:
-        return failed
-    step = check_step(step, "a mixer with faults")
     for fault in faults:
-        fails = fault(step)
+        fails = fault(check_step(step, "a mixer with faults"))
         if fails.shape != failed.shape:
             raise ValueError(
                 f"fault gave shape {fails.shape}, but the topology has {len(failed)} links; "

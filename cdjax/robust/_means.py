@@ -2,10 +2,8 @@
 
 Yin, Chen, Ramchandran, Bartlett, *Byzantine-Robust Distributed Learning: Towards Optimal
 Statistical Rates*, ICML 2018, arXiv:1803.01498: the coordinate-wise median and trimmed mean, here
-over every agent's closed neighbourhood: the agent and its neighbours.
-
-Links may fail as well, by the faults of :func:`cdjax.robust.faulty`: an agent takes its own value
-in place of one that does not arrive.
+over every agent's closed neighbourhood: the agent and its neighbours. In place of a value that does
+not arrive an agent takes its own.
 """
 
 from __future__ import annotations
@@ -48,9 +46,7 @@ def trimmed_mean(topology: Topology, num_trimmed: int, *faults: Fault) -> Mixer:
     Raises:
         ValueError: if an agent has too few neighbours to cut off that many.
 
-    Example::
-
-        mix = cdjax.robust.trimmed_mean(cdjax.topology.complete(10), num_trimmed=2)
+    Example: ``mix = cdjax.robust.trimmed_mean(cdjax.topology.complete(10), num_trimmed=2)``
 
     Reference: Yin et al. (2018), Definition 2.
     """
@@ -82,9 +78,7 @@ def median(topology: Topology, *faults: Fault) -> Mixer:
         A mixer for stacked trees with N agents; with faults it needs the step. A value that is not
         a number counts as the largest; complex leaves get the medians of real and imaginary part.
 
-    Example::
-
-        mix = cdjax.robust.median(cdjax.topology.complete(10))
+    Example: ``mix = cdjax.robust.median(cdjax.topology.complete(10))``
 
     Reference: Yin et al. (2018), Definition 1.
     """
@@ -100,12 +94,10 @@ def _closed_neighborhoods(topology: Topology) -> Int[np.ndarray, "agents slots"]
 
 
 class _Groups(NamedTuple):
-    """Agents that hear the same values and trim as many of them: they share one result.
+    """Agents that hear the same ``senders`` (-1 in spare slots) share one result.
 
-    Attributes:
-        senders: whom the agents of a group hear; -1 in a slot that they do not need.
-        is_kept: whether the value of each rank is averaged, the smallest first.
-        of_agent: each agent's group.
+    ``is_kept`` says whether the value of each rank is averaged, the smallest first; ``of_agent`` is
+    each agent's group.
     """
 
     senders: Int[Array | np.ndarray, "groups slots"]
