@@ -35,10 +35,7 @@ class Attack(Protocol):
     ) -> Params:
         """Returns a stacked tree whose malicious rows are sent; its other rows are not read.
 
-        Args:
-            tree: what all agents would send if they were honest, stacked.
-            step: the step.
-            malicious: whether each agent is malicious, shape (N,).
+        ``tree`` is what all agents would send if they were honest; ``malicious`` has shape (N,).
         """
         ...
 
@@ -50,13 +47,11 @@ def attacked(mix: Mixer, attack: Attack, *, malicious: npt.ArrayLike) -> Mixer:
         \text{mixed}^j &= \text{mix}(\tilde{x})^j \text{ if j is honest, else } \text{mix}(x)^j \\
         \tilde{x}^l &= x^l \text{ if l is honest, else } \text{attack}(x)^l
 
-    Malicious agents know each other and what everybody has: they mix as if all agents were honest,
-    and go on training.
+    Malicious agents know what everybody has, mix as if all agents were honest, and go on training.
 
     Args:
         mix: the mixer that is attacked; it is called twice.
-        attack: what malicious agents send, :func:`sign_flip`, :func:`gaussian_noise` or
-            :func:`alie`.
+        attack: what they send: :func:`sign_flip`, :func:`gaussian_noise` or :func:`alie`.
         malicious: the numbers of the malicious agents.
 
     Returns:
@@ -66,14 +61,16 @@ def attacked(mix: Mixer, attack: Attack, *, malicious: npt.ArrayLike) -> Mixer:
     Raises:
         ValueError: if ``malicious`` is not a list of different whole numbers.
 
-    Example::
-
-        attack = cdjax.robust.sign_flip()
-        mix = cdjax.robust.attacked(cdjax.robust.median(topology), attack, malicious=[0, 3])
+    Example: ``mix = cdjax.robust.attacked(mix, cdjax.robust.sign_flip(), malicious=[0, 3])``
     """
     check_mixer(mix)
     check_callable("attack", attack, "what malicious agents send, as cdjax.robust.sign_flip()")
-    agents = _checked(malicious)
+    agents = np.asarray(malicious)
+    if agents.size and (agents.ndim != 1 or not np.issubdtype(agents.dtype, np.integer)):
+        raise ValueError(f"malicious is {malicious!r}; expected a list of agents' numbers")
+    agents = agents.ravel().tolist()
+    if len(set(agents)) < len(agents) or min(agents, default=0) < 0:
+        raise ValueError(f"malicious is {agents}; expected different numbers of at least 0")
 
     def mix_under_attack(tree: Params, step: int | Int[Array, ""] | None = None) -> Params:
         step = check_step(step, "attacked")
@@ -165,16 +162,6 @@ def alie(deviations: float = 1.5) -> Attack:
         return jnp.broadcast_to(mean - deviations * deviation, x.shape)
 
     return lambda tree, step, malicious: map_floats(lambda x: sent(x, malicious), tree)
-
-
-def _checked(malicious: npt.ArrayLike) -> list[int]:
-    agents = np.asarray(malicious)
-    if agents.size and (agents.ndim != 1 or not np.issubdtype(agents.dtype, np.integer)):
-        raise ValueError(f"malicious is {malicious!r}; expected a list of agents' numbers")
-    numbers = agents.ravel().tolist()
-    if len(set(numbers)) < len(numbers) or min(numbers, default=0) < 0:
-        raise ValueError(f"malicious is {numbers}; expected different numbers of at least 0")
-    return numbers
 
 
 def _choose(is_malicious: Bool[np.ndarray, " agents"], these: Params, those: Params) -> Params:

@@ -24,8 +24,7 @@ def clipped_gossip(topology: Topology, radius: ScalarOrSchedule, *faults: Fault)
     .. math:: \text{mixed}^j = x^j + \sum_{l \ne j} \Pi_{jl} \, \text{clip}(x^l - x^j, \tau), \qquad
               \text{clip}(z, \tau) = z \min(1, \tau / \|z\|)
 
-    The norm is taken over all floating-point leaves of an agent together. With a symmetric Π the
-    mean over agents stays.
+    The norm is over all floating leaves of an agent. With a symmetric Π the mean over agents stays.
 
     Args:
         topology: the graph and its mixing matrix of shape (N, N).

@@ -20,8 +20,7 @@ class Fault(Protocol):
     def __call__(self, step: int | Int[Array, ""]) -> Bool[Array, " links"]:
         """Returns whether each link fails, shape (links,).
 
-        Links are the weights of Π off its diagonal, in the order of ``numpy.nonzero``: by receiver,
-        then by sender.
+        Links are the weights of Π off its diagonal, by receiver, then by sender.
         """
         ...
 
