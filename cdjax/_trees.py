@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, ArrayLike, Int, Shaped
 
 from cdjax._types import Params, ScalarOrSchedule

@@ -208,9 +208,8 @@ def _prune(checkpoints: Checkpoints) -> None:
             scores[step] = float(read_notes(folder / str(step))["score"])
     # Of equal scores the earliest, so that no more than one is kept.
     best = max(scores, key=scores.__getitem__, default=None)
-    for step in all_steps[: -checkpoints.keep]:
-        if step != best:
-            doomed = folder / f"{step}{_DELETED}"
-            shutil.rmtree(doomed, ignore_errors=True)
-            (folder / str(step)).rename(doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
+    for step in {*all_steps[: -checkpoints.keep]} - {best}:
+        doomed = folder / f"{step}{_DELETED}"
+        shutil.rmtree(doomed, ignore_errors=True)
+        (folder / str(step)).rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)

@@ -82,8 +82,7 @@ def load(name: str, data_dir: str | Path | None = None, *, download: bool = True
 
 
 def _dataset(name: str, train: Split, test: Split) -> Dataset:
-    num_classes = 100 if name == "cifar100" else 10
-    return Dataset(name, train.images, train.labels, test.images, test.labels, num_classes)
+    return Dataset(name, *train, *test, num_classes=100 if name == "cifar100" else 10)
 
 
 def _digits() -> Dataset:

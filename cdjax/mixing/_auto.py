@@ -6,12 +6,11 @@ import functools
 import math
 
 import jax
-from jaxtyping import Array, Int
 
 from cdjax._checks import check_topology
-from cdjax._types import Mixer, Params
+from cdjax._types import Mixer
 from cdjax.mixing._dense import dense
-from cdjax.mixing._neighbors import NeighborTable, neighbor_table, table_mixer
+from cdjax.mixing._neighbors import neighbor_table, neighbors
 from cdjax.mixing._shifts import shifts, shifts_of
 from cdjax.topology import Topology
 
@@ -25,9 +24,7 @@ def auto(topology: Topology) -> Mixer:
     Returns:
         A mixer equal to ``dense(topology)`` up to rounding.
 
-    Example::
-
-        tx = cdjax.cdsgd(0.01, cdjax.mixing.auto(topology))
+    Example: ``tx = cdjax.cdsgd(0.01, cdjax.mixing.auto(topology))``
     """
     check_topology(topology)
 
@@ -35,16 +32,10 @@ def auto(topology: Topology) -> Mixer:
     # processes has to connect them before that.
     @functools.cache
     def chosen() -> Mixer:
-        table = neighbor_table(topology.mixing_matrix)
-        name = _choice(topology, table)
-        if name == "neighbors":
-            return table_mixer(table)
-        return {"dense": dense, "shifts": shifts}[name](topology)
+        plans = {"dense": dense, "shifts": shifts, "neighbors": neighbors}
+        return plans[choose(topology)](topology)
 
-    def mix(tree: Params, step: int | Int[Array, ""] = 0) -> Params:
-        return chosen()(tree, step)
-
-    return mix
+    return lambda tree, step=0: chosen()(tree, step)
 
 
 def choose(topology: Topology) -> str:
@@ -61,12 +52,15 @@ def choose(topology: Topology) -> str:
     Returns:
         ``dense``, ``neighbors`` or ``shifts``.
 
-    Example::
-
-        mix = getattr(cdjax.mixing, cdjax.mixing.choose(topology))(topology)
+    Example: ``mix = getattr(cdjax.mixing, cdjax.mixing.choose(topology))(topology)``
     """
     check_topology(topology)
-    return _choice(topology, neighbor_table(topology.mixing_matrix))
+    rows_read = neighbor_table(topology.mixing_matrix).cost
+    if product_is_faster(rows_read, topology.num_agents):
+        return "dense"
+    # A shift is a pass over x like a row read, but the shift by 0 is the agent's own row.
+    num_shifts = len(shifts_of(topology.mixing_matrix))
+    return "shifts" if jax.device_count() > 1 and num_shifts <= 1 + rows_read else "neighbors"
 
 
 def product_is_faster(rows_read: int, num_agents: int) -> bool:
@@ -77,11 +71,3 @@ def product_is_faster(rows_read: int, num_agents: int) -> bool:
     #   N     16    64    256    1024
     #   rows  4–16  4–20  15–50  45–200
     return rows_read > 2 * math.sqrt(num_agents)
-
-
-def _choice(topology: Topology, table: NeighborTable) -> str:
-    if product_is_faster(table.cost, topology.num_agents):
-        return "dense"
-    # A shift is a pass over x like a row read, but the shift by 0 is the agent's own row.
-    num_shifts = len(shifts_of(topology.mixing_matrix))
-    return "shifts" if jax.device_count() > 1 and num_shifts <= 1 + table.cost else "neighbors"

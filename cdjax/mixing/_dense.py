@@ -29,10 +29,7 @@ def dense(topology: Topology) -> Mixer:
         leaf with another leading size than N. Leaves that are not floating point (counters) pass
         unchanged; ``step`` is accepted and not read.
 
-    Example::
-
-        mix = cdjax.mixing.dense(cdjax.topology.ring(8))
-        mixed = mix(params)
+    Example: ``mixed = cdjax.mixing.dense(cdjax.topology.ring(8))(params)``
 
     Reference: Jiang et al. (2017), eq. 5, the term :math:`\sum_l \pi_{jl} x_k^l`.
     """
@@ -47,15 +44,7 @@ def dense(topology: Topology) -> Mixer:
 
 
 def leafwise(num_agents: int, mix_leaf: Callable[[Array], Array]) -> Mixer:
-    """The fixed mixer that mixes leaf by leaf, without a copy of the whole tree.
-
-    Args:
-        num_agents: N.
-        mix_leaf: mixes a floating leaf of shape (N, ...), widened to float32 at least.
-
-    Returns:
-        A mixer for stacked trees, with the errors and the passing leaves of :func:`dense`.
-    """
+    """The fixed mixer of stacked trees that mixes each floating leaf, widened, by ``mix_leaf``."""
 
     def mix(tree: Params, step: int | Int[Array, ""] = 0) -> Params:
         del step

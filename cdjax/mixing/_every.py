@@ -23,16 +23,12 @@ def every(period: int, mix: Mixer) -> Mixer:
         mix: the mixer.
 
     Returns:
-        A mixer that acts at the steps τ − 1, 2τ − 1, ...; it needs the step. With a period of 1 it
-        is ``mix`` itself.
+        A mixer that acts at the steps τ − 1, 2τ − 1, ... and needs the step; for τ = 1, ``mix``.
 
     Raises:
         ValueError: if the period is below 1.
 
-    Example::
-
-        mix = cdjax.mixing.every(10, cdjax.mixing.auto(topology))
-        mixed = mix(params, 9)
+    Example: ``mixed = cdjax.mixing.every(10, mix)(params, 9)``
     """
     check_count("period", period, low=1)
     check_mixer(mix)
@@ -61,11 +57,7 @@ def cycle(*mixers: Mixer) -> Mixer:
     Raises:
         ValueError: without a mixer.
 
-    Example::
-
-        graphs = cdjax.topology.ring(8), cdjax.topology.hypercube(8)
-        mix = cdjax.mixing.cycle(*map(cdjax.mixing.auto, graphs))
-        mixed = mix(params, 1)  # over the hypercube
+    Example: ``mix = cdjax.mixing.cycle(mix, cdjax.mixing.auto(cdjax.topology.hypercube(8)))``
     """
     if not mixers:
         raise ValueError("cycle needs at least one mixer")

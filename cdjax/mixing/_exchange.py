@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -38,18 +37,12 @@ def exchange(topology: Topology, mesh: Mesh) -> Mixer:
             :func:`cdjax.sharding.agent_mesh`.
 
     Returns:
-        A mixer equal to ``dense(topology)`` up to rounding, under jit or not. It raises ValueError,
-        naming the leaf's path, for a leaf with another leading size than N. Leaves that are not
-        floating point (counters) pass unchanged.
+        A mixer equal to ``dense(topology)`` up to rounding, under jit or not.
 
     Raises:
         ValueError: if the devices do not divide N.
 
-    Example::
-
-        mesh = cdjax.sharding.agent_mesh()
-        params = cdjax.sharding.shard_agents(params, mesh)
-        mixed = jax.jit(cdjax.mixing.exchange(topology, mesh))(params)
+    Example: ``mixed = jax.jit(cdjax.mixing.exchange(topology, mesh))(params)``
 
     Reference: Jiang et al. (2017), eq. 5, the term :math:`\sum_l \pi_{jl} x_k^l`.
     """
@@ -58,13 +51,11 @@ def exchange(topology: Topology, mesh: Mesh) -> Mixer:
     rounds, rows, weights = _schedule(topology.mixing_matrix, mesh.shape[AXIS])
 
     def mix_block(
-        leaves: list[Array],
-        rows: Sequence[Int[Array | np.ndarray, "1 _"]],
-        weights: Sequence[_Weights],
+        leaves: list[Array], rows: list[Int[Array | np.ndarray, "1 _"]], weights: list[_Weights]
     ) -> list[Array]:
         mixed = [_weighted_sum(weights[0], x) for x in leaves]
         for links, sent, received in zip(rounds, rows, weights[1:], strict=True):
-            arrived = send([_taken(x, sent[0]) for x in leaves], AXIS, links)
+            arrived = send([x if len(x) == 1 else x[sent[0]] for x in leaves], AXIS, links)
             mixed = [m + _weighted_sum(received, x) for m, x in zip(mixed, arrived, strict=True)]
         return [m.astype(x.dtype) for m, x in zip(mixed, leaves, strict=True)]
 
@@ -81,12 +72,7 @@ def exchange(topology: Topology, mesh: Mesh) -> Mixer:
 
 
 class _Weights(NamedTuple):
-    """Weights that a device's agents give to some rows.
-
-    Attributes:
-        senders: the row that each slot reads; None if there is a slot for every row.
-        weights: the weight of each slot.
-    """
+    """What a device's agents give to each row that ``senders`` names, or to all if it is None."""
 
     senders: Int[np.ndarray, "devices block slots"] | None
     weights: Float[np.ndarray, "devices block slots"]
@@ -104,11 +90,9 @@ def _schedule(
     # All devices send equally many rows in a round, as many as its largest link needs, so links of
     # many rows come first and share the first rounds. Among links of as many rows, shift by shift:
     # all devices of a ring that send the same way are one round.
-    links = sorted(
-        ((int(sender), int(receiver)) for receiver, sender in np.argwhere(counts)),
-        key=lambda link: (-counts[link[::-1]], (link[1] - link[0]) % num_devices),
-    )
-    rounds = cut_into_rounds(links, num_devices)
+    receivers, senders = np.nonzero(counts)
+    order = np.lexsort(((receivers - senders) % num_devices, -counts[receivers, senders]))
+    rounds = cut_into_rounds(np.stack([senders, receivers], axis=1)[order], num_devices)
     own = np.arange(num_devices)
     rows, weights = [], [_in_slots(blocks[own, own])]
     for links in rounds:
@@ -133,10 +117,6 @@ def _in_slots(weights: Float[np.ndarray, "devices block rows"]) -> _Weights:
     # Those with a weight come first in this order, which fills up with rows of weight zero.
     senders = np.argsort(~linked, axis=2, kind="stable")[:, :, :num_slots]
     return _Weights(senders.astype(np.int32), np.take_along_axis(weights, senders, axis=2))
-
-
-def _taken(x: Array, rows: Int[Array | np.ndarray, " rows"]) -> Array:
-    return x if len(rows) == len(x) == 1 else x[rows]
 
 
 def _weighted_sum(weights: _Weights, x: Float[Array, "rows ..."]) -> Float[Array, "block ..."]:

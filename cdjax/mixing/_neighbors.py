@@ -21,14 +21,11 @@ _FULL_ROW_COST = 2
 
 
 class NeighborTable(NamedTuple):
-    r"""Π in sparse form: ``own`` and a padded table, except for agents with a full row.
+    """Π in sparse form: its diagonal and a padded table, except for agents with a full row.
 
-    Attributes:
-        own: the weights of the agents' own parameters.
-        senders: agent j's neighbours; a slot that it does not need holds j itself.
-        weights: their weights; zero in such a slot.
-        full_rows: the distinct rows of Π with so many neighbours that the table would be wide.
-        row_of_agent: which of them is agent j's, or -1 if it reads the table.
+    A slot of the table that agent j does not need holds j itself, with weight zero. The distinct
+    rows of Π with so many neighbours that the table would be wide are in ``full_rows``;
+    ``row_of_agent`` says which of them is agent j's, or -1 if it reads the table.
     """
 
     own: Float[np.ndarray, " agents"]
@@ -50,8 +47,7 @@ def neighbors(topology: Topology) -> Mixer:
 
     Under jit the sum and what follows it (the optimizer's update) are one pass that reads one row
     of x per neighbour and writes no other copy of x. The few agents of a graph that have far more
-    neighbours than the rest (a star's hub) get their row by a product; agents with equal rows (all
-    of a complete graph) share it.
+    neighbours (a star's hub) get their row by a product, which agents with equal rows share.
 
     Args:
         topology: the graph and its mixing matrix of shape (N, N).
@@ -59,18 +55,12 @@ def neighbors(topology: Topology) -> Mixer:
     Returns:
         A mixer equal to ``dense(topology)`` up to rounding.
 
-    Example::
-
-        mix = cdjax.mixing.neighbors(cdjax.topology.random_regular(1024, degree=4))
+    Example: ``mix = cdjax.mixing.neighbors(cdjax.topology.random_regular(1024, degree=4))``
 
     Reference: Jiang et al. (2017), eq. 5, the term :math:`\sum_l \pi_{jl} x_k^l`.
     """
     check_topology(topology)
-    return table_mixer(neighbor_table(topology.mixing_matrix))
-
-
-def table_mixer(table: NeighborTable) -> Mixer:
-    """The mixer that reads a table."""
+    table = neighbor_table(topology.mixing_matrix)
     reads_table = table.row_of_agent < 0
 
     def mix_leaf(x: Array) -> Array:
@@ -84,7 +74,7 @@ def table_mixer(table: NeighborTable) -> Mixer:
         full = jnp.einsum("rl,l...->r...", full_rows, x, precision="highest")[table.row_of_agent]
         return jnp.where(along_agents(reads_table, x), mixed, full)
 
-    return leafwise(len(table.own), mix_leaf)
+    return leafwise(topology.num_agents, mix_leaf)
 
 
 def neighbor_table(matrix: Float[np.ndarray, "agents agents"]) -> NeighborTable:

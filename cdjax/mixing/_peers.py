@@ -1,9 +1,8 @@
 """Gossip: mixers in which every agent talks to one peer per step.
 
 Who talks to whom is a function ``peers(step)`` that names one peer per agent; an agent that is its
-own peer is silent. :func:`random_peers` and :func:`random_pairs` draw the peers, by
-``fold_in(key, step)``, so that a run that starts again at step k replays step k. :func:`pull` and
-:func:`push` mix along them.
+own peer is silent. Random peers are drawn by ``fold_in(key, step)``, so that a run that starts
+again at step k replays step k.
 
 Jin, Yuan, Iandola, Keutzer, *How to scale distributed deep learning?*, 2016, arXiv:1611.04581.
 """
@@ -16,7 +15,7 @@ from typing import Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray
 
 from cdjax._checks import (
     check_callable,
@@ -55,10 +54,7 @@ def random_peers(topology: Topology, key: PRNGKeyArray, *, probability: float = 
     Raises:
         ValueError: if the probability is out of its range.
 
-    Example::
-
-        mix = cdjax.mixing.pull(cdjax.mixing.random_peers(cdjax.topology.ring(8), key))
-        mixed = mix(params, 0)
+    Example: ``mix = cdjax.mixing.pull(cdjax.mixing.random_peers(topology, key))``
     """
     check_topology(topology)
     check_key(key)
@@ -91,19 +87,14 @@ def random_pairs(topology: Topology, key: PRNGKeyArray) -> Peers:
         A function from the step to peers, shape (N,): the partner, whose peer is the agent in turn,
         or the agent itself when it has none.
 
-    Example::
-
-        mix = cdjax.mixing.pull(cdjax.mixing.random_pairs(cdjax.topology.complete(8), key))
-        mixed = mix(params, 0)
+    Example: ``mix = cdjax.mixing.pull(cdjax.mixing.random_pairs(topology, key))``
     """
     check_topology(topology)
     check_key(key)
     agents = np.arange(topology.num_agents)
     first, second = np.array(topology.graph.edges, int).reshape(-1, 2).T
 
-    def match_favorites(
-        carry: tuple[Int[Array, "agents agents"], Int[Array, " agents"]],
-    ) -> tuple[Int[Array, "agents agents"], Int[Array, " agents"]]:
+    def match_favorites(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         ranks, partners = carry
         favorites = jnp.argmax(ranks, axis=1)
         agree = (favorites[favorites] == agents) & jnp.any(ranks, axis=1)
@@ -141,11 +132,6 @@ def pull(peers: Peers) -> Mixer:
     Returns:
         A mixer; it needs the step.
 
-    Example::
-
-        pairs = cdjax.mixing.random_pairs(cdjax.topology.complete(8), key)
-        tx = cdjax.gossip(optax.sgd(0.1), cdjax.mixing.pull(pairs))
-
     Reference: Jin et al. (2016), pull-gossip.
     """
     return _along_peers(peers, "pull", lambda peer, x: (x + x[peer]) / 2)
@@ -162,17 +148,12 @@ def push(peers: Peers) -> Mixer:
     Returns:
         A mixer; it needs the step.
 
-    Example::
-
-        peers = cdjax.mixing.random_peers(cdjax.topology.complete(8), key)
-        tx = cdjax.gossip(optax.sgd(0.1), cdjax.mixing.push(peers))
+    Example: ``mix = cdjax.mixing.push(cdjax.mixing.random_peers(topology, key))``
 
     Reference: Jin et al. (2016), push-gossip.
     """
 
-    def average(
-        peer: Int[Array, " agents"], x: Float[Array, "agents ..."]
-    ) -> Float[Array, "agents ..."]:
+    def average(peer: Int[Array, " agents"], x: Array) -> Array:
         sends = peer != jnp.arange(len(peer))
         num_terms = jnp.ones(len(peer)).at[peer].add(sends)
         total = x.at[peer].add(along_agents(sends, x) * x)

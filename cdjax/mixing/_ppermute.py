@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from cdjax._checks import check_topology
 from cdjax._trees import map_floats_together, scalar_like, widened
@@ -32,7 +32,7 @@ def ppermute(topology: Topology, axis_name: str) -> Mixer:
 
     Example::
 
-        mix = cdjax.mixing.ppermute(cdjax.topology.ring(8), "agents")
+        mix = cdjax.mixing.ppermute(topology, "agents")
         mixed = jax.vmap(mix, axis_name="agents")(params)  # or jax.pmap, on 8 devices
 
     Reference: Jiang et al. (2017), eq. 5, the term :math:`\sum_l \pi_{jl} x_k^l`.
@@ -78,8 +78,9 @@ def _rounds_and_weights(
     receivers, senders = np.nonzero(weight_left)
     # Shift by shift: all links of a ring that go the same way are one round.
     order = np.argsort((receivers - senders) % len(matrix), kind="stable")
-    links = list(zip(senders[order].tolist(), receivers[order].tolist(), strict=True))
-    rounds = cut_into_rounds(links + _idle_links(links, len(matrix)), len(matrix))
+    links = np.stack([senders, receivers], axis=1)[order]
+    idle = _idle_links(weight_left != 0)
+    rounds = cut_into_rounds(np.concatenate([links, idle]), len(matrix))
     weights = [matrix.diagonal()]
     for links in rounds:
         senders, receivers = np.array(links).T
@@ -90,20 +91,16 @@ def _rounds_and_weights(
     return rounds, np.stack(weights, axis=1)
 
 
-def _idle_links(links: Round, num_agents: int) -> Round:
+def _idle_links(linked: Bool[np.ndarray, "agents agents"]) -> Int[np.ndarray, "links 2"]:
     """Links of no weight that make every round a permutation, the only kind that vmap supports.
 
     With them every agent sends and receives as often as the busiest one. What an agent lacks both
     ways is filled up by links to itself, the rest by links between agents that lack one way.
     """
-    sends, receives = (
-        np.bincount([link[end] for link in links], minlength=num_agents) for end in (0, 1)
-    )
-    busiest = max(sends.max(), receives.max())
-    to_self = busiest - np.maximum(sends, receives)
-    agents = np.arange(num_agents)
+    sends_and_receives = linked.sum(axis=0), linked.sum(axis=1)
+    busiest = np.max(sends_and_receives)
+    to_self = busiest - np.max(sends_and_receives, axis=0)
+    agents = np.arange(len(linked))
     loops = np.repeat(agents, to_self)
-    senders = np.repeat(agents, busiest - sends - to_self)
-    receivers = np.repeat(agents, busiest - receives - to_self)
-    ends = (np.concatenate([loops, senders]), np.concatenate([loops, receivers]))
-    return list(zip(*(end.tolist() for end in ends), strict=True))
+    rest = [np.repeat(agents, busiest - counts - to_self) for counts in sends_and_receives]
+    return np.stack([np.concatenate([loops, ends]) for ends in rest], axis=1)

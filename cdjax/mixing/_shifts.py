@@ -22,9 +22,8 @@ def shifts(topology: Topology) -> Mixer:
     .. math:: \text{mixed}^j = \sum_s \Pi_{j,\,(j+s) \bmod N} \; x^{(j+s) \bmod N}
 
     Rings, grids and exponential graphs have few such diagonals. When the agent axis is sharded over
-    devices, each shift is a collective permute, so what a device receives does not grow with N; a
-    product with Π, or a take of neighbours, would gather all agents on every device. On one device
-    :func:`neighbors` is faster.
+    devices, each shift is a collective permute, so what a device receives does not grow with N; all
+    other plans would gather all agents on every device. On one device :func:`neighbors` is faster.
 
     Args:
         topology: the graph and its mixing matrix of shape (N, N). A random graph has up to N
@@ -33,9 +32,7 @@ def shifts(topology: Topology) -> Mixer:
     Returns:
         A mixer equal to ``dense(topology)`` up to rounding.
 
-    Example::
-
-        mix = cdjax.mixing.shifts(cdjax.topology.ring(8))  # x/3 + roll(x, 1)/3 + roll(x, -1)/3
+    Example: ``mix = cdjax.mixing.shifts(cdjax.topology.ring(8))``
 
     Reference: Jiang et al. (2017), eq. 5, the term :math:`\sum_l \pi_{jl} x_k^l`.
     """

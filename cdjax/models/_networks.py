@@ -34,8 +34,8 @@ class CNN(nn.Module):
 
     @nn.compact
     def __call__(self, images: Images, *, train: bool = False) -> Logits:
-        x = images
         conv = partial(nn.Conv, kernel_size=(3, 3), conv_general_dilated=conv_general_dilated)
+        x = images
         for features in (32, 64):
             for _ in range(2):
                 x = nn.relu(conv(features, dtype=self.dtype)(x))

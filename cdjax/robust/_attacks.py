@@ -31,17 +31,11 @@ class Attack(Protocol):
     """Computes what malicious agents send."""
 
     def __call__(
-        self,
-        tree: Params,
-        step: int | Int[Array, ""],
-        malicious: Bool[np.ndarray, " agents"],
+        self, tree: Params, step: int | Int[Array, ""], malicious: Bool[np.ndarray, " agents"]
     ) -> Params:
         """Returns a stacked tree whose malicious rows are sent; its other rows are not read.
 
-        Args:
-            tree: what all agents would send if they were honest, stacked.
-            step: the step.
-            malicious: whether each agent is malicious, shape (N,).
+        ``tree`` is what all agents would send if they were honest; ``malicious`` has shape (N,).
         """
         ...
 
@@ -53,13 +47,11 @@ def attacked(mix: Mixer, attack: Attack, *, malicious: npt.ArrayLike) -> Mixer:
         \text{mixed}^j &= \text{mix}(\tilde{x})^j \text{ if j is honest, else } \text{mix}(x)^j \\
         \tilde{x}^l &= x^l \text{ if l is honest, else } \text{attack}(x)^l
 
-    Malicious agents know each other and what everybody has: they mix as if all agents were honest,
-    and go on training.
+    Malicious agents know what everybody has, mix as if all agents were honest, and go on training.
 
     Args:
         mix: the mixer that is attacked; it is called twice.
-        attack: what malicious agents send, :func:`sign_flip`, :func:`gaussian_noise` or
-            :func:`alie`.
+        attack: what they send: :func:`sign_flip`, :func:`gaussian_noise` or :func:`alie`.
         malicious: the numbers of the malicious agents.
 
     Returns:
@@ -69,15 +61,16 @@ def attacked(mix: Mixer, attack: Attack, *, malicious: npt.ArrayLike) -> Mixer:
     Raises:
         ValueError: if ``malicious`` is not a list of different whole numbers.
 
-    Example::
-
-        attack = cdjax.robust.sign_flip()
-        mix = cdjax.robust.attacked(cdjax.robust.median(topology), attack, malicious=[0, 3])
-        tx = cdjax.cdsgd(0.01, mix)
+    Example: ``mix = cdjax.robust.attacked(mix, cdjax.robust.sign_flip(), malicious=[0, 3])``
     """
     check_mixer(mix)
     check_callable("attack", attack, "what malicious agents send, as cdjax.robust.sign_flip()")
-    agents = _checked(malicious)
+    agents = np.asarray(malicious)
+    if agents.size and (agents.ndim != 1 or not np.issubdtype(agents.dtype, np.integer)):
+        raise ValueError(f"malicious is {malicious!r}; expected a list of agents' numbers")
+    agents = agents.ravel().tolist()
+    if len(set(agents)) < len(agents) or min(agents, default=0) < 0:
+        raise ValueError(f"malicious is {agents}; expected different numbers of at least 0")
 
     def mix_under_attack(tree: Params, step: int | Int[Array, ""] | None = None) -> Params:
         step = check_step(step, "attacked")
@@ -105,20 +98,9 @@ def sign_flip(scale: float = 1.0) -> Attack:
 
     Raises:
         ValueError: if the scale is negative or not finite.
-
-    Example::
-
-        mix = cdjax.robust.attacked(mix, cdjax.robust.sign_flip(2.0), malicious=[0])
     """
     check_range("scale", scale, low=0)
-
-    def attack(
-        tree: Params, step: int | Int[Array, ""], malicious: Bool[np.ndarray, " agents"]
-    ) -> Params:
-        del step, malicious
-        return map_floats(lambda x: -scalar_like(scale, x) * x, tree)
-
-    return attack
+    return lambda tree, step, malicious: map_floats(lambda x: -scalar_like(scale, x) * x, tree)
 
 
 def gaussian_noise(deviation: float, key: PRNGKeyArray) -> Attack:
@@ -135,27 +117,18 @@ def gaussian_noise(deviation: float, key: PRNGKeyArray) -> Attack:
 
     Raises:
         ValueError: if the deviation is negative or not finite.
-
-    Example::
-
-        noise = cdjax.robust.gaussian_noise(0.5, key)
-        mix = cdjax.robust.attacked(mix, noise, malicious=[0])
     """
     check_range("deviation", deviation, low=0)
     check_key(key)
 
-    def attack(
-        tree: Params, step: int | Int[Array, ""], malicious: Bool[np.ndarray, " agents"]
-    ) -> Params:
+    def noisy(x: Array, leaf_key: PRNGKeyArray) -> Array:
+        return x + scalar_like(deviation, x) * jax.random.normal(leaf_key, x.shape, x.dtype)
+
+    def attack(tree: Params, step: int | Int[Array, ""], malicious: np.ndarray) -> Params:
         del malicious
-        leaves, structure = jax.tree.flatten(tree)
-        keys = jax.random.split(jax.random.fold_in(key, step), len(leaves))
-        keys = jax.tree.unflatten(structure, list(keys))
-
-        def leaf(x: Array, leaf_key: PRNGKeyArray) -> Array:
-            return x + scalar_like(deviation, x) * jax.random.normal(leaf_key, x.shape, x.dtype)
-
-        return map_floats(leaf, tree, keys)
+        structure = jax.tree.structure(tree)
+        keys = jax.random.split(jax.random.fold_in(key, step), structure.num_leaves)
+        return map_floats(noisy, tree, structure.unflatten(keys))
 
     return attack
 
@@ -178,44 +151,21 @@ def alie(deviations: float = 1.5) -> Attack:
     Raises:
         ValueError: if z is not finite.
 
-    Example::
-
-        mix = cdjax.robust.attacked(mix, cdjax.robust.alie(1.0), malicious=[0, 3])
-
     Reference: Baruch et al. (2019), Algorithm 3.
     """
     check_range("deviations", deviations)
 
-    def attack(
-        tree: Params, step: int | Int[Array, ""], malicious: Bool[np.ndarray, " agents"]
-    ) -> Params:
-        del step
+    def sent(x: Array, malicious: Bool[np.ndarray, " agents"]) -> Array:
+        honest = x[~malicious]
+        deviation = jnp.std(honest, axis=0, keepdims=True).astype(x.dtype)
+        mean = jnp.mean(honest, axis=0, keepdims=True)
+        return jnp.broadcast_to(mean - deviations * deviation, x.shape)
 
-        def leaf(x: Array) -> Array:
-            honest = x[~malicious]
-            deviation = jnp.std(honest, axis=0, keepdims=True).astype(x.dtype)
-            sent = jnp.mean(honest, axis=0, keepdims=True) - deviations * deviation
-            return jnp.broadcast_to(sent, x.shape)
-
-        return map_floats(leaf, tree)
-
-    return attack
-
-
-def _checked(malicious: npt.ArrayLike) -> list[int]:
-    agents = np.asarray(malicious)
-    if agents.size and (agents.ndim != 1 or not np.issubdtype(agents.dtype, np.integer)):
-        raise ValueError(f"malicious is {malicious!r}; expected a list of agents' numbers")
-    numbers = agents.ravel().tolist()
-    if len(set(numbers)) < len(numbers) or min(numbers, default=0) < 0:
-        raise ValueError(f"malicious is {numbers}; expected different numbers of at least 0")
-    return numbers
+    return lambda tree, step, malicious: map_floats(lambda x: sent(x, malicious), tree)
 
 
 def _choose(is_malicious: Bool[np.ndarray, " agents"], these: Params, those: Params) -> Params:
     """The malicious agents' rows of one tree, the other rows of another."""
-
-    def leaf(a: Array, b: Array) -> Array:
-        return jnp.where(along_agents(is_malicious, b), a, b).astype(b.dtype)
-
-    return jax.tree.map(leaf, these, those)
+    return jax.tree.map(
+        lambda a, b: jnp.where(along_agents(is_malicious, b), a, b).astype(b.dtype), these, those
+    )

@@ -24,8 +24,7 @@ def clipped_gossip(topology: Topology, radius: ScalarOrSchedule, *faults: Fault)
     .. math:: \text{mixed}^j = x^j + \sum_{l \ne j} \Pi_{jl} \, \text{clip}(x^l - x^j, \tau), \qquad
               \text{clip}(z, \tau) = z \min(1, \tau / \|z\|)
 
-    The norm is taken over all floating-point leaves of an agent together. With a symmetric Π the
-    mean over agents stays.
+    The norm is over all floating leaves of an agent. With a symmetric Π the mean over agents stays.
 
     Args:
         topology: the graph and its mixing matrix of shape (N, N).
@@ -40,10 +39,7 @@ def clipped_gossip(topology: Topology, radius: ScalarOrSchedule, *faults: Fault)
     Raises:
         ValueError: if the radius is negative or not a number.
 
-    Example::
-
-        mix = cdjax.robust.clipped_gossip(topology, 1.0)
-        mixed = mix(params)
+    Example: ``mixed = cdjax.robust.clipped_gossip(topology, 1.0)(params)``
 
     Reference: He et al. (2022), Section 4.
     """
@@ -54,8 +50,8 @@ def clipped_gossip(topology: Topology, radius: ScalarOrSchedule, *faults: Fault)
     links = links_of(topology.mixing_matrix)
 
     def mix(tree: Params, step: int | Int[Array, ""] | None = None) -> Params:
-        has_schedule = "clipped_gossip with a schedule"
-        tau = radius(check_step(step, has_schedule)) if callable(radius) else radius
+        mixer = "clipped_gossip with a schedule"
+        tau = radius(check_step(step, mixer)) if callable(radius) else radius
         failed = failed_links(links, faults, step)
         check_stacked(tree, topology.num_agents)
 

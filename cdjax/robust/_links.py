@@ -20,22 +20,15 @@ class Fault(Protocol):
     def __call__(self, step: int | Int[Array, ""]) -> Bool[Array, " links"]:
         """Returns whether each link fails, shape (links,).
 
-        Links are the weights of Π off its diagonal, in the order of ``numpy.nonzero``: by receiver,
-        then by sender.
+        Links are the weights of Π off its diagonal, by receiver, then by sender.
         """
         ...
 
 
 class Links(NamedTuple):
-    """The weights of Π off its diagonal, by receiver, then by sender.
+    """The entries of Π off its diagonal, by receiver (row), then by sender, and the diagonal.
 
-    Attributes:
-        receivers: the row of Π of each link.
-        senders: its column.
-        weights: its entry.
-        own: the diagonal of Π.
-        in_slots: the numbers of the links on which agent j receives; -1 in a slot that it does not
-            need.
+    ``in_slots`` holds the numbers of the links on which agent j receives, filled up with -1.
     """
 
     receivers: Int[np.ndarray, " links"]
@@ -66,11 +59,8 @@ def failed_links(
 ) -> Bool[Array, " links"]:
     """Whether any of the faults breaks each link at a step, which may be None without faults."""
     failed = jnp.zeros(links.receivers.shape, bool)
-    if not faults:
-        return failed
-    step = check_step(step, "a mixer with faults")
     for fault in faults:
-        fails = fault(step)
+        fails = fault(check_step(step, "a mixer with faults"))
         if fails.shape != failed.shape:
             raise ValueError(
                 f"fault gave shape {fails.shape}, but the topology has {len(failed)} links; "

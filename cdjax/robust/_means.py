@@ -2,10 +2,7 @@
 
 Yin, Chen, Ramchandran, Bartlett, *Byzantine-Robust Distributed Learning: Towards Optimal
 Statistical Rates*, ICML 2018, arXiv:1803.01498: the coordinate-wise median and trimmed mean, here
-over every agent's closed neighbourhood: the agent and its neighbours.
-
-Links may fail as well, by the faults of :func:`cdjax.robust.faulty`: an agent takes its own value
-in place of one that does not arrive.
+over an agent and its neighbours. In place of a value that does not arrive an agent takes its own.
 """
 
 from __future__ import annotations
@@ -32,9 +29,8 @@ def trimmed_mean(topology: Topology, num_trimmed: int, *faults: Fault) -> Mixer:
     .. math:: \text{mixed}^j = \frac{1}{m_j - 2b} \sum_{i = b + 1}^{m_j - b} x^{(i)}
 
     with :math:`x^{(1)} \le \dots \le x^{(m_j)}` the values of one parameter at agent j and its
-    neighbours, in order. While no more than b of them are malicious, the result lies between the
-    smallest and the largest honest value. The weights of Π are not used, and the mean over agents
-    moves.
+    neighbours, in order. While no more than b of them are malicious, the result lies between honest
+    values. The weights of Π are not used, and the mean over agents moves.
 
     Args:
         topology: its links say who hears whom.
@@ -48,31 +44,27 @@ def trimmed_mean(topology: Topology, num_trimmed: int, *faults: Fault) -> Mixer:
     Raises:
         ValueError: if an agent has too few neighbours to cut off that many.
 
-    Example::
-
-        mix = cdjax.robust.trimmed_mean(cdjax.topology.complete(10), num_trimmed=2)
+    Example: ``mix = cdjax.robust.trimmed_mean(cdjax.topology.complete(10), num_trimmed=2)``
 
     Reference: Yin et al. (2018), Definition 2.
     """
     check_topology(topology)
     check_count("num_trimmed", num_trimmed, low=0)
-    neighborhoods = _closed_neighborhoods(topology)
-    sizes = (neighborhoods >= 0).sum(axis=1)
+    sizes = _are_heard(topology).sum(axis=1)
     smallest = int(np.argmin(sizes))
     if sizes[smallest] <= 2 * num_trimmed:
         raise ValueError(
             f"num_trimmed is {num_trimmed}, but agent {smallest} hears {sizes[smallest]} agents, "
             f"itself included; give at most {(sizes[smallest] - 1) // 2}"
         )
-    return _mean_of_middle(topology, neighborhoods, np.full(len(sizes), num_trimmed), faults)
+    return _mean_of_middle(topology, num_trimmed, faults)
 
 
 def median(topology: Topology, *faults: Fault) -> Mixer:
     r"""A mixer that takes the median over an agent and its neighbours, number by number.
 
     Of an even number of values it is the mean of the middle two. While more than half of the values
-    are honest, the result lies between the smallest and the largest honest value. The weights of Π
-    are not used, and the mean over agents moves.
+    are honest, it lies between two of them. The weights of Π are not used, and the mean moves.
 
     Args:
         topology: its links say who hears whom.
@@ -82,30 +74,24 @@ def median(topology: Topology, *faults: Fault) -> Mixer:
         A mixer for stacked trees with N agents; with faults it needs the step. A value that is not
         a number counts as the largest; complex leaves get the medians of real and imaginary part.
 
-    Example::
-
-        mix = cdjax.robust.median(cdjax.topology.complete(10))
+    Example: ``mix = cdjax.robust.median(cdjax.topology.complete(10))``
 
     Reference: Yin et al. (2018), Definition 1.
     """
     check_topology(topology)
-    neighborhoods = _closed_neighborhoods(topology)
-    sizes = (neighborhoods >= 0).sum(axis=1)
-    return _mean_of_middle(topology, neighborhoods, (sizes - 1) // 2, faults)
+    sizes = _are_heard(topology).sum(axis=1, keepdims=True)
+    return _mean_of_middle(topology, (sizes - 1) // 2, faults)
 
 
-def _closed_neighborhoods(topology: Topology) -> Int[np.ndarray, "agents slots"]:
-    """Each agent's neighbours and itself; -1 in a slot that it does not need."""
-    return padded_columns((topology.mixing_matrix != 0) | np.eye(topology.num_agents, dtype=bool))
+def _are_heard(topology: Topology) -> Bool[np.ndarray, "agents agents"]:
+    """Whether each agent (row) hears each other one, or itself (column)."""
+    return (topology.mixing_matrix != 0) | np.eye(topology.num_agents, dtype=bool)
 
 
 class _Groups(NamedTuple):
-    """Agents that hear the same values and trim as many of them: they share one result.
+    """Agents that hear the same ``senders`` (-1 in spare slots) share one result.
 
-    Attributes:
-        senders: whom the agents of a group hear; -1 in a slot that they do not need.
-        is_kept: whether the value of each rank is averaged, the smallest first.
-        of_agent: each agent's group.
+    ``is_kept`` says which of the values in order are averaged, ``of_agent`` names agents' groups.
     """
 
     senders: Int[Array | np.ndarray, "groups slots"]
@@ -114,18 +100,16 @@ class _Groups(NamedTuple):
 
 
 def _mean_of_middle(
-    topology: Topology,
-    neighborhoods: Int[np.ndarray, "agents slots"],
-    num_trimmed: Int[np.ndarray, " agents"],
-    faults: Sequence[Fault],
+    topology: Topology, num_trimmed: int | Int[np.ndarray, "agents 1"], faults: Sequence[Fault]
 ) -> Mixer:
     """The mean of each neighbourhood's values except the ``num_trimmed`` smallest and largest."""
     check_faults(faults)
     links, agents = links_of(topology.mixing_matrix), np.arange(topology.num_agents)
+    neighborhoods = padded_columns(_are_heard(topology))  # -1 in a slot that is not needed
     # Of m values in order, those of the ranks b to m − b − 1. Faults do not change m, because what
     # does not arrive is replaced and not left out, so the ranks do not depend on the step.
-    ranks, sizes = np.arange(neighborhoods.shape[1]), (neighborhoods >= 0).sum(axis=1)
-    is_kept = (num_trimmed[:, None] <= ranks) & (ranks < (sizes - num_trimmed)[:, None])
+    ranks, sizes = np.arange(neighborhoods.shape[1]), (neighborhoods >= 0).sum(1, keepdims=True)
+    is_kept = (num_trimmed <= ranks) & (ranks < sizes - num_trimmed)
     groups = _Groups(neighborhoods, is_kept, agents)
     if not faults:
         # On a complete graph everybody hears the same: one group, whose values are sorted once.
@@ -151,8 +135,7 @@ def _middle_mean(groups: _Groups, x: Shaped[Array, "agents ..."]) -> Shaped[Arra
     if jnp.iscomplexobj(x):
         return jax.lax.complex(_middle_mean(groups, x.real), _middle_mean(groups, x.imag))
     x = jnp.where(jnp.isnan(x), jnp.inf, x)
-    # One array of shape (groups, ...) per slot. Empty slots come last in the order, behind the
-    # ranks that a group keeps.
+    # One array of shape (groups, ...) per slot. Empty slots come last, behind all kept ranks.
     values = [
         jnp.where(along_agents(slot >= 0, x), x[jnp.maximum(slot, 0)], jnp.inf)
         for slot in groups.senders.T

@@ -1,7 +1,4 @@
-"""Decentralized algorithms, and their centralized rivals, as optax gradient transformations.
-
-They all act on stacked parameters.
-"""
+"""Decentralized algorithms and their centralized rivals: optax transformations of stacked trees."""
 
 from cdjax.transforms._cdmsgd import CDMSGDState as CDMSGDState
 from cdjax.transforms._cdmsgd import cdmsgd as cdmsgd

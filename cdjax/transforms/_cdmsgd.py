@@ -59,8 +59,7 @@ def cdmsgd(
     agent and a constant step it is ``optax.sgd(learning_rate, momentum, nesterov=True)``. (Under a
     schedule it is not: here the step size sits inside the velocity, in optax outside.)
 
-    The velocity holds the consensus displacement too. For momentum of the gradients only, see
-    :func:`consensus`.
+    The velocity holds the consensus displacement; for momentum without it see :func:`consensus`.
 
     Args:
         learning_rate: the step size :math:`\alpha`, a number or a schedule of the step.
@@ -78,10 +77,7 @@ def cdmsgd(
     Example::
 
         tx = cdjax.cdmsgd(0.01, mix, momentum=0.9)
-        state = tx.init(params)
-        updates, state = tx.update(grads, state, params)
-        params = optax.apply_updates(params, updates)
-        evaluated = cdjax.eval_params(state, params)
+        updates, state = tx.update(grads, tx.init(params), params)
 
     Reference: Jiang et al. (2017), Algorithms 2 and 3.
     """
@@ -126,9 +122,8 @@ def cdmsgd(
 def eval_params(state: OptState, params: Params) -> Params:
     r"""The parameters to evaluate, mix or publish: the iterate :math:`x`.
 
-    For :func:`cdmsgd` with Nesterov momentum this is :math:`x = y - \mu v`, with :math:`y` the
-    stored look-ahead point; for every other optimizer it is ``params``. ``cdmsgd`` may stand
-    anywhere in a chain.
+    For :func:`cdmsgd` with Nesterov momentum, anywhere in a chain, it is :math:`x = y - \mu v` with
+    the stored look-ahead point :math:`y`; for every other optimizer it is ``params``.
 
     Args:
         state: the optimizer's state.
@@ -137,10 +132,7 @@ def eval_params(state: OptState, params: Params) -> Params:
     Returns:
         Stacked parameters with the shapes and dtypes of ``params``.
 
-    Example::
-
-        state = cdjax.cdmsgd(0.01, mix).init(params)
-        evaluated = cdjax.eval_params(state, params)
+    Example: ``evaluated = cdjax.eval_params(state, params)``
     """
     for _, found in optax.tree.get_all_with_path(state, "CDMSGDState"):
         params = _iterate(params, found)

@@ -31,9 +31,7 @@ def cdsgd(learning_rate: ScalarOrSchedule, mix: Mixer) -> optax.GradientTransfor
     Raises:
         ValueError: if the learning rate is negative or not finite.
 
-    Example::
-
-        tx = cdjax.cdsgd(0.01, cdjax.mixing.auto(cdjax.topology.ring(8)))
+    Example: ``tx = cdjax.cdsgd(0.01, cdjax.mixing.auto(cdjax.topology.ring(8)))``
 
     Reference: Jiang et al. (2017), eq. 5.
     """

@@ -51,9 +51,7 @@ def consensus(mix: Mixer) -> optax.GradientTransformation:
     Returns:
         An optax transformation; its ``update`` needs ``params``.
 
-    Example::
-
-        tx = optax.chain(optax.adamw(1e-3), cdjax.consensus(mix))
+    Example: ``tx = optax.chain(optax.adamw(1e-3), cdjax.consensus(mix))``
 
     Reference: Jiang et al. (2017), eq. 5.
     """
@@ -61,15 +59,14 @@ def consensus(mix: Mixer) -> optax.GradientTransformation:
 
     def init(params: Params) -> ConsensusState:
         del params
-        return ConsensusState(step=jnp.zeros([], jnp.int32))
+        return ConsensusState(jnp.zeros([], jnp.int32))
 
     def update(
         updates: optax.Updates, state: ConsensusState, params: Params | None = None
     ) -> tuple[optax.Updates, ConsensusState]:
         x = check_params(params, "consensus", updates)
         displacement = optax.tree.sub(mix(x, state.step), x)  # Πx − x
-        updates = optax.tree.add(updates, displacement)
-        return updates, ConsensusState(step=state.step + 1)
+        return optax.tree.add(updates, displacement), ConsensusState(state.step + 1)
 
     return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
 
@@ -87,12 +84,9 @@ def adapt_then_combine(
         mix: a mixer, ``mix(tree, step) -> tree`` on stacked trees.
 
     Returns:
-        An optax transformation; its ``update`` needs ``params`` and passes extra arguments on to
-        ``inner``.
+        An optax transformation; its ``update`` needs ``params`` and passes on extra arguments.
 
-    Example::
-
-        tx = cdjax.adapt_then_combine(optax.adamw(1e-3), mix)
+    Example: ``tx = cdjax.adapt_then_combine(optax.adamw(1e-3), mix)``
 
     Reference: Chen & Sayed (2012), eqs. 16 and 17.
     """
@@ -101,7 +95,7 @@ def adapt_then_combine(
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> AdaptThenCombineState:
-        return AdaptThenCombineState(step=jnp.zeros([], jnp.int32), inner=inner.init(params))
+        return AdaptThenCombineState(jnp.zeros([], jnp.int32), inner.init(params))
 
     def update(
         updates: optax.Updates,
@@ -112,7 +106,6 @@ def adapt_then_combine(
         x = check_params(params, "adapt_then_combine", updates)
         updates, inner_state = inner.update(updates, state.inner, x, **extra_args)
         combined = mix(optax.apply_updates(x, updates), state.step)  # Π(x + u)
-        updates = optax.tree.sub(combined, x)
-        return updates, AdaptThenCombineState(state.step + 1, inner_state)
+        return optax.tree.sub(combined, x), AdaptThenCombineState(state.step + 1, inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]

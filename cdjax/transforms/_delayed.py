@@ -5,16 +5,14 @@ optimization algorithms*, IEEE Trans. Automatic Control 1986: mixing with outdat
 
 What is sent is what the algorithm hands to its mixer, :math:`z_k` at step k: the parameters in
 CDSGD, the adapted parameters in adapt-then-combine, the iterate :math:`x = y - \mu v` in CDMSGD.
-What agent l sends arrives :math:`d_l` steps late, so that its neighbours hold :math:`h^l = z^l_{k -
-d_l}` at step k. Every agent has its own :math:`z^j_k` in time:
+The neighbours of agent l hold :math:`h^l = z^l_{k - d_l}`, while l has its own in time:
 
 .. math::
     \text{mixed}^j = \Pi_{jj} z^j + \sum_{l \ne j} \Pi_{jl} h^l = (\Pi h)^j + \Pi_{jj} (z^j - h^j) .
 
 The right-hand side is exact whatever the weights of the step are. It is the form to compute,
 because a mixer takes one value per agent: it cannot give agent j the latest :math:`z^j` and j's
-neighbours a late one. The diagonal of Π, which a mixer does not tell either, is that of
-:math:`\Pi I`, the mixed identity.
+neighbours a late one. The diagonal of Π is that of :math:`\Pi I`, the mixed identity.
 """
 
 from __future__ import annotations
@@ -35,13 +33,10 @@ from cdjax._types import Mixer, OptState, Params
 
 
 class DelayedState(NamedTuple):
-    """State of :func:`delayed`.
+    """State of :func:`delayed`: the step k, what was sent lately, and the algorithm's own state.
 
-    Attributes:
-        step: k.
-        history: what the agents sent in the last steps, a ring buffer as long as the longest delay
-            d: leaves of shape ``(N, d, ...)``, with those of step k at index k mod d.
-        inner: the algorithm's own state.
+    The history is a ring buffer as long as the longest delay d: leaves of shape ``(N, d, ...)``,
+    with those of step k at index k mod d.
     """
 
     step: Int[Array, ""]
@@ -80,19 +75,18 @@ def delayed(
         the parameters as the longest delay has steps.
 
     Raises:
-        ValueError: if a delay is negative or not a whole number; from ``init``, if there are not as
-            many delays as agents; from ``update``, if the algorithm does not mix exactly once.
+        ValueError: if the delays are not N whole numbers of at least 0; from ``update``, if the
+            algorithm does not mix exactly once.
 
-    Example::
-
-        make = lambda mix: cdjax.cdmsgd(0.01, mix)
-        tx = cdjax.delayed(make, mix, delays=[0, 0, 5, 0, 0, 0, 0, 1])
+    Example: ``tx = cdjax.delayed(lambda mix: cdjax.cdsgd(0.01, mix), mix, delays=np.arange(8))``
 
     Reference: Tsitsiklis et al. (1986), for the delays.
     """
     check_callable("make", make, "the algorithm of a mixer, as lambda mix: cdjax.cdsgd(0.01, mix)")
     check_mixer(mix)
-    lags = _whole_numbers(delays)
+    lags = np.asarray(delays)
+    if lags.ndim != 1 or not np.issubdtype(lags.dtype, np.integer) or (lags < 0).any():
+        raise ValueError(f"delays is {delays!r}; expected one whole number >= 0 per agent")
     plain = make(mix)
     check_optimizer("make", plain)
 
@@ -103,10 +97,7 @@ def delayed(
         return DelayedState(step, history, plain.init(params))
 
     def update(
-        updates: optax.Updates,
-        state: DelayedState,
-        params: Params | None = None,
-        **extra_args: Any,
+        updates: optax.Updates, state: DelayedState, params: Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, DelayedState]:
         sent: list[Params] = []
 
@@ -170,10 +161,3 @@ def _remembered(state: DelayedState, sent: Params) -> Params:
         return past.at[:, state.step % longest].set(x) if longest else past
 
     return jax.tree.map(leaf, state.history, sent)
-
-
-def _whole_numbers(delays: npt.ArrayLike) -> Int[np.ndarray, " agents"]:
-    lags = np.asarray(delays)
-    if lags.ndim != 1 or not np.issubdtype(lags.dtype, np.integer) or (lags < 0).any():
-        raise ValueError(f"delays is {delays!r}; expected one whole number >= 0 per agent")
-    return lags

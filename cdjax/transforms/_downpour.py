@@ -3,13 +3,9 @@ r"""Downpour SGD.
 Dean, Corrado, Monga, Chen, Devin, Le, Mao, Ranzato, Senior, Tucker, Yang, Ng, *Large Scale
 Distributed Deep Networks*, NIPS 2012, section 4.1, and DownpourSGDClient in the appendix.
 
-An agent sends its accrued gradient :math:`a^j` and receives the server's parameters
-:math:`\tilde{x}`. Gradients are late twice over: they are taken at parameters fetched some steps
-ago, and wait for the next push.
-
-Pushes of one step reach the server one after another, in the agents' order. Adagrad's sum after
-push j is the sum :math:`s` before the step plus the squares pushed so far, so that the server's
-steps are exact without a loop over agents:
+Gradients are late twice over: they are taken at parameters fetched some steps ago, and wait for the
+next push. Adagrad's sum after push j is the sum :math:`s` before the step plus the squares pushed
+so far in it, so that the server's steps are exact without a loop over agents:
 
 .. math::
     s^j = s + \sum_{i \le j} (a^i)^2, \qquad
@@ -35,11 +31,7 @@ from cdjax.transforms._server import check_clocks, clocks_tick
 
 
 class DownpourState(NamedTuple):
-    """State of :func:`downpour`.
-
-    The server's parameters and its Adagrad sums are one agent's leaves; the gradients that wait to
-    be pushed are stacked.
-    """
+    """State of :func:`downpour`: the server's leaves are one agent's, the accrued ones stacked."""
 
     step: Int[Array, ""]
     server: Params
@@ -79,8 +71,7 @@ def downpour(
 
     Args:
         learning_rate: :math:`\alpha`, of an agent's own steps, a number or a schedule of the step.
-        server_learning_rate: :math:`\gamma`, a number or a schedule of the step; also the length of
-            each parameter's first step.
+        server_learning_rate: :math:`\gamma`, likewise; also the length of a parameter's first step.
         push_period: steps between an agent's pushes, at least 1.
         fetch_period: steps between an agent's fetches, at least 1.
         clocks: offsets of the agents' clocks in steps, whole numbers of shape (N,); 0 by default.
@@ -91,12 +82,9 @@ def downpour(
         the agents; evaluate the server, see :func:`server_params`.
 
     Raises:
-        ValueError: if an argument is out of its range; from ``update``, if ``clocks`` has another
-            length than the agent axis.
+        ValueError: if an argument is out of its range, or there are not N ``clocks``.
 
-    Example::
-
-        tx = cdjax.downpour(0.01, 0.01, push_period=5, fetch_period=5, clocks=jnp.arange(8))
+    Example: ``tx = cdjax.downpour(0.01, 0.01, push_period=5, fetch_period=5)``
 
     Reference: Dean et al. (2012), DownpourSGDClient in the appendix; section 4.1 for Adagrad.
     """
@@ -111,9 +99,8 @@ def downpour(
         server = mean_params(params)
         # float32 even for bfloat16 params, whose sums would stop growing at 256 equal terms.
         sums = jax.tree.map(lambda x: jnp.full_like(widened(x), initial_sum_of_squares), server)
-        return DownpourState(
-            jnp.zeros([], jnp.int32), server, sums, accrued=optax.tree.zeros_like(params)
-        )
+        step, accrued = jnp.zeros([], jnp.int32), optax.tree.zeros_like(params)
+        return DownpourState(step, server, sums, accrued)
 
     def update(
         updates: optax.Updates, state: DownpourState, params: Params | None = None

@@ -3,10 +3,9 @@ r"""Elastic averaging SGD.
 Zhang, Choromanska, LeCun, *Deep learning with Elastic Averaging SGD*, NIPS 2015, arXiv:1412.6651:
 eqs. 5 and 6 (synchronous), Algorithm 1 (asynchronous), section 3.2 and Algorithm 2 (EAMSGD).
 
-An agent sends its iterate :math:`x^j` to the server and receives the centre :math:`\tilde{x}`. The
-pull of their spring is equal and opposite: what :math:`a (x^j - \tilde{x})` takes from the agent it
-gives to the centre, so an exchange conserves the sum of all agents and the centre. The pull acts on
-the update, after the inner optimizer, and therefore never enters its velocity.
+What the pull :math:`a (x^j - \tilde{x})` takes from an agent it gives to the centre, so an exchange
+conserves the sum of all agents and the centre. The pull acts on the update, after the inner
+optimizer, and therefore never enters its velocity.
 """
 
 from __future__ import annotations
@@ -52,22 +51,17 @@ def easgd(
 
     Args:
         learning_rate: :math:`\eta`, a number or a schedule of the step.
-        beta: :math:`\beta = N a`, the share of the way to the mean that the centre moves in an
-            exchange.
+        beta: :math:`\beta = N a`, how far the centre moves to the mean in an exchange.
         period: τ, in steps, at least 1.
         clocks: offsets of the agents' clocks, shape (N,): the asynchronous form.
 
     Returns:
-        An optax transformation; its ``update`` needs ``params``. Evaluate the centre, see
-        :func:`server_params`.
+        An optax transformation; its ``update`` needs ``params``. Evaluate :func:`server_params`.
 
     Raises:
         ValueError: if an argument is out of its range.
 
-    Example::
-
-        tx = cdjax.easgd(0.1)
-        center = cdjax.server_params(tx.init(params))
+    Example: ``center = cdjax.server_params(cdjax.easgd(0.1).init(params))``
 
     Reference: Zhang et al. (2015), eqs. 5 and 6 and Algorithm 1; defaults of their section 5.
     """
@@ -100,15 +94,12 @@ def eamsgd(
         clocks: offsets of the agents' clocks, shape (N,): the asynchronous form.
 
     Returns:
-        An optax transformation; its ``update`` needs ``params``. Evaluate the centre, see
-        :func:`server_params`.
+        An optax transformation; its ``update`` needs ``params``. Evaluate :func:`server_params`.
 
     Raises:
         ValueError: if an argument is out of its range.
 
-    Example::
-
-        tx = cdjax.eamsgd(0.001)
+    Example: ``tx = cdjax.eamsgd(0.001)``
 
     Reference: Zhang et al. (2015), section 3.2 and Algorithm 2; defaults of their section 5.
     """
@@ -139,23 +130,19 @@ def elastic_averaging(
     A single agent is still pulled to its centre: with N = 1 this is not the inner optimizer.
 
     Args:
-        inner: any optax optimizer with updates :math:`u`. Pulls act on its iterates, see
-            :func:`eval_params`.
+        inner: any optax optimizer with updates :math:`u`; :func:`eval_params` gives its iterates.
         beta: :math:`\beta = N a`, at least 0.
         period: τ, in steps, at least 1.
         clocks: offsets of the agents' clocks in steps, whole numbers of shape (N,).
 
     Returns:
-        An optax transformation; its ``update`` needs ``params`` and passes extra arguments on to
-        ``inner``. The centre starts as the mean of the agents.
+        An optax transformation; its ``update`` needs ``params`` and passes on extra arguments. The
+        centre starts as the mean of the agents.
 
     Raises:
-        ValueError: if an argument is out of its range; from ``update``, if ``clocks`` has another
-            length than the agent axis.
+        ValueError: if an argument is out of its range, or there are not N ``clocks``.
 
-    Example::
-
-        tx = cdjax.elastic_averaging(optax.adamw(1e-3), clocks=jnp.arange(8))
+    Example: ``tx = cdjax.elastic_averaging(optax.adamw(1e-3), clocks=jnp.arange(8))``
 
     Reference: Zhang et al. (2015), eqs. 5 and 6, Algorithm 1, and section 4 for the stability.
     """
@@ -170,10 +157,7 @@ def elastic_averaging(
         return EASGDState(jnp.zeros([], jnp.int32), mean_params(params), inner.init(params))
 
     def update(
-        updates: optax.Updates,
-        state: EASGDState,
-        params: Params | None = None,
-        **extra_args: Any,
+        updates: optax.Updates, state: EASGDState, params: Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, EASGDState]:
         x = eval_params(state.inner, check_params(params, "elastic_averaging", updates))
         updates, inner_state = inner.update(updates, state.inner, params, **extra_args)
@@ -181,18 +165,13 @@ def elastic_averaging(
         talks = clocks_tick(state.step, period, clocks, num_agents)
         moving_rates = talks * (beta / num_agents)
         updates, center = jax.lax.cond(
-            jnp.any(talks), exchange, _no_exchange, updates, x, state.center, moving_rates
+            jnp.any(talks),
+            lambda: exchange(updates, x, state.center, moving_rates),
+            lambda: (updates, state.center),
         )
         return updates, EASGDState(state.step + 1, center, inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
-
-
-def _no_exchange(
-    updates: Params, x: Params, center: Params, moving_rates: Float[Array, " agents"]
-) -> tuple[Params, Params]:
-    del x, moving_rates
-    return updates, center
 
 
 def _all_at_once(

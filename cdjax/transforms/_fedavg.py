@@ -35,27 +35,22 @@ def fedavg(
     The clients :math:`S_r` of a round, :math:`\max(1, C N)` of the agents, rounded, are drawn anew
     from ``fold_in(key, r)``. The other agents step as well, because all agents of a stack do, but
     their round is discarded: they have no weight and receive the mean, from which every round
-    starts. The inner optimizer's state stays with its agent, neither averaged nor reset (plain SGD,
-    the paper's client, has none).
+    starts. The inner optimizer's state stays with its agent, neither averaged nor reset.
 
     Args:
         inner: any optax optimizer, each client's own.
         local_steps: steps per round; E epochs of an agent's data are E times its batches.
         fraction: C in [0, 1], the share of agents that are clients in a round.
-        weights: :math:`n_j`, one positive number per agent, shape (N,), its number of samples.
-            Equal by default.
+        weights: :math:`n_j > 0`, each agent's number of samples, shape (N,); equal by default.
         key: of the draws; needed if the fraction is below 1.
 
     Returns:
-        An optax transformation; its ``update`` needs ``params`` and passes extra arguments on to
-        ``inner``.
+        An optax transformation; its ``update`` needs ``params`` and passes on extra arguments.
 
     Raises:
         ValueError: if an argument is out of its range, or the key is missing.
 
-    Example::
-
-        tx = cdjax.fedavg(optax.sgd(0.1), local_steps=50, fraction=0.1, key=jax.random.key(0))
+    Example: ``tx = cdjax.fedavg(optax.sgd(0.1), local_steps=50, fraction=0.1, key=key)``
 
     Reference: McMahan et al. (2017), Algorithm 1.
     """

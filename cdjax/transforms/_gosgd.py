@@ -3,10 +3,9 @@ r"""GoSGD: gossip whose messages carry weights.
 Blot, Picard, Cord, Thome, *Gossip training for deep learning*, 2016, arXiv:1611.09726; the weights
 are those of the sum-weight protocol of Kempe, Dobra, Gehrke (2003).
 
-A message is the pair :math:`(w / 2, \, w x / 2)`: weight and weighted parameters, which arrive
-``delay`` steps late. Sending splits a pair in two and receiving adds pairs up, so neither changes
-the sums of both components over agents and messages, whoever talks to whom and however late: the
-weights sum to one and :math:`\sum_j w^j x^j` is conserved. An agent's parameters are the quotient
+A message is the pair :math:`(w / 2, \, w x / 2)` of weight and weighted parameters. Sending splits
+a pair in two and receiving adds pairs up, so neither changes the sums of both components over
+agents and messages, whoever talks to whom and however late. An agent's parameters are the quotient
 of its pair. Messages that arrive together are added before the quotient is taken, which equals
 taking the paper's weighted mean message by message.
 """
@@ -28,7 +27,7 @@ from cdjax._checks import (
     check_stacked,
     stacked_size,
 )
-from cdjax._trees import along_agents, is_floating, widened
+from cdjax._trees import along_agents, map_floats, widened
 from cdjax._types import OptState, Params
 from cdjax.mixing import Peers
 
@@ -67,24 +66,18 @@ def gosgd(
 
     Args:
         inner: any optax optimizer with updates :math:`u`.
-        peers: from the step to each agent's receiver, or the agent itself if it does not talk;
-            :func:`cdjax.mixing.random_peers` with probability p on ``topology.complete(N)`` is the
-            paper's.
-        delay: the number of steps that a message travels; with 0 it arrives in time for the
-            receiver's next gradient.
+        peers: from the step to each agent's receiver, or the agent itself if it does not talk; the
+            paper's are :func:`cdjax.mixing.random_peers` on ``topology.complete(N)``.
+        delay: for how many steps a message travels; with 0 it arrives before the next gradient.
 
     Returns:
-        An optax transformation; its ``update`` needs ``params`` and passes extra arguments on to
-        ``inner``. Its state holds one more copy of the parameters per step of delay.
+        An optax transformation; its ``update`` needs ``params`` and passes on extra arguments. Its
+        state holds one more copy of the parameters per step of delay.
 
     Raises:
         ValueError: if the delay is negative.
 
-    Example::
-
-        complete = cdjax.topology.complete(8)
-        peers = cdjax.mixing.random_peers(complete, jax.random.key(0), probability=0.02)
-        tx = cdjax.gosgd(optax.sgd(0.1), peers)
+    Example: ``tx = cdjax.gosgd(optax.sgd(0.1), cdjax.mixing.random_peers(topology, key))``
 
     Reference: Blot et al. (2016), the workers' loop with PushMessage and ProcessMessages.
     """
@@ -104,10 +97,7 @@ def gosgd(
         return GoSGDState(jnp.zeros([], jnp.int32), weight, in_flight, inner.init(params))
 
     def update(
-        updates: optax.Updates,
-        state: GoSGDState,
-        params: Params | None = None,
-        **extra_args: Any,
+        updates: optax.Updates, state: GoSGDState, params: Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, GoSGDState]:
         x = check_params(params, "gosgd", updates)
         updates, inner_state = inner.update(updates, state.inner, x, **extra_args)
@@ -117,8 +107,10 @@ def gosgd(
         stepped = optax.apply_updates(x, updates)
         kept, sent = _push(state.weight, stepped, receiver)
         arrived, *in_flight = *state.in_flight, sent
-        weight, mean = _receive(kept, stepped, arrived)
-        updates = jax.tree.map(_displacement, mean, x)
+        weight = kept + arrived.weight
+        total = optax.tree.add(_weighted(kept, stepped), arrived.weighted_params)
+        mean = map_floats(lambda _, mean: mean, x, _weighted(1 / weight, total))  # counters stay
+        updates = optax.tree.sub(mean, x)
         return updates, GoSGDState(state.step + 1, weight, tuple(in_flight), inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
@@ -135,23 +127,9 @@ def _push(
     return weight - pushed, sent
 
 
-def _receive(
-    weight: Float[Array, " agents"], params: Params, messages: Messages
-) -> tuple[Float[Array, " agents"], Params]:
-    """The receivers' new weights, and the weighted means of their own and the sent parameters."""
-    total = optax.tree.add(_weighted(weight, params), messages.weighted_params)
-    weight = weight + messages.weight
-    return weight, _weighted(1 / weight, total)
-
-
 def _weighted(weight: Float[Array, " agents"], params: Params) -> Params:
     """Agent j's leaves times its weight, and left in float32 at least.
 
     Rounded to bfloat16 in between, the weighted sum would not be conserved.
     """
     return jax.tree.map(lambda x: along_agents(weight, x) * x, jax.tree.map(widened, params))
-
-
-def _displacement(mean: Array, x: Array) -> Array:
-    """From the parameters to the mean; counters stay."""
-    return mean.astype(x.dtype) - x if is_floating(x) else jnp.zeros_like(x)

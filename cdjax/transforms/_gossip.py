@@ -26,15 +26,14 @@ def gossip(
         period: τ, in steps, at least 1.
 
     Returns:
-        An optax transformation; its ``update`` needs ``params`` and passes extra arguments on to
-        ``inner``.
+        An optax transformation; its ``update`` needs ``params`` and passes on extra arguments.
 
     Raises:
         ValueError: if the period is below 1.
 
     Example::
 
-        pairs = cdjax.mixing.random_pairs(cdjax.topology.complete(8), jax.random.key(0))
+        pairs = cdjax.mixing.random_pairs(topology, key)
         tx = cdjax.gossip(optax.sgd(0.1), cdjax.mixing.pull(pairs), period=10)
 
     Reference: Jin et al. (2016), pull-gossip and push-gossip.

@@ -18,8 +18,7 @@ def diminishing_schedule(
 
     Args:
         init_value: :math:`\alpha_0`, the step size at step 0.
-        power: :math:`\varepsilon` in (0.5, 1]: the sum of the step sizes diverges, that of their
-            squares converges.
+        power: :math:`\varepsilon` in (0.5, 1]: step sizes are not summable, but their squares are.
         offset: :math:`t > 0`; the step size has halved when :math:`k^\varepsilon = t`.
 
     Returns:
@@ -28,9 +27,7 @@ def diminishing_schedule(
     Raises:
         ValueError: if an argument is out of its range.
 
-    Example::
-
-        tx = cdjax.cdsgd(cdjax.diminishing_schedule(0.1), mix)
+    Example: ``tx = cdjax.cdsgd(cdjax.diminishing_schedule(0.1), mix)``
 
     Reference: Jiang et al. (2017), eq. 19 and Theorem 3.
     """

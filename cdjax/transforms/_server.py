@@ -14,8 +14,7 @@ from cdjax._types import OptState, Params
 def server_params(state: OptState) -> Params:
     r"""The server's own parameters: EASGD's centre :math:`\tilde{x}` or Downpour's model.
 
-    They are what these algorithms train and what to evaluate. The transformation may stand anywhere
-    in a chain.
+    They are what to evaluate. The algorithm may stand anywhere in a chain.
 
     Args:
         state: the optimizer's state.
@@ -26,10 +25,7 @@ def server_params(state: OptState) -> Params:
     Raises:
         ValueError: if no part of the state belongs to a server.
 
-    Example::
-
-        state = cdjax.easgd(0.1).init(params)
-        evaluated = cdjax.replicate(cdjax.server_params(state), num_agents)
+    Example: ``evaluated = cdjax.server_params(cdjax.easgd(0.1).init(params))``
     """
     # By name, because the files that define these states import this one for the clocks.
     for name, field in (("EASGDState", "center"), ("DownpourState", "server")):

@@ -27,10 +27,7 @@ def scale_by_agent(weights: ArrayLike) -> optax.GradientTransformation:
     Raises:
         ValueError: if the weights are not a vector of finite numbers.
 
-    Example::
-
-        sizes = np.array([100, 50, 50, 200, 100, 100, 150, 50])
-        tx = optax.chain(cdjax.scale_by_agent(sizes / sizes.mean()), cdjax.cdsgd(0.01, mix))
+    Example: ``tx = optax.chain(cdjax.scale_by_agent(sizes / sizes.mean()), optax.sgd(0.1))``
 
     Reference: Jiang et al. (2017), eq. 2.
     """
@@ -54,8 +51,8 @@ def average_updates(weights: ArrayLike | None = None) -> optax.GradientTransform
     is the one model that takes the agents' batches together.
 
     Args:
-        weights: one positive weight per agent, shape (N,); for the mean loss over all samples
-            :math:`w_j = n_j`, the agent's number of samples. Equal by default.
+        weights: one positive weight per agent, shape (N,), equal by default; with the numbers of
+            samples :math:`w_j = n_j` it is the gradient of the mean loss over all samples.
 
     Returns:
         An optax transformation that goes first in a chain.
@@ -63,31 +60,20 @@ def average_updates(weights: ArrayLike | None = None) -> optax.GradientTransform
     Raises:
         ValueError: if a weight is not positive.
 
-    Example::
-
-        tx = optax.chain(cdjax.average_updates(), optax.sgd(0.1, momentum=0.9))
+    Example: ``tx = optax.chain(cdjax.average_updates(), optax.sgd(0.1, momentum=0.9))``
     """
     check_positive_weights(weights)
-
-    def update(updates: optax.Updates, params: Params | None = None) -> optax.Updates:
-        del params
-        return agent_average(updates, weights)
-
-    return optax.stateless(update)
+    return optax.stateless(lambda updates, params: agent_average(updates, weights))
 
 
 def agent_average(tree: Params, weights: ArrayLike | None = None) -> Params:
-    """The weighted mean over agents, handed to every agent; counters pass unchanged.
-
-    This is the server of centralized training and of federated averaging: a replicated value.
-    """
+    """The weighted mean over agents, handed to every agent; counters pass unchanged."""
     weights = jnp.ones(stacked_size(tree)) if weights is None else jnp.asarray(weights)
     check_stacked(tree, weights.size, holder="weights")
 
     def average(x: Array) -> Array:
         w = weights.astype(x.dtype)
-        # Selected, not multiplied by zero: an agent of weight zero may have diverged, and 0 · NaN
-        # is NaN.
+        # Selected, not multiplied by 0: an agent without weight may have diverged (0 · NaN = NaN).
         counted = jnp.where(along_agents(w > 0, x), x, 0)
         total = jnp.tensordot(w, counted, axes=1, precision="highest")
         return jnp.broadcast_to(total / jnp.sum(w), x.shape)

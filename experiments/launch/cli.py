@@ -37,9 +37,8 @@ def main(
     try:
         config = _parsed(default, description)
         if dataset and config.data.dataset is None:
-            config = replaced(
-                config, dataset=dataset, stand_in=config.data.stand_in or not config.data.data_dir
-            )
+            stand_in = config.data.stand_in or not config.data.data_dir
+            config = replaced(config, dataset=dataset, stand_in=stand_in)
         processes.join(getattr(config, "machine", Machine()), kept=_kept(config))
         if run is None:
             from experiments.run.runner import run

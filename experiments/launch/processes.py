@@ -195,12 +195,11 @@ def _watch(kept: str) -> None:
         for message in _last_messages():
             if message["end"] and not lost:
                 lost, due = message, time.monotonic() + message["patience"]
-    _send(_peers, lost | {"patience": 0})  # the others have lost their only peer: process 0
+    _send(_peers, lost | {"patience": 0})  # only process 0 has any left
     if sys.stdout.isatty():
         os.write(1, b"\033[?25h\n")  # shows the cursor, which a progress bar has hidden
-    who = f"process {lost['process']} {lost['end']}"
-    # Not by print: the main thread may be holding the lock of the stream.
-    os.write(2, f"error: {who}, so the run cannot go on; {kept}\n".encode())
+    error = f"error: process {lost['process']} {lost['end']}, so the run cannot go on; {kept}\n"
+    os.write(2, error.encode())  # not print: the main thread may hold the lock of the stream
     end = time.monotonic() + _GRACE_SECONDS
     while any(_peers.values()) and time.monotonic() < end:
         list(_last_messages())

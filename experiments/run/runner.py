@@ -33,13 +33,11 @@ def run(options: Run, *, folder: Path | None = None, quiet: bool = False) -> lis
 
     Args:
         options: the options.
-        folder: where; by default that of ``--resume``, or else a folder in ``--out`` that tells
-            what was run, and when.
+        folder: where; by default that of ``--resume``, or else a new one in ``--out``.
         quiet: whether to print nothing.
 
     Returns:
-        The records of metrics.jsonl, one per evaluation. Of several processes only the first
-        prints and writes.
+        The records of metrics.jsonl. Of several processes only the first prints and writes.
 
     Raises:
         UsageError: for an option that cannot work; nothing has been written then.
