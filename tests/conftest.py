@@ -5,8 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.system.forked import start_server
+
+server = pytest.fixture(scope="session")(start_server)
+
+# Most programs of the tests run for microseconds, and compile for a third less without LLVM's
+# optimizations. What XLA_FLAGS says comes later, and wins.
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 "
+    + os.environ.get("XLA_FLAGS", "")
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -45,6 +52,17 @@ def pytest_configure(config):
         import cdjax.models  # noqa: F401
 
     jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_programs(tmp_path_factory):
+    """Keeps compiled programs for the other tests of this worker, and for the runs they start."""
+    import jax
+
+    caches = tmp_path_factory.getbasetemp() / "caches"
+    os.environ["XDG_CACHE_HOME"] = str(caches)
+    jax.config.update("jax_compilation_cache_dir", str(caches / "cdjax"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 @pytest.fixture

@@ -209,7 +209,7 @@ TABLE = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def errors():
     """The kind and the message of every call's error."""
     result = subprocess.run(

@@ -11,6 +11,7 @@ import cdjax
 from benchmarks._collectives import bytes_received, collectives
 from cdjax import data, metrics, mixing, models, sharding, topology, training
 from tests.mixing.test_exchange import rows_exchanged
+from tests.slow import slow
 from tests.trees import assert_trees_close
 
 STEPS, BATCH, SAMPLES = 50, 2, 6
@@ -28,8 +29,8 @@ class SmallCNN(nn.Module):
 
 
 CNN, SMALL, SOFTMAX = models.CNN(), SmallCNN(), models.SoftmaxRegression()
-FAST = [("ring", 8, SMALL), ("erdos_renyi", 8, SMALL), ("torus", 32, SMALL)]
-SLOW = [pytest.param(f, n, CNN, marks=pytest.mark.slow) for f in FAMILIES for n in (8, 32)]
+FAST = [("ring", 8, SMALL), ("erdos_renyi", 8, SMALL)]
+SLOW = slow(("torus", 32, SMALL), *((f, n, CNN) for f in FAMILIES for n in (8, 32)))
 
 
 def problem(num_agents, tx, model):

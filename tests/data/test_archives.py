@@ -333,6 +333,7 @@ def test_a_truncated_cifar_archive_is_named(tmp_path, keep):
         read_archives("cifar10", tmp_path)
 
 
+@pytest.mark.slow
 def test_the_published_size_of_cifar10_reads(tmp_path, monkeypatch):
     full = _archives.CIFAR["cifar10"]._replace(images_per_file=(10_000, 10_000))
     monkeypatch.setattr(_archives, "CIFAR", {"cifar10": full})

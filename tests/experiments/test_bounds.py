@@ -59,6 +59,7 @@ def test_without_a_theory_there_is_no_bound(options, tmp_path):
     assert bounds.step_limits(prepare(replaced(SMALL, **options))) == ("", "")
 
 
+@pytest.mark.slow
 def test_a_step_beyond_the_tight_limit_is_warned_of():
     """Softmax regression on two samples of two classes: γ is that of the whole Hessian."""
     options = replaced(SMALL, train_samples=10, batch_size=2, algorithm="cdsgd")

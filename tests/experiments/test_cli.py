@@ -12,9 +12,7 @@ import pytest
 from experiments.launch.cli import main
 from experiments.run.config import Run
 from experiments.run.job import prepare
-from tests.system.forked import start_server
-
-server = pytest.fixture(scope="module")(start_server)
+from tests.slow import slow
 
 ROOT = Path(__file__).parents[2]
 RECORD = {
@@ -62,6 +60,7 @@ def test_six_agents_on_a_ring_learn_the_digits(tmp_path):
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_the_default_run_says_aloud_that_it_stands_in_digits(tmp_path):
     options = ("--agents", 4, "--topology", "ring", "--model", "softmax", "--epochs", 1)
     result = experiment("cifar10", *options, "--out", tmp_path / "runs", offline_home=tmp_path)
@@ -85,11 +84,13 @@ def test_a_data_set_asked_for_and_missing_is_an_error_that_names_the_ways(tmp_pa
 @pytest.mark.parametrize(
     "options",
     [
-        "--algorithm cdsgd --schedule diminishing --partition dirichlet --size-weighted",
-        "--algorithm cdmsgd-polyak --schedule cosine --partition classes --weights lazy",
-        "--algorithm atc --partition shards --init independent --agent-plan map --log-every 3",
         "--turns sequential --schedule cosine --train-samples 299 --test-samples 99",
-        "--agents 1 --topology torus --eval-every 2 --dtype bfloat16",
+        *slow(
+            "--algorithm cdsgd --schedule diminishing --partition dirichlet --size-weighted",
+            "--algorithm cdmsgd-polyak --schedule cosine --partition classes --weights lazy",
+            "--algorithm atc --partition shards --init independent --agent-plan map --log-every 3",
+            "--agents 1 --topology torus --eval-every 2 --dtype bfloat16",
+        ),
     ],
 )
 def test_every_option_runs(options, server, tmp_path):

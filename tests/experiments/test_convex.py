@@ -99,6 +99,7 @@ def test_every_run_stays_within_its_bounds(full_gradients):
         assert_within_bounds(curve)
 
 
+@pytest.mark.slow
 def test_the_run_of_minibatches_stays_within_its_bounds(tmp_path):
     options = {"agents": 3, "graphs": ("complete",), "train_samples": 90, "batch_size": 4}
     curves = convex(Convex(**options, steps=20, out=tmp_path))
@@ -128,6 +129,7 @@ def test_a_step_size_that_diverges_is_named_with_one_that_does_not(tmp_path):
         convex(Convex(**options, step_size=1e6, out=tmp_path))
 
 
+@pytest.mark.slow
 def test_one_agent_has_a_page_too(tmp_path):
     options = {"agents": 1, "graphs": ("ring",), "train_samples": 40, "steps": 10}
     curves = convex(Convex(**options, out=tmp_path))

@@ -17,9 +17,9 @@ from experiments.run.config import Run, option_values, replaced
 from experiments.run.evaluate import _of_agents
 from experiments.run.job import prepare
 from experiments.run.runner import run
-from tests.system.forked import arrays_of, only_folder, records_of, start_server
+from tests.slow import slow
+from tests.system.forked import arrays_of, only_folder, records_of
 
-server = pytest.fixture(scope="module")(start_server)
 SMALL = replaced(
     Run(), dataset="digits", model="softmax", train_samples=160, test_samples=60, batch_size=8,
     epochs=1,
@@ -49,6 +49,7 @@ def transformation_of(graph, *, lag=0, **options):
     return transformation(row, setting, options=option_values(row.options, part), lag=lag)
 
 
+@pytest.mark.slow
 def test_where_nothing_arrives_all_faults_are_the_same(tmp_path):
     options = {"agents": 4, "topology": "ring", "algorithm": "cdsgd"}
     faults = ("link_failure", "message_loss", "absence")
@@ -170,9 +171,11 @@ def test_lines_say_what_is_wrong_with_the_network():
     "options",
     [
         "--link-failure 0.3 --message-loss 0.1 --absence 0.2 --attack noise --malicious 2",
-        "--mixer median --attack sign-flip --malicious 3 --algorithm atc",
-        "--mixer clipped --clip-radius 0.1 --attack alie --link-failure 0.2",
-        "--lag 2 --algorithm cdsgd",
+        *slow(
+            "--mixer median --attack sign-flip --malicious 3 --algorithm atc",
+            "--mixer clipped --clip-radius 0.1 --attack alie --link-failure 0.2",
+            "--lag 2 --algorithm cdsgd",
+        ),
     ],
 )
 def test_on_several_devices_it_is_the_same_run(options, server, tmp_path):
@@ -187,6 +190,7 @@ def test_on_several_devices_it_is_the_same_run(options, server, tmp_path):
         assert record == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_with_faults_under_attack_resumes_bit_by_bit(server, tmp_path):
     options = "--algorithm cdsgd --link-failure 0.3 --absence 0.2 --attack noise".split()
     options += ["--checkpoint-every", 1]

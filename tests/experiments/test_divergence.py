@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from experiments.run.dispatch import find_divergence
-from tests.system.forked import arrays_of, only_folder, records_of, start_server
-
-server = pytest.fixture(scope="module")(start_server)
+from tests.slow import slow
+from tests.system.forked import arrays_of, only_folder, records_of
 
 OPTIONS = ("--epochs", 3, "--checkpoint-every", 1)
 KERNEL = "['params']['Dense_0']['kernel']"
@@ -19,7 +18,10 @@ def run_sick(server, step, *options, agent=2):
     return server.finish()
 
 
-@pytest.mark.parametrize(("step", "log_every"), [(1, 1), (1, 10), (13, 10), (20, 10), (20, 3)])
+@pytest.mark.parametrize(
+    ("step", "log_every"),
+    [(13, 10), *slow((1, 1), (1, 10), (20, 10), (20, 3))],
+)
 def test_a_run_stops_and_names_agent_and_step(step, log_every, server, tmp_path):
     code, _, errors = run_sick(server, step, "--log-every", log_every, "--out", tmp_path)
     assert code == 1
@@ -44,6 +46,7 @@ def test_a_step_size_that_blows_up_names_every_agent(server, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_ignored_it_goes_on_to_the_end(server, tmp_path):
     assert run_sick(server, 5, "--on-nan", "ignore", "--out", tmp_path)[0] == 0
     records = records_of(only_folder(tmp_path))
@@ -61,6 +64,7 @@ def test_dropped_in_the_first_step_it_is_the_run_without_the_agent(server, tmp_p
     assert arrays_of(dropped, 30) == arrays_of(without, 30)
 
 
+@pytest.mark.slow
 def test_a_drop_does_not_depend_on_how_the_run_is_cut_into_dispatches(server, tmp_path):
     for log_every in (1, 10):
         out = tmp_path / str(log_every)
@@ -84,6 +88,7 @@ def test_the_others_mix_on_from_where_they_stood_with_the_weights_given_back(ser
     np.testing.assert_allclose(after.reshape(3, -1), expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_run_that_has_dropped_an_agent_resumes_to_the_same_end(server, tmp_path):
     drop = ("--on-nan", "drop")
     run_sick(server, 8, *drop, "--out", tmp_path / "whole")
@@ -94,6 +99,7 @@ def test_a_run_that_has_dropped_an_agent_resumes_to_the_same_end(server, tmp_pat
     assert arrays_of(half, 30) == arrays_of(whole, 30)
 
 
+@pytest.mark.slow
 def test_fewer_agents_send_less_from_the_drop_on(server, tmp_path):
     run_sick(server, 4, "--on-nan", "drop", "--out", tmp_path)
     message = 4 * (3072 * 10 + 10)

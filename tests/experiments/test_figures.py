@@ -72,6 +72,7 @@ def test_figures_curves_and_claims_are_written(tmp_path):
     assert page.count("| holds |") == 11 and "at most 0.5, at the end 0.25 distance" in page
 
 
+@pytest.mark.slow
 def test_what_figures_share_is_run_once(tmp_path):
     options = {"network": Network(agents=3), "training": Training(epochs=1), "out": tmp_path}
     options["data"] = Data(train_samples=96, test_samples=30)

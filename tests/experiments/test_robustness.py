@@ -8,6 +8,7 @@ from experiments.run.config import Data, Model, Network, Training
 from experiments.run.errors import UsageError
 
 
+@pytest.mark.slow
 def test_the_comparison_tells_who_withstands_and_runs_nothing_twice(tmp_path, capsys):
     config = Robustness(
         network=Network(agents=5), training=Training(batch_size=8, epochs=3), malicious=1,

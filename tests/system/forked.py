@@ -41,7 +41,8 @@ class Server:
     def start(self, *options, usual=OPTIONS, devices=1, file_bytes=None, sick=None):
         """The process id of a run; ``sick`` is an agent and a step, see :func:`_run_sick`."""
         flags = f"--xla_force_host_platform_device_count={devices}"
-        env = {"XLA_FLAGS": flags, "COLUMNS": "200", "XDG_CACHE_HOME": str(self.folder / "cache")}
+        flags += " --xla_backend_optimization_level=0"
+        env = {"XLA_FLAGS": flags, "COLUMNS": "200"}
         names = {name: str(self.folder / name) for name in ("out", "err")}
         words = [*usual, *map(str, options)]
         request = {"options": words, "env": env, "file_bytes": file_bytes, "sick": sick, **names}

@@ -19,6 +19,7 @@ from experiments.launch import processes
 from experiments.run.config import Machine
 from experiments.run.errors import UsageError
 from experiments.run.signals import common_folder
+from tests.slow import slow
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = (sys.executable, "-m", "experiments.launch", "--num-processes")
@@ -164,6 +165,7 @@ def test_the_death_of_a_process_of_a_run_ends_the_other_with_its_name(victim, tm
     assert errors.endswith(f"{line}\n")  # JAX may have said more above it
 
 
+@pytest.mark.slow
 def test_an_option_wrong_in_every_process_is_one_line(tmp_path, start):
     options = ("--agents", 5, "--out", tmp_path / "out")
     ((code, _, errors),) = finish(start(*LAUNCH, 2, "--", *RUN, *options))
@@ -319,7 +321,7 @@ def test_a_folder_that_a_process_does_not_see_is_named(tmp_path):
     ("devices", "message"),
     [
         ("3", "--devices: num_devices is 3, but JAX finds 1; give at most 1"),
-        ("some", "--devices: 'some' is neither a number, all nor auto"),
+        *slow(("some", "--devices: 'some' is neither a number, all nor auto")),
     ],
 )
 def test_a_bad_number_of_devices_is_one_line(devices, message, tmp_path, start):

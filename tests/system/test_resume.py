@@ -18,9 +18,8 @@ from cdjax.checkpoint._integrity import write_sums
 from experiments.run import progress, resume
 from experiments.run.config import Run, replaced
 from experiments.run.job import prepare
+from tests.slow import slow
 from tests.system.forked import STEPS_PER_EPOCH, arrays_of, only_folder, records_of, start_server
-
-server = pytest.fixture(scope="module")(start_server)
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +75,7 @@ def check_end_after_kills(server, out, num_kills, *options):
     return epochs
 
 
-@pytest.mark.parametrize(
-    ("num_kills", "epochs_reached"), [(5, 3), pytest.param(20, 10, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("num_kills", "epochs_reached"), [(2, 1), *slow((20, 10))])
 def test_after_kill_9_at_random_moments_the_end_is_the_same_bit_by_bit(
     num_kills, epochs_reached, server, tmp_path
 ):
@@ -101,7 +98,7 @@ def test_every_kind_of_run_survives_fifty_kills(options, server, tmp_path):
     check_end_after_kills(server, tmp_path, 50, *options.split())
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, *slow(signal.SIGINT)])
 def test_a_signal_saves_within_the_epoch_and_the_end_is_the_same(number, server, tmp_path):
     options = ("--epochs", 3, "--eval-every", 3, "--checkpoint-every", 2, "--log-every", 1)
     process = server.start(*options, "--out", tmp_path / "out", "--learning-rate", 0.02)
@@ -134,6 +131,7 @@ def test_a_damaged_checkpoint_is_named_and_the_run_goes_on_from_the_one_before(
     assert arrays_of(half, 60) == arrays_of(uninterrupted, 60)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_its_own_options(server, tmp_path):
     own = "--algorithm cdsgd --schedule diminishing --without-agents 2 --checkpoint-every 1".split()
     own += ["--seed", 3, "--data-dir", tmp_path, "--dataset", "digits"]
@@ -149,6 +147,7 @@ def test_a_run_goes_on_with_its_own_options(server, tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_from_before_an_option_existed_has_its_default(half, server, uninterrupted):
     last = half / "checkpoints" / "30"
     for path in (half / "config.json", last / "notes" / "notes.json"):
@@ -210,6 +209,7 @@ def test_without_a_checkpoint_it_starts_at_the_beginning(half, server, uninterru
     assert arrays_of(half, 60) == arrays_of(uninterrupted, 60)
 
 
+@pytest.mark.slow
 def test_on_other_devices_and_by_another_plan_it_is_the_same_run(half, server, uninterrupted):
     free = ("--devices", 4, "--log-every", 3, "--agent-plan", "map", "--keep-checkpoints", 1)
     output = server.run("--epochs", 6, "--resume", half, *free, devices=4)
@@ -311,6 +311,7 @@ def small_disk(tmp_path, tmp_path_factory):
         yield server, folder, Path(f"/proc/{process}/root{folder}"), remount
 
 
+@pytest.mark.slow
 def test_a_small_disk_fills_up_turns_read_only_and_grows(small_disk, server, tmp_path):
     small, disk, seen, remount = small_disk
     options = "--epochs 12 --checkpoint-every 1 --keep-checkpoints 12".split()

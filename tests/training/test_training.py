@@ -39,11 +39,12 @@ def problem(model, num_samples=12):
 def test_a_step_is_the_gradient_of_every_agent_then_the_optimizer():
     model = models.SoftmaxRegression(num_classes=4)
     state, batch, loss, tx = problem(model)
-    stepped, metrics = training.train_step(loss, tx)(state, batch)
-    grads, losses = [], []
+    stepped, metrics = jax.jit(training.train_step(loss, tx))(state, batch)
+    key, grads, losses = jax.random.key(0), [], []
+    value_and_grad = jax.jit(jax.value_and_grad(lambda p, b: loss(p, {}, b, key)[0]))
     for j in range(NUM_AGENTS):
         own = jax.tree.map(lambda x: x[j], (state.params, batch))  # noqa: B023
-        value, grad = jax.value_and_grad(lambda p, b: loss(p, {}, b, jax.random.key(0))[0])(*own)
+        value, grad = value_and_grad(*own)
         grads.append(grad)
         losses.append(value)
     grads = jax.tree.map(lambda *leaves: jnp.stack(leaves), *grads)
@@ -55,7 +56,7 @@ def test_a_step_is_the_gradient_of_every_agent_then_the_optimizer():
 
 def test_batch_statistics_stay_each_agents_own():
     state, batch, loss, tx = problem(NormalisedDropout())
-    stepped, _ = training.train_step(loss, tx)(state, batch)
+    stepped, _ = jax.jit(training.train_step(loss, tx))(state, batch)
     means = stepped.model_state["batch_stats"]["BatchNorm_0"]["mean"]
     expected = 0.5 * np.asarray(batch[0]).reshape(NUM_AGENTS, 12, 16).mean(axis=1)
     np.testing.assert_allclose(means, expected, atol=1e-6)
@@ -80,8 +81,9 @@ def test_a_loop_equals_single_steps_however_it_is_cut(cuts):
     step = training.train_step(loss, tx)
     options = {"batch_size": 5, "seed": 3}
     expected, indices = state, data.batch_indices([12, 9, 12], first_step=0, num_steps=6, **options)
+    one_step = jax.jit(step)
     for i in range(6):
-        expected, _ = step(expected, data.take_batch(samples, indices[i]))
+        expected, _ = one_step(expected, data.take_batch(samples, indices[i]))
 
     loop, actual, first = training.train_loop(step), state, 0
     for num_steps in cuts:
