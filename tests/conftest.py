@@ -5,16 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.forked import start_server
+from tests.system.forked import start_server, xla_flags
 
 server = pytest.fixture(scope="session")(start_server)
 
-# Most programs of the tests run for microseconds, and compile for a third less without LLVM's
-# optimizations. What XLA_FLAGS says comes later, and wins.
-os.environ["XLA_FLAGS"] = (
-    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 "
-    + os.environ.get("XLA_FLAGS", "")
-)
+# What XLA_FLAGS says comes later, and wins.
+os.environ["XLA_FLAGS"] = f"{xla_flags(devices=8)} {os.environ.get('XLA_FLAGS', '')}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 _BYTES_PER_WORKER = 2 << 30

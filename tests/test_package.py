@@ -92,6 +92,7 @@ for name in {[module.partition(".")[2] for module in MODULES[1:]]}:
 """)
 
 
+@pytest.mark.slow
 def test_a_module_without_its_extra_names_the_install_command():
     run("""
 import sys
@@ -127,6 +128,7 @@ def test_the_wheel_holds_the_library_only_with_its_types_and_version(wheel):
     assert "cdjax/py.typed" in wheel.namelist()
 
 
+@pytest.mark.slow
 def test_the_core_of_the_wheel_works_without_any_extra(wheel, tmp_path):
     site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
     wheel.extractall(site)

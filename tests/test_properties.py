@@ -134,6 +134,7 @@ def test_every_mixer_is_the_product_with_the_matrix(make, data):
     assert_mixed(make(graph)(tree), tree, graph.mixing_matrix)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [
@@ -156,6 +157,7 @@ def test_the_mean_is_conserved(make, data):
         np.testing.assert_allclose(wide(after).mean(0), wide(x).mean(0), rtol=0, atol=rounding)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [
@@ -232,6 +234,7 @@ def test_a_step_keeps_any_tree_of_floats_or_says_what_is_wrong(name, data):
         same_kind(updates, tree)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @examples(8)
 @hypothesis.given(st.data())

@@ -119,6 +119,7 @@ def test_scan_equals_a_python_loop(make, params, plain):
     assert_trees_close(scanned, plain)
 
 
+@pytest.mark.slow
 def test_a_vmapped_sweep_of_learning_rates_equals_single_runs(make, params, plain):
     def swept(rate):
         tx = make(rate)
@@ -136,6 +137,7 @@ def test_a_constant_schedule_equals_the_number(make, params, plain):
     assert_trees_close(run(step_of(tx), params, tx.init(params))[0], plain[0])
 
 
+@pytest.mark.slow
 def test_sharded_over_eight_devices_equals_one_device(make, params, plain):
     tx = make(0.1)
     mesh = jax.make_mesh((8,), ("agents",), axis_types=(AxisType.Auto,))

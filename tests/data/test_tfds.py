@@ -127,6 +127,7 @@ def test_a_prepared_copy_is_found_in_the_default_folder(prepared, tmp_path, monk
     check_small_mnist(data.load("mnist", download=False))
 
 
+@pytest.mark.slow
 def test_reading_a_prepared_copy_takes_neither_tensorflow_nor_network(prepared, tmp_path):
     program = f"""
 import socket, sys

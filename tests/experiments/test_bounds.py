@@ -9,6 +9,7 @@ from experiments.run import bounds, progress
 from experiments.run.config import Run, replaced
 from experiments.run.job import prepare
 from experiments.run.runner import run
+from tests.slow import slow
 
 SMALL = replaced(
     Run(), model="softmax", dataset="digits", train_samples=300, test_samples=60, epochs=2
@@ -37,10 +38,12 @@ def test_agents_that_start_alike_have_no_distance_and_others_theirs():
 @pytest.mark.parametrize(
     "options",
     [
-        {"algorithm": "cdsgd", "topology": "ring"},
-        {"algorithm": "cdsgd", "init": "independent", "schedule": "diminishing"},
         {"algorithm": "cdmsgd", "topology": "path", "init": "independent"},
-        {"algorithm": "cdmsgd-polyak", "learning_rate": 0.001},
+        *slow(
+            {"algorithm": "cdsgd", "topology": "ring"},
+            {"algorithm": "cdsgd", "init": "independent", "schedule": "diminishing"},
+            {"algorithm": "cdmsgd-polyak", "learning_rate": 0.001},
+        ),
     ],
 )
 def test_no_run_leaves_its_bound(options, tmp_path):
@@ -51,7 +54,7 @@ def test_no_run_leaves_its_bound(options, tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [{"algorithm": "fedavg"}, {"turns": "sequential"}, {"size_weighted": True}],
+    [{"algorithm": "fedavg"}, *slow({"turns": "sequential"}, {"size_weighted": True})],
 )
 def test_without_a_theory_there_is_no_bound(options, tmp_path):
     records = run(replaced(SMALL, **options), folder=tmp_path, quiet=True)

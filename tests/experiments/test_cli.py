@@ -72,6 +72,7 @@ def test_the_default_run_says_aloud_that_it_stands_in_digits(tmp_path):
     assert json.loads((folder / "config.json").read_text())["dataset"] == "digits"
 
 
+@pytest.mark.slow
 def test_a_data_set_asked_for_and_missing_is_an_error_that_names_the_ways(tmp_path):
     options = ("--dataset", "cifar10", "--out", tmp_path / "runs")
     result = experiment("cifar10", *options, offline_home=tmp_path)
@@ -84,12 +85,12 @@ def test_a_data_set_asked_for_and_missing_is_an_error_that_names_the_ways(tmp_pa
 @pytest.mark.parametrize(
     "options",
     [
-        "--turns sequential --schedule cosine --train-samples 299 --test-samples 99",
+        "--agents 1 --topology torus --eval-every 2 --dtype bfloat16",
         *slow(
+            "--turns sequential --schedule cosine --train-samples 299 --test-samples 99",
             "--algorithm cdsgd --schedule diminishing --partition dirichlet --size-weighted",
             "--algorithm cdmsgd-polyak --schedule cosine --partition classes --weights lazy",
             "--algorithm atc --partition shards --init independent --agent-plan map --log-every 3",
-            "--agents 1 --topology torus --eval-every 2 --dtype bfloat16",
         ),
     ],
 )

@@ -12,6 +12,7 @@ from experiments.run.errors import UsageError
 from experiments.run.job import check
 
 
+@pytest.mark.slow
 def test_algorithms_are_tuned_run_and_drawn_once(tmp_path, capsys):
     config = Compare(
         network=Network(agents=3), training=Training(batch_size=8, epochs=1), target=0.5,

@@ -94,6 +94,7 @@ def assert_within_bounds(curve):
         assert np.all(measured <= bound * (1 + 1e-9) + 1e-12) and measured[-1] > 0
 
 
+@pytest.mark.slow
 def test_every_run_stays_within_its_bounds(full_gradients):
     for curve in full_gradients[0]:
         assert_within_bounds(curve)

@@ -74,6 +74,7 @@ def test_a_drop_does_not_depend_on_how_the_run_is_cut_into_dispatches(server, tm
     assert arrays_of(one, 30) == arrays_of(ten, 30)
 
 
+@pytest.mark.slow
 def test_the_others_mix_on_from_where_they_stood_with_the_weights_given_back(server, tmp_path):
     options = "--algorithm cdsgd --learning-rate 0 --init independent --on-nan drop".split()
     run_sick(server, 16, *options, "--out", tmp_path)

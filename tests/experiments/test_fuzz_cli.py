@@ -12,6 +12,7 @@ from experiments.launch import processes
 from experiments.launch.cli import main
 from experiments.run.config import Run
 from experiments.run.job import prepare
+from tests.slow import slow
 
 ROOT = Path(__file__).parents[2]
 NUM_CASES = 300
@@ -147,7 +148,7 @@ def no_work(monkeypatch, tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("first", range(0, NUM_CASES, 20))
+@pytest.mark.parametrize("first", [0, 20, *slow(*range(40, NUM_CASES, 20))])
 def test_a_bad_command_line_is_an_error_that_names_the_culprit(first, no_work, monkeypatch, capsys):
     for number in range(first, first + 20):
         program, options, wrong = command_line(number)
@@ -163,7 +164,7 @@ def test_a_bad_command_line_is_an_error_that_names_the_culprit(first, no_work, m
     assert [path.name for path in no_work.iterdir()] == ["setup.cfg.txt"]
 
 
-@pytest.mark.parametrize("number", range(0, NUM_CASES, 60))
+@pytest.mark.parametrize("number", [0, *slow(*range(60, NUM_CASES, 60))])
 def test_the_same_as_a_process(number, tmp_path):
     program, options, wrong = command_line(number)
     result = subprocess.run(

@@ -19,7 +19,6 @@ from experiments.launch import processes
 from experiments.run.config import Machine
 from experiments.run.errors import UsageError
 from experiments.run.signals import common_folder
-from tests.slow import slow
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = (sys.executable, "-m", "experiments.launch", "--num-processes")
@@ -317,11 +316,12 @@ def test_a_folder_that_a_process_does_not_see_is_named(tmp_path):
         common_folder(tmp_path / "nowhere")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("devices", "message"),
     [
         ("3", "--devices: num_devices is 3, but JAX finds 1; give at most 1"),
-        *slow(("some", "--devices: 'some' is neither a number, all nor auto")),
+        ("some", "--devices: 'some' is neither a number, all nor auto"),
     ],
 )
 def test_a_bad_number_of_devices_is_one_line(devices, message, tmp_path, start):
