@@ -29,8 +29,12 @@ class SmallCNN(nn.Module):
 
 
 CNN, SMALL, SOFTMAX = models.CNN(), SmallCNN(), models.SoftmaxRegression()
-FAST = [("ring", 8, SMALL), ("erdos_renyi", 8, SMALL)]
-SLOW = slow(("torus", 32, SMALL), *((f, n, CNN) for f in FAMILIES for n in (8, 32)))
+FAST = [("ring", 8, SMALL)]
+SLOW = slow(
+    ("erdos_renyi", 8, SMALL),
+    ("torus", 32, SMALL),
+    *((f, n, CNN) for f in FAMILIES for n in (8, 32)),
+)
 
 
 def problem(num_agents, tx, model):

@@ -190,6 +190,7 @@ print("checked")
 """
 
 
+@pytest.mark.slow
 def test_two_processes_hold_and_build_their_own_agents_alone():
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"

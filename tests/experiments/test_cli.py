@@ -12,7 +12,6 @@ import pytest
 from experiments.launch.cli import main
 from experiments.run.config import Run
 from experiments.run.job import prepare
-from tests.slow import slow
 
 ROOT = Path(__file__).parents[2]
 RECORD = {
@@ -82,16 +81,15 @@ def test_a_data_set_asked_for_and_missing_is_an_error_that_names_the_ways(tmp_pa
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
         "--agents 1 --topology torus --eval-every 2 --dtype bfloat16",
-        *slow(
-            "--turns sequential --schedule cosine --train-samples 299 --test-samples 99",
-            "--algorithm cdsgd --schedule diminishing --partition dirichlet --size-weighted",
-            "--algorithm cdmsgd-polyak --schedule cosine --partition classes --weights lazy",
-            "--algorithm atc --partition shards --init independent --agent-plan map --log-every 3",
-        ),
+        "--turns sequential --schedule cosine --train-samples 299 --test-samples 99",
+        "--algorithm cdsgd --schedule diminishing --partition dirichlet --size-weighted",
+        "--algorithm cdmsgd-polyak --schedule cosine --partition classes --weights lazy",
+        "--algorithm atc --partition shards --init independent --agent-plan map --log-every 3",
     ],
 )
 def test_every_option_runs(options, server, tmp_path):

@@ -17,7 +17,6 @@ from experiments.run.config import Run, option_values, replaced
 from experiments.run.evaluate import _of_agents
 from experiments.run.job import prepare
 from experiments.run.runner import run
-from tests.slow import slow
 from tests.system.forked import arrays_of, only_folder, records_of
 
 SMALL = replaced(
@@ -167,15 +166,14 @@ def test_lines_say_what_is_wrong_with_the_network():
     assert display._trouble(SMALL.trouble, job.network._replace(malicious=[])) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
         "--link-failure 0.3 --message-loss 0.1 --absence 0.2 --attack noise --malicious 2",
-        *slow(
-            "--mixer median --attack sign-flip --malicious 3 --algorithm atc",
-            "--mixer clipped --clip-radius 0.1 --attack alie --link-failure 0.2",
-            "--lag 2 --algorithm cdsgd",
-        ),
+        "--mixer median --attack sign-flip --malicious 3 --algorithm atc",
+        "--mixer clipped --clip-radius 0.1 --attack alie --link-failure 0.2",
+        "--lag 2 --algorithm cdsgd",
     ],
 )
 def test_on_several_devices_it_is_the_same_run(options, server, tmp_path):

@@ -29,6 +29,7 @@ def test_a_run_stops_and_names_agent_and_step(step, log_every, server, tmp_path)
     assert line.startswith(f"error: agent 2 diverged in step {step}: the loss is not finite; ")
 
 
+@pytest.mark.slow
 def test_records_up_to_there_are_kept_and_the_last_good_checkpoint_is_named(server, tmp_path):
     server.run(*OPTIONS, "--out", tmp_path / "whole")
     _, _, errors = run_sick(server, 25, "--out", tmp_path / "sick")
@@ -53,6 +54,7 @@ def test_ignored_it_goes_on_to_the_end(server, tmp_path):
     assert len(records) == 3 and np.isnan(records[-1]["train_loss_mean"])
 
 
+@pytest.mark.slow
 def test_dropped_in_the_first_step_it_is_the_run_without_the_agent(server, tmp_path):
     code, output, _ = run_sick(server, 1, "--on-nan", "drop", "--out", tmp_path / "dropped")
     assert code == 0

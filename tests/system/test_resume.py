@@ -199,6 +199,7 @@ def test_a_run_of_an_older_version_is_refused_in_a_line_that_says_so(half, serve
     )
 
 
+@pytest.mark.slow
 def test_without_a_checkpoint_it_starts_at_the_beginning(half, server, uninterrupted):
     shutil.rmtree(half / "checkpoints")
     output = server.run("--epochs", 6, "--checkpoint-every", 6, "--resume", half)
@@ -217,6 +218,7 @@ def test_on_other_devices_and_by_another_plan_it_is_the_same_run(half, server, u
         assert record == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_records_do_not_depend_on_how_the_run_is_cut_into_dispatches(
     server, tmp_path, uninterrupted
 ):
