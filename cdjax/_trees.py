@@ -56,6 +56,15 @@ def map_floats_together(fn: Callable[[list[Array]], list[Array]], tree: Params) 
     return structure.unflatten([next(results) if is_floating(x) else x for x in leaves])
 
 
+def displacement(after: Params, before: Params) -> Params:
+    """The updates that lead from one tree to the other: zeros for what is not floating point."""
+
+    def leaf(a: Any, b: Any) -> Array:
+        return a - b if is_floating(b) else jnp.zeros_like(b)
+
+    return jax.tree.map(leaf, after, before)
+
+
 def along_agents(numbers: ArrayLike, leaf: ArrayLike) -> Shaped[Array, "agents ..."]:
     """``numbers``, of shape (N,), with as many axes as ``leaf`` has, of shape (N, ...).
 

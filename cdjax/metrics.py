@@ -46,7 +46,9 @@ def consensus_distance(params: Params) -> Float[Array, ""]:
     """
     num_agents = stacked_size(params)
     leaves = map(widened, floating_leaves(params))
-    centred = (x - jnp.mean(x, axis=0, keepdims=True) for x in leaves)
+    # Of the differences to the first agent: the mean of equal values rounds to another one.
+    apart = [x - x[:1] for x in leaves]
+    centred = (x - jnp.mean(x, axis=0, keepdims=True) for x in apart)
     squares = (jnp.sum(jnp.square(jnp.abs(x))) for x in centred)
     return jnp.sqrt(sum(squares, start=jnp.zeros([])) / num_agents)
 

@@ -158,6 +158,26 @@ def test_keeps_shapes_and_dtypes(make, dtype):
     assert describe(after) == describe(before)
 
 
+def test_counters_and_flags_pass_unchanged(make):
+    tree = {
+        "x": random_stacked_tree(NUM_AGENTS)["bias"],
+        "count": jnp.arange(NUM_AGENTS),
+        "flag": jnp.arange(NUM_AGENTS) % 2 == 0,
+    }
+    tx, zeros = make(0.1), jax.tree.map(jnp.zeros_like, tree)
+
+    @jax.jit
+    def step(params, state):
+        updates, state = tx.update(zeros | {"x": params["x"]}, state, params)
+        return optax.apply_updates(params, updates), state
+
+    after, state = run(step, tree, tx.init(tree))
+    for found in (after, cdjax.eval_params(state, after)):
+        np.testing.assert_array_equal(found["count"], tree["count"])
+        np.testing.assert_array_equal(found["flag"], tree["flag"])
+        assert found["count"].dtype == tree["count"].dtype and found["flag"].dtype == bool
+
+
 def test_the_state_is_a_pytree_of_arrays(make, params):
     state = make(0.1).init(params)
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))

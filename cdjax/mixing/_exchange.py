@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 from cdjax._checks import check_stacked, check_topology
 from cdjax._trees import along_agents, map_floats_together, widened
 from cdjax._types import Mixer, Params
+from cdjax.mixing._dense import row_sums
 from cdjax.mixing._rounds import Round, cut_into_rounds, send
 from cdjax.sharding import AXIS, block_size
 from cdjax.topology import Topology
@@ -24,12 +25,13 @@ _MOST_SLOTS = 16
 def exchange(topology: Topology, mesh: Mesh) -> Mixer:
     r"""A mixer for stacked trees whose agent axis is sharded over devices.
 
-    .. math:: \text{mixed}_d = \Pi_{dd} \, x_d + \sum_r \Pi_{d, e_r(d)} \, x_{e_r(d)}
+    .. math:: \text{mixed}^j = x^j + \sum_{l \in d} \Pi_{jl} (x^l - x^j)
+                              + \sum_r \sum_{l \in e_r(d)} \Pi_{jl} (x^l - x^j), \quad j \in d
 
-    with :math:`x_d` the agents of device d, :math:`\Pi_{de}` the block of Π between two devices,
-    and :math:`e_r(d)` the device from which d receives in round r. A device sends to another one
-    only those of its agents that have a neighbour there. There are as many rounds of collective
-    permutes as the most devices that one device receives from or sends to; nothing is gathered.
+    with d the agents of a device and :math:`e_r(d)` those of the device from which it receives in
+    round r. A device sends to another one only those of its agents that have a neighbour there.
+    There are as many rounds of collective permutes as the most devices that one device receives
+    from or sends to; nothing is gathered.
 
     Args:
         topology: the graph and its mixing matrix of shape (N, N).
@@ -49,14 +51,23 @@ def exchange(topology: Topology, mesh: Mesh) -> Mixer:
     check_topology(topology)
     block_size(topology.num_agents, mesh)
     rounds, rows, weights = _schedule(topology.mixing_matrix, mesh.shape[AXIS])
+    sums = row_sums(topology.mixing_matrix)
 
     def mix_block(
-        leaves: list[Array], rows: list[Int[Array | np.ndarray, "1 _"]], weights: list[_Weights]
+        leaves: list[Array],
+        sums: Float[Array | np.ndarray, " block"],
+        rows: list[Int[Array | np.ndarray, "1 _"]],
+        weights: list[_Weights],
     ) -> list[Array]:
-        mixed = [_weighted_sum(weights[0], x) for x in leaves]
+        own = [widened(x) for x in leaves]
+        moved = [_pull(weights[0], x, x) for x in own]
         for links, sent, received in zip(rounds, rows, weights[1:], strict=True):
             arrived = send([x if len(x) == 1 else x[sent[0]] for x in leaves], AXIS, links)
-            mixed = [m + _weighted_sum(received, x) for m, x in zip(mixed, arrived, strict=True)]
+            moved = [
+                m + _pull(received, widened(y), x)
+                for m, x, y in zip(moved, own, arrived, strict=True)
+            ]
+        mixed = [along_agents(sums, x) * x + m for x, m in zip(own, moved, strict=True)]
         return [m.astype(x.dtype) for m, x in zip(mixed, leaves, strict=True)]
 
     by_device = PartitionSpec(AXIS)
@@ -66,7 +77,7 @@ def exchange(topology: Topology, mesh: Mesh) -> Mixer:
     def mix(tree: Params, step: int | Int[Array, ""] = 0) -> Params:
         del step
         check_stacked(tree, topology.num_agents)
-        return map_floats_together(lambda leaves: mix_blocks(leaves, rows, weights), tree)
+        return map_floats_together(lambda leaves: mix_blocks(leaves, sums, rows, weights), tree)
 
     return mix
 
@@ -93,8 +104,8 @@ def _schedule(
     receivers, senders = np.nonzero(counts)
     order = np.lexsort(((receivers - senders) % num_devices, -counts[receivers, senders]))
     rounds = cut_into_rounds(np.stack([senders, receivers], axis=1)[order], num_devices)
-    own = np.arange(num_devices)
-    rows, weights = [], [_in_slots(blocks[own, own])]
+    own, others = np.arange(num_devices), 1 - np.eye(size)
+    rows, weights = [], [_in_slots(blocks[own, own] * others)]
     for links in rounds:
         num_rows = max(counts[receiver, sender] for sender, receiver in links)
         sent = np.zeros((num_devices, num_rows), np.int32)
@@ -111,7 +122,7 @@ def _schedule(
 def _in_slots(weights: Float[np.ndarray, "devices block rows"]) -> _Weights:
     """The sparser form of some weights: a slot per sender where there are few, or the block."""
     linked = weights != 0
-    num_slots = max(1, int(linked.sum(axis=2).max()))
+    num_slots = int(linked.sum(axis=2).max(initial=0))
     if num_slots > _MOST_SLOTS:
         return _Weights(None, weights)
     # Those with a weight come first in this order, which fills up with rows of weight zero.
@@ -119,16 +130,20 @@ def _in_slots(weights: Float[np.ndarray, "devices block rows"]) -> _Weights:
     return _Weights(senders.astype(np.int32), np.take_along_axis(weights, senders, axis=2))
 
 
-def _weighted_sum(weights: _Weights, x: Float[Array, "rows ..."]) -> Float[Array, "block ..."]:
-    """What a device's agents take of some rows, its own or received; weights of one device."""
-    own = weights.weights[0]
+def _pull(
+    weights: _Weights, heard: Float[Array, "rows ..."], x: Float[Array, "block ..."]
+) -> Float[Array, "block ..."]:
+    """Σ_l Π_jl (x^l − x^j) over some rows l, a device's own or received; weights of one device.
+
+    Sums of differences, and not of values, keep agents in consensus exactly: see ``product``.
+    """
     if weights.senders is None:
-        x = widened(x)
+        first, matrix = x[:1], weights.weights[0].astype(x.dtype)
         # "highest" keeps GPUs and TPUs from rounding the weights.
-        return jnp.einsum("jl,l...->j...", own.astype(x.dtype), x, precision="highest")
-    total = jnp.zeros([], widened(x).dtype)
+        to_first = jnp.einsum("jl,l...->j...", matrix, heard - first, precision="highest")
+        return to_first - along_agents(matrix.sum(axis=1), x) * (x - first)
+    moved = jnp.zeros_like(x)
     # One take per slot, as in `neighbors`: all at once they would be a copy of x each.
-    for senders, column in zip(weights.senders[0].T, own.T, strict=True):
-        heard = widened(x[senders])
-        total += along_agents(column, heard) * heard
-    return total
+    for senders, column in zip(weights.senders[0].T, weights.weights[0].T, strict=True):
+        moved += along_agents(column, x) * (heard[senders] - x)
+    return moved

@@ -11,8 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from cdjax._checks import check_topology
 from cdjax._trees import along_agents
 from cdjax._types import Mixer
-from cdjax.mixing._dense import leafwise
-from cdjax.mixing._shifts import weighted
+from cdjax.mixing._dense import leafwise, row_sums, weighted
 from cdjax.topology import Topology
 
 # In rows read by every agent: a full row measures one (two CPU cores, N up to 4096) and is a pass
@@ -21,14 +20,13 @@ _FULL_ROW_COST = 2
 
 
 class NeighborTable(NamedTuple):
-    """Π in sparse form: its diagonal and a padded table, except for agents with a full row.
+    """Π off its diagonal in sparse form: a padded table, except for agents with a full row.
 
     A slot of the table that agent j does not need holds j itself, with weight zero. The distinct
     rows of Π with so many neighbours that the table would be wide are in ``full_rows``;
     ``row_of_agent`` says which of them is agent j's, or -1 if it reads the table.
     """
 
-    own: Float[np.ndarray, " agents"]
     senders: Int[np.ndarray, "agents slots"]
     weights: Float[np.ndarray, "agents slots"]
     full_rows: Float[np.ndarray, "rows agents"]
@@ -43,7 +41,7 @@ class NeighborTable(NamedTuple):
 def neighbors(topology: Topology) -> Mixer:
     r"""A mixer in which every agent reads only its neighbours' parameters.
 
-    .. math:: \text{mixed}^j = \Pi_{jj} \, x^j + \sum_{l \in N(j)} \Pi_{jl} \, x^l
+    .. math:: \text{mixed}^j = x^j + \sum_{l \in N(j)} \Pi_{jl} (x^l - x^j)
 
     Under jit the sum and what follows it (the optimizer's update) are one pass that reads one row
     of x per neighbour and writes no other copy of x. The few agents of a graph that have far more
@@ -61,17 +59,19 @@ def neighbors(topology: Topology) -> Mixer:
     """
     check_topology(topology)
     table = neighbor_table(topology.mixing_matrix)
-    reads_table = table.row_of_agent < 0
+    sums, reads_table = row_sums(topology.mixing_matrix), table.row_of_agent < 0
 
     def mix_leaf(x: Array) -> Array:
-        mixed = weighted(table.own, x)
+        moved = jnp.zeros_like(x)
         # One take per slot: taken all at once, the neighbours would be a copy of x each.
         for senders, weights in zip(table.senders.T, table.weights.T, strict=True):
-            mixed += weighted(weights, x[senders])
+            moved += weighted(weights, x[senders] - x)
+        mixed = weighted(sums, x) + moved
         if reads_table.all():
             return mixed
-        full_rows = jnp.asarray(table.full_rows, x.dtype)
-        full = jnp.einsum("rl,l...->r...", full_rows, x, precision="highest")[table.row_of_agent]
+        # Sums, and not a product, which would first write the differences to the first agent down.
+        to_first = [jnp.sum(along_agents(row, x) * (x - x[:1]), axis=0) for row in table.full_rows]
+        full = weighted(sums, x[:1]) + jnp.stack(to_first)[table.row_of_agent]
         return jnp.where(along_agents(reads_table, x), mixed, full)
 
     return leafwise(topology.num_agents, mix_leaf)
@@ -87,7 +87,7 @@ def neighbor_table(matrix: Float[np.ndarray, "agents agents"]) -> NeighborTable:
     table, agents = padded_columns(linked), np.arange(len(matrix))[:, None]
     senders = np.where(table >= 0, table, agents)
     weights = np.where(table >= 0, matrix[agents, table], 0.0)
-    return NeighborTable(matrix.diagonal().copy(), senders, weights, full_rows, row_of_agent)
+    return NeighborTable(senders, weights, full_rows, row_of_agent)
 
 
 def padded_columns(entries: Bool[np.ndarray, "rows columns"]) -> Int[np.ndarray, "rows slots"]:

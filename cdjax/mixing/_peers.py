@@ -156,8 +156,8 @@ def push(peers: Peers) -> Mixer:
     def average(peer: Int[Array, " agents"], x: Array) -> Array:
         sends = peer != jnp.arange(len(peer))
         num_terms = jnp.ones(len(peer)).at[peer].add(sends)
-        total = x.at[peer].add(along_agents(sends, x) * x)
-        return total / along_agents(num_terms, x)
+        pulls = along_agents(sends, x) * (x - x[peer])  # differences: agents that agree stay
+        return x + jnp.zeros_like(x).at[peer].add(pulls) / along_agents(num_terms, x)
 
     return _along_peers(peers, "push", average)
 

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from cdjax._checks import check_topology
 from cdjax._trees import map_floats_together, scalar_like, widened
 from cdjax._types import Mixer, Params
+from cdjax.mixing._dense import row_sums
 from cdjax.mixing._rounds import Round, cut_into_rounds, send
 from cdjax.topology import Topology
 
@@ -17,7 +18,7 @@ from cdjax.topology import Topology
 def ppermute(topology: Topology, axis_name: str) -> Mixer:
     r"""A mixer for code in which every device along a mapped axis is one agent.
 
-    .. math:: \text{mixed}^j = \Pi_{jj} \, x^j + \sum_r \Pi_{j, l_r(j)} \, x^{l_r(j)}
+    .. math:: \text{mixed}^j = x^j + \sum_r \Pi_{j, l_r(j)} (x^{l_r(j)} - x^j)
 
     with :math:`l_r(j)` the agent from which agent j receives in round r. There are as many rounds
     of collective permutes as the most neighbours that an agent has.
@@ -52,21 +53,23 @@ def ppermute(topology: Topology, axis_name: str) -> Mixer:
         own_weights = jnp.asarray(weights)[lax.axis_index(axis_name)]
 
         def mix_leaves(leaves: list[Array]) -> list[Array]:
-            mixed = [_scaled(own_weights[0], x) for x in leaves]
+            # Leaves travel as they are, and are widened where they arrive.
+            own = [widened(x) for x in leaves]
+            moved = [jnp.zeros_like(x) for x in own]
             for links, weight in zip(rounds, own_weights[1:], strict=True):
                 arrived = send(leaves, axis_name, links)
-                mixed = [m + _scaled(weight, x) for m, x in zip(mixed, arrived, strict=True)]
+                moved = [
+                    m + scalar_like(weight, x) * (widened(y) - x)
+                    for m, x, y in zip(moved, own, arrived, strict=True)
+                ]
+            mixed = [
+                scalar_like(own_weights[0], x) * x + m for x, m in zip(own, moved, strict=True)
+            ]
             return [m.astype(x.dtype) for m, x in zip(mixed, leaves, strict=True)]
 
         return map_floats_together(mix_leaves, tree)
 
     return mix
-
-
-def _scaled(weight: Float[Array, ""], x: Array) -> Array:
-    # Leaves travel as they are, and are widened where they arrive.
-    x = widened(x)
-    return scalar_like(weight, x) * x
 
 
 def _rounds_and_weights(
@@ -81,7 +84,7 @@ def _rounds_and_weights(
     links = np.stack([senders, receivers], axis=1)[order]
     idle = _idle_links(weight_left != 0)
     rounds = cut_into_rounds(np.concatenate([links, idle]), len(matrix))
-    weights = [matrix.diagonal()]
+    weights = [row_sums(matrix)]
     for links in rounds:
         senders, receivers = np.array(links).T
         received = np.zeros(len(matrix))

@@ -7,19 +7,15 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from cdjax._checks import check_topology
-from cdjax._trees import along_agents
 from cdjax._types import Mixer
-from cdjax.mixing._dense import leafwise
+from cdjax.mixing._dense import leafwise, row_sums, weighted
 from cdjax.topology import Topology
-
-# Weights that are equal by construction differ by rounding: each row was made to sum to one.
-_ROUNDING = 1e-15
 
 
 def shifts(topology: Topology) -> Mixer:
-    r"""A mixer that adds shifted copies of x, one for every nonzero wrapped diagonal of Π.
+    r"""A mixer that shifts x, once for every nonzero wrapped diagonal of Π.
 
-    .. math:: \text{mixed}^j = \sum_s \Pi_{j,\,(j+s) \bmod N} \; x^{(j+s) \bmod N}
+    .. math:: \text{mixed}^j = x^j + \sum_{s \ne 0} \Pi_{j l} (x^l - x^j), \quad l = (j + s) \bmod N
 
     Rings, grids and exponential graphs have few such diagonals. When the agent axis is sharded over
     devices, each shift is a collective permute, so what a device receives does not grow with N; all
@@ -38,16 +34,18 @@ def shifts(topology: Topology) -> Mixer:
     """
     check_topology(topology)
     matrix, agents = topology.mixing_matrix, np.arange(topology.num_agents)
+    sums = row_sums(matrix)
     diagonals = {
         int(shift): matrix[agents, (agents + shift) % topology.num_agents]
         for shift in shifts_of(matrix)
+        if shift
     }
 
     def mix_leaf(x: Array) -> Array:
-        mixed = jnp.zeros_like(x)
+        moved = jnp.zeros_like(x)
         for shift, weights in diagonals.items():
-            mixed += weighted(weights, jnp.roll(x, -shift, axis=0))
-        return mixed
+            moved += weighted(weights, jnp.roll(x, -shift, axis=0) - x)
+        return weighted(sums, x) + moved
 
     return leafwise(topology.num_agents, mix_leaf)
 
@@ -56,10 +54,3 @@ def shifts_of(matrix: Float[np.ndarray, "agents agents"]) -> Int[np.ndarray, " s
     """The s in 0..N-1 for which some agent j gives a weight to agent (j + s) mod N."""
     receivers, senders = np.nonzero(matrix)
     return np.unique((senders - receivers) % len(matrix))
-
-
-def weighted(weights: Float[np.ndarray, " agents"], x: Array) -> Array:
-    """``weights[j] * x[j]``; a number in place of the array where all weights are equal."""
-    if np.ptp(weights) < _ROUNDING:
-        return float(weights[0]) * x
-    return along_agents(weights, x) * x

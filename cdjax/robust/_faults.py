@@ -26,7 +26,7 @@ from cdjax._checks import (
 from cdjax._trees import map_floats
 from cdjax._types import Mixer, Params
 from cdjax.mixing._auto import product_is_faster
-from cdjax.mixing._shifts import weighted
+from cdjax.mixing._dense import product, weighted
 from cdjax.robust._links import Fault, Links, check_faults, failed_links, heard_by_slot, links_of
 from cdjax.topology import Topology
 
@@ -43,8 +43,7 @@ class Absence(Protocol):
 def faulty(topology: Topology, *faults: Fault) -> Mixer:
     r"""A mixer over the links of a topology that do not fail.
 
-    .. math:: \text{mixed}^j = \Pi_{jj} \, x^j + \sum_{l \in N(j)} \Pi_{jl}
-              \begin{cases} x^j & \text{if link } jl \text{ fails} \\ x^l & \text{else} \end{cases}
+    .. math:: \text{mixed}^j = x^j + \sum_{l:\ \text{link } jl \text{ holds}} \Pi_{jl} (x^l - x^j)
 
     The weight of a failed link goes back to the receiver's own parameters, so the rows of the
     step's mixing matrix sum to one whatever fails. If links fail in both directions at once
@@ -241,10 +240,10 @@ def _draw(size: int, probability: ArrayLike, key: PRNGKeyArray) -> Fault:
 
 def _by_slots(links: Links, failed: Bool[Array, " links"], x: Array) -> Array:
     """Reads one neighbour per slot, and itself in place of what does not arrive."""
-    mixed = weighted(links.own, x)
+    moved = jnp.zeros_like(x)
     for heard, weights in heard_by_slot(links, failed):
-        mixed += weighted(weights, x.at[heard].get(mode="promise_in_bounds"))
-    return mixed
+        moved += weighted(weights, x.at[heard].get(mode="promise_in_bounds") - x)
+    return weighted(links.sums, x) + moved
 
 
 def _product(links: Links, failed: Bool[Array, " links"], x: Array) -> Array:
@@ -253,4 +252,4 @@ def _product(links: Links, failed: Bool[Array, " links"], x: Array) -> Array:
     kept = jnp.where(failed, 0, weights)
     own = jnp.asarray(links.own, x.dtype).at[links.receivers].add(weights - kept)
     matrix = jnp.diag(own).at[links.receivers, links.senders].set(kept)
-    return jnp.einsum("jl,l...->j...", matrix, x, precision="highest")
+    return product(matrix, links.sums, x)

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from cdjax._checks import check_callable, check_step
+from cdjax.mixing._dense import row_sums
 from cdjax.mixing._neighbors import padded_columns
 
 
@@ -26,7 +27,7 @@ class Fault(Protocol):
 
 
 class Links(NamedTuple):
-    """The entries of Π off its diagonal, by receiver (row), then by sender, and the diagonal.
+    """The entries of Π off its diagonal, by receiver (row), then by sender, its diagonal and sums.
 
     ``in_slots`` holds the numbers of the links on which agent j receives, filled up with -1.
     """
@@ -35,6 +36,7 @@ class Links(NamedTuple):
     senders: Int[np.ndarray, " links"]
     weights: Float[np.ndarray, " links"]
     own: Float[np.ndarray, " agents"]
+    sums: Float[np.ndarray, " agents"]
     in_slots: Int[np.ndarray, "agents slots"]
 
 
@@ -45,7 +47,8 @@ def links_of(matrix: Float[np.ndarray, "agents agents"]) -> Links:
     senders = table[receivers, slots]
     numbers = np.full(table.shape, -1)
     numbers[receivers, slots] = np.arange(len(receivers))
-    return Links(receivers, senders, matrix[receivers, senders], matrix.diagonal().copy(), numbers)
+    weights, own = matrix[receivers, senders], matrix.diagonal().copy()
+    return Links(receivers, senders, weights, own, row_sums(matrix), numbers)
 
 
 def check_faults(faults: Sequence[Fault]) -> None:

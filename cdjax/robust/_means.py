@@ -140,11 +140,18 @@ def _middle_mean(groups: _Groups, x: Shaped[Array, "agents ..."]) -> Shaped[Arra
         jnp.where(along_agents(slot >= 0, x), x[jnp.maximum(slot, 0)], jnp.inf)
         for slot in groups.senders.T
     ]
-    total = jnp.zeros([], x.dtype)
-    for ranked, is_kept in zip(_in_order(values), groups.is_kept.T, strict=True):
+    ordered = _in_order(values)
+    # Their mean is the first kept one plus the mean of the differences to it, of which equal values
+    # have none: the mean of five equal values need not round to that value.
+    first_ranks = groups.is_kept.argmax(axis=1)
+    first = total = jnp.zeros([], x.dtype)
+    for rank in np.unique(first_ranks):
+        first = jnp.where(along_agents(first_ranks == rank, x), ordered[rank], first)
+    for ranked, is_kept in zip(ordered, groups.is_kept.T, strict=True):
         if is_kept.any():  # else the compiler drops the comparisons that only this rank needs
-            total += jnp.where(along_agents(is_kept, x), ranked, 0)
-    return (total / along_agents(groups.is_kept.sum(axis=1), x))[groups.of_agent]
+            apart = jnp.where(ranked > first, ranked - first, 0)  # without ∞ − ∞
+            total += jnp.where(along_agents(is_kept, x), apart, 0)
+    return (first + total / along_agents(groups.is_kept.sum(axis=1), x))[groups.of_agent]
 
 
 def _in_slots(

@@ -29,7 +29,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from cdjax._checks import check_mixer, check_params, check_range
-from cdjax._trees import scalar_like, value_at
+from cdjax._trees import displacement, is_floating, map_floats, scalar_like, value_at
 from cdjax._types import Mixer, OptState, Params, ScalarOrSchedule
 
 
@@ -100,16 +100,16 @@ def cdmsgd(
         alpha, mu = value_at(learning_rate, state.step), value_at(momentum, state.step)
 
         iterate = _iterate(check_params(params, "cdmsgd", updates), state)
-        velocity = jax.tree.map(
-            lambda mixed, x, v, g: mixed - x + scalar_like(mu, v) * v - scalar_like(alpha, v) * g,
-            mix(iterate, state.step),
-            iterate,
+        velocity = map_floats(
+            lambda v, pull, g: pull + scalar_like(mu, v) * v - scalar_like(alpha, v) * g,
             state.velocity,
+            displacement(mix(iterate, state.step), iterate),
             updates,
         )
-        updates = jax.tree.map(
+        updates = map_floats(
             lambda v_next, v: (
-                scalar_like(1 + next_lookahead, v) * v_next - scalar_like(state.lookahead, v) * v
+                scalar_like(1 + next_lookahead, v_next) * v_next
+                - scalar_like(state.lookahead, v_next) * v
             ),
             velocity,
             state.velocity,
@@ -141,7 +141,9 @@ def eval_params(state: OptState, params: Params) -> Params:
 
 def _iterate(params: Params, state: CDMSGDState) -> Params:
     def leaf(v: Array | optax.MaskedNode, y: Params) -> Params:
-        return y if isinstance(v, optax.MaskedNode) else y - scalar_like(state.lookahead, v) * v
+        if isinstance(v, optax.MaskedNode) or not is_floating(y):
+            return y
+        return y - scalar_like(state.lookahead, v) * v
 
     # optax.masked leaves MaskedNodes in the velocity for the parameters that it passes by.
     is_masked = lambda v: isinstance(v, optax.MaskedNode)  # noqa: E731

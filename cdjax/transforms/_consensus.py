@@ -17,6 +17,7 @@ import optax
 from jaxtyping import Array, Int
 
 from cdjax._checks import check_mixer, check_optimizer, check_params
+from cdjax._trees import displacement
 from cdjax._types import Mixer, OptState, Params
 
 
@@ -65,8 +66,8 @@ def consensus(mix: Mixer) -> optax.GradientTransformation:
         updates: optax.Updates, state: ConsensusState, params: Params | None = None
     ) -> tuple[optax.Updates, ConsensusState]:
         x = check_params(params, "consensus", updates)
-        displacement = optax.tree.sub(mix(x, state.step), x)  # Πx − x
-        return optax.tree.add(updates, displacement), ConsensusState(state.step + 1)
+        pull = displacement(mix(x, state.step), x)  # Πx − x
+        return optax.tree.add(updates, pull), ConsensusState(state.step + 1)
 
     return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
 
@@ -106,6 +107,6 @@ def adapt_then_combine(
         x = check_params(params, "adapt_then_combine", updates)
         updates, inner_state = inner.update(updates, state.inner, x, **extra_args)
         combined = mix(optax.apply_updates(x, updates), state.step)  # Π(x + u)
-        return optax.tree.sub(combined, x), AdaptThenCombineState(state.step + 1, inner_state)
+        return displacement(combined, x), AdaptThenCombineState(state.step + 1, inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]

@@ -28,7 +28,7 @@ import optax
 from jaxtyping import Array, Int
 
 from cdjax._checks import check_callable, check_mixer, check_optimizer, check_stacked
-from cdjax._trees import along_agents, is_floating, widened
+from cdjax._trees import along_agents, displacement, is_floating, map_floats
 from cdjax._types import Mixer, OptState, Params
 
 
@@ -146,11 +146,11 @@ def _mixed(
     mixed, matrix = mix((received, identity), step)
     own_weights = jnp.diagonal(matrix)
 
-    def leaf(m: Array, x: Array, late: Array) -> Array:
-        missed = widened(x - late)
-        return m + (along_agents(own_weights, missed) * missed).astype(m.dtype)
-
-    return jax.tree.map(leaf, mixed, tree, received)
+    return map_floats(
+        lambda m, missed: m + along_agents(own_weights, m) * missed,
+        mixed,
+        displacement(tree, received),
+    )
 
 
 def _remembered(state: DelayedState, sent: Params) -> Params:

@@ -24,7 +24,7 @@ import optax
 from jaxtyping import Array, ArrayLike, Bool, Int
 
 from cdjax._checks import check_count, check_params, check_range, stacked_size
-from cdjax._trees import along_agents, value_at, widened
+from cdjax._trees import along_agents, displacement, value_at, widened
 from cdjax._types import Params, ScalarOrSchedule
 from cdjax.agents import mean_params
 from cdjax.transforms._server import check_clocks, clocks_tick
@@ -118,7 +118,7 @@ def downpour(
         stepped = jax.tree.map(lambda x, g: x - (alpha * g).astype(x.dtype), x, updates)
         fetched = _where(fetches, jax.tree.map(lambda s: s[None], server), stepped)
         accrued = _where(pushes, nothing, accrued)
-        return optax.tree.sub(fetched, x), DownpourState(state.step + 1, server, sums, accrued)
+        return displacement(fetched, x), DownpourState(state.step + 1, server, sums, accrued)
 
     return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
 

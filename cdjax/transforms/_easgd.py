@@ -18,7 +18,7 @@ import optax
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from cdjax._checks import check_count, check_optimizer, check_params, check_range, stacked_size
-from cdjax._trees import scalar_like
+from cdjax._trees import displacement, scalar_like
 from cdjax._types import OptState, Params, ScalarOrSchedule
 from cdjax.agents import mean_params
 from cdjax.transforms._cdmsgd import cdmsgd, eval_params
@@ -196,4 +196,5 @@ def _one_after_another(
 
 def _pull(x: Params, center: Params, moving_rate: Float[Array, ""]) -> Params:
     """One agent's a(x − x̃)."""
-    return jax.tree.map(lambda x, c: scalar_like(moving_rate, x) * (x - c), x, center)
+    apart = displacement(x, center)
+    return jax.tree.map(lambda d: scalar_like(moving_rate, d) * d, apart)

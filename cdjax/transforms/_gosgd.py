@@ -3,11 +3,17 @@ r"""GoSGD: gossip whose messages carry weights.
 Blot, Picard, Cord, Thome, *Gossip training for deep learning*, 2016, arXiv:1611.09726; the weights
 are those of the sum-weight protocol of Kempe, Dobra, Gehrke (2003).
 
-A message is the pair :math:`(w / 2, \, w x / 2)` of weight and weighted parameters. Sending splits
-a pair in two and receiving adds pairs up, so neither changes the sums of both components over
-agents and messages, whoever talks to whom and however late. An agent's parameters are the quotient
-of its pair. Messages that arrive together are added before the quotient is taken, which equals
-taking the paper's weighted mean message by message.
+A message carries half of the sender's weight, and its parameters. Sending splits a weight in two
+and receiving adds weights up, so neither changes :math:`\sum w` nor :math:`\sum w x` over agents
+and messages, whoever talks to whom and however late. Messages that arrive together are one message,
+with the sum of their weights and their weighted mean, which equals taking the paper's weighted mean
+message by message.
+
+A leaf of a star hears back once in :math:`(N - 1) / p` steps and halves its weight p times a step:
+after 150 halvings a float32 weight is 0, and the mean of its pair 0 / 0. The state therefore holds
+the logarithms of the weights, to base 2, in which a half is exact; means are sums of differences
+between parameters, times quotients of weights, which lie in [0, 1]. The logarithms' rounding would
+let the sum of the weights drift; they are divided by it, which changes no mean.
 """
 
 from __future__ import annotations
@@ -27,25 +33,30 @@ from cdjax._checks import (
     check_stacked,
     stacked_size,
 )
-from cdjax._trees import along_agents, map_floats, widened
+from cdjax._trees import along_agents, displacement, is_floating, map_floats, widened
 from cdjax._types import OptState, Params
 from cdjax.mixing import Peers
 
 
 class Messages(NamedTuple):
-    """What arrives at each agent in one step: summed weights, and summed weighted parameters."""
+    """What arrives at each agent in one step: summed weights (log2), and the weighted mean."""
 
-    weight: Float[Array, " agents"]
-    weighted_params: Params
+    log2_weight: Float[Array, " agents"]
+    params: Params
 
 
 class GoSGDState(NamedTuple):
     """State of :func:`gosgd`; the weights of agents and of messages in flight sum to one."""
 
     step: Int[Array, ""]
-    weight: Float[Array, " agents"]
+    log2_weight: Float[Array, " agents"]
     in_flight: tuple[Messages, ...]
     inner: OptState
+
+    @property
+    def weight(self) -> Float[Array, "... agents"]:
+        """The weights of the agents; a weight below 2^-126 may read as zero."""
+        return jnp.exp2(self.log2_weight)
 
 
 def gosgd(
@@ -90,11 +101,11 @@ def gosgd(
         num_agents = stacked_size(params)
         # Messages share no buffers, so that the state can be donated.
         in_flight = tuple(
-            Messages(jnp.zeros(num_agents), optax.tree.zeros_like(jax.tree.map(widened, params)))
+            Messages(jnp.full(num_agents, -jnp.inf), jax.tree.map(_wide_zeros, params))
             for _ in range(delay)
         )
-        weight = jnp.ones(num_agents) / num_agents
-        return GoSGDState(jnp.zeros([], jnp.int32), weight, in_flight, inner.init(params))
+        log2_weight = -jnp.log2(jnp.full(num_agents, num_agents, float))
+        return GoSGDState(jnp.zeros([], jnp.int32), log2_weight, in_flight, inner.init(params))
 
     def update(
         updates: optax.Updates, state: GoSGDState, params: Params | None = None, **extra_args: Any
@@ -103,33 +114,54 @@ def gosgd(
         updates, inner_state = inner.update(updates, state.inner, x, **extra_args)
         receiver = peers(state.step)
         check_stacked(x, len(receiver), holder="peers")
-
         stepped = optax.apply_updates(x, updates)
-        kept, sent = _push(state.weight, stepped, receiver)
+        kept, sent = _push(state.log2_weight, stepped, receiver)
         arrived, *in_flight = *state.in_flight, sent
-        weight = kept + arrived.weight
-        total = optax.tree.add(_weighted(kept, stepped), arrived.weighted_params)
-        mean = map_floats(lambda _, mean: mean, x, _weighted(1 / weight, total))  # counters stay
-        updates = optax.tree.sub(mean, x)
-        return updates, GoSGDState(state.step + 1, weight, tuple(in_flight), inner_state)
+        # w / (w^j + w) of what arrives with weight w; nothing has the logarithm -∞, and 0.
+        gain = 1 / (1 + jnp.exp2(kept - arrived.log2_weight))
+        mixed = map_floats(
+            lambda x, mean: x + along_agents(gain, x) * (mean - x), stepped, arrived.params
+        )
+        log2_weight = jnp.logaddexp2(kept, arrived.log2_weight)
+        log2_weight, in_flight = _sum_to_one(log2_weight, in_flight)
+        state = GoSGDState(state.step + 1, log2_weight, in_flight, inner_state)
+        return displacement(mixed, x), state
 
     return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
 
 
 def _push(
-    weight: Float[Array, " agents"], params: Params, receiver: Int[Array, " agents"]
+    log2_weight: Float[Array, " agents"], params: Params, receiver: Int[Array, " agents"]
 ) -> tuple[Float[Array, " agents"], Messages]:
-    """The weights that senders keep, and what they send as it reaches the receivers."""
+    """The weights that agents keep, and what they send as it reaches the receivers."""
     talks = receiver != jnp.arange(len(receiver))
-    pushed = jnp.where(talks, weight / 2, 0)
-    outgoing = Messages(pushed, _weighted(pushed, params))
-    sent = jax.tree.map(lambda m: jnp.zeros_like(m).at[receiver].add(m), outgoing)
-    return weight - pushed, sent
+    halves = jnp.where(talks, log2_weight - 1, -jnp.inf)
+    # Of what an agent receives, the largest weight is the unit in which the others are counted.
+    largest = jnp.full_like(log2_weight, -jnp.inf).at[receiver].max(halves)
+    share = jnp.where(talks, jnp.exp2(halves - largest[receiver]), 0)
+    total = jnp.zeros_like(share).at[receiver].add(share)  # at least 1, or 0 without a message
+    share /= jnp.maximum(total, 1)[receiver]
+
+    def mean(x: Array) -> Array:
+        if not is_floating(x):
+            return x
+        # Stays in float32 at least: rounded to bfloat16, the weighted sum would not be conserved.
+        x = widened(x)
+        return x + jnp.zeros_like(x).at[receiver].add(along_agents(share, x) * (x - x[receiver]))
+
+    sent = Messages(largest + jnp.log2(total), jax.tree.map(mean, params))
+    return jnp.where(talks, halves, log2_weight), sent
 
 
-def _weighted(weight: Float[Array, " agents"], params: Params) -> Params:
-    """Agent j's leaves times its weight, and left in float32 at least.
+def _sum_to_one(
+    log2_weight: Float[Array, " agents"], in_flight: list[Messages]
+) -> tuple[Float[Array, " agents"], tuple[Messages, ...]]:
+    """Divides all weights by their sum, from which rounding takes them away."""
+    weights = [log2_weight, *(message.log2_weight for message in in_flight)]
+    log2_total = jnp.log2(sum(jnp.sum(jnp.exp2(w)) for w in weights))
+    messages = (m._replace(log2_weight=m.log2_weight - log2_total) for m in in_flight)
+    return log2_weight - log2_total, tuple(messages)
 
-    Rounded to bfloat16 in between, the weighted sum would not be conserved.
-    """
-    return jax.tree.map(lambda x: along_agents(weight, x) * x, jax.tree.map(widened, params))
+
+def _wide_zeros(x: Array) -> Array:
+    return jnp.zeros_like(widened(x) if is_floating(x) else x)

@@ -73,10 +73,12 @@ def agent_average(tree: Params, weights: ArrayLike | None = None) -> Params:
 
     def average(x: Array) -> Array:
         w = weights.astype(x.dtype)
+        # Agents that agree stay, whatever the weights round to: see `mixing.dense`.
+        first = x[jnp.argmax(w > 0)]
         # Selected, not multiplied by 0: an agent without weight may have diverged (0 · NaN = NaN).
-        counted = jnp.where(along_agents(w > 0, x), x, 0)
-        total = jnp.tensordot(w, counted, axes=1, precision="highest")
-        return jnp.broadcast_to(total / jnp.sum(w), x.shape)
+        apart = jnp.where(along_agents(w > 0, x), x - first[None], 0)
+        total = jnp.tensordot(w, apart, axes=1, precision="highest")
+        return jnp.broadcast_to(first + total / jnp.sum(w), x.shape)
 
     return map_floats(average, tree)
 

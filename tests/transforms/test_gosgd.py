@@ -1,5 +1,6 @@
 import jax
 import jax.numpy as jnp
+import networkx as nx
 import numpy as np
 import optax
 import pytest
@@ -7,6 +8,7 @@ import pytest
 import cdjax
 from cdjax import topology
 from cdjax.mixing import random_peers
+from tests.slow import slow
 from tests.trees import assert_trees_close, random_stacked_tree, train, trajectory
 
 KEY = jax.random.key(0)
@@ -15,12 +17,13 @@ PEERS = random_peers(topology.complete(6), KEY, probability=0.4)
 
 def total_weight(state):
     """The weights of agents and messages, at each step of a trajectory."""
-    return sum(jnp.sum(w, axis=1) for w in [state.weight, *(m.weight for m in state.in_flight)])
+    weights = [state.log2_weight, *(m.log2_weight for m in state.in_flight)]
+    return sum(jnp.sum(jnp.exp2(w), axis=1) for w in weights)
 
 
 def weighted_sum(x, state):
     """The weighted parameters of agents and messages, at each step of a trajectory."""
-    parts = [state.weight * x, *(m.weighted_params for m in state.in_flight)]
+    parts = [state.weight * x, *(jnp.exp2(m.log2_weight) * m.params for m in state.in_flight)]
     return sum(jnp.sum(part, axis=1) for part in parts)
 
 
@@ -78,3 +81,26 @@ def test_bad_arguments_are_named():
     x = {"w": jnp.ones(5)}
     with pytest.raises(ValueError, match="leading axis 5, but peers has 6 agents"):
         tx.update(x, tx.init(x), x)
+
+
+@pytest.mark.parametrize(
+    ("graph", "probability", "num_steps"),
+    [
+        (topology.star(32), 0.1, 10_000),  # a float32 weight is 0 after 960
+        *slow(
+            (topology.star(32), 0.1, 100_000),
+            (topology.star(100), 1.0, 100_000),
+            (topology.from_graph(nx.barabasi_albert_graph(100, 1, seed=0)), 1.0, 100_000),
+            (topology.from_graph(nx.barabasi_albert_graph(100, 1, seed=0)), 0.02, 100_000),
+        ),
+    ],
+)
+def test_weights_of_agents_that_seldom_hear_do_not_vanish(graph, probability, num_steps):
+    num_agents = graph.num_agents
+    tx = cdjax.gosgd(optax.sgd(0.0), random_peers(graph, KEY, probability=probability))
+    start = jnp.arange(num_agents, dtype=jnp.float32)
+    x, state = train(tx, jnp.zeros_like, start, num_steps)
+    assert jnp.isfinite(state.log2_weight).all()
+    np.testing.assert_allclose(state.weight.sum(), 1, atol=1e-6)
+    # All have come to agree on what is conserved, but for the rounding of 100,000 steps.
+    np.testing.assert_allclose(x, (num_agents - 1) / 2, rtol=2e-3)
