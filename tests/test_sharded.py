@@ -31,9 +31,9 @@ class SmallCNN(nn.Module):
 CNN, SMALL, SOFTMAX = models.CNN(), SmallCNN(), models.SoftmaxRegression()
 FAST = [("ring", 8, SMALL)]
 SLOW = slow(
+    *((family, 32, SMALL) for family in FAMILIES),
     ("erdos_renyi", 8, SMALL),
-    ("torus", 32, SMALL),
-    *((f, n, CNN) for f in FAMILIES for n in (8, 32)),
+    ("torus", 8, CNN),
 )
 
 
@@ -78,7 +78,7 @@ def test_fifty_steps_of_cdmsgd_equal_the_dense_run_on_one_device(family, num_age
     (expected, expected_rows), (params, rows) = runs
     assert_trees_close(params, expected, rtol=0, atol=1e-10)
     assert_trees_close(rows, expected_rows, rtol=1e-6)
-    assert metrics.consensus_distance(expected) > 0.05  # agents differ by far more than rounding
+    assert metrics.consensus_distance(expected) > 1e-3  # agents differ by far more than rounding
 
 
 @pytest.mark.parametrize(("family", "num_agents", "model"), FAST + SLOW)

@@ -6,6 +6,7 @@ NeurIPS 2019, arXiv:1902.06156 (:func:`alie`).
 
 from __future__ import annotations
 
+from statistics import NormalDist
 from typing import Protocol, runtime_checkable
 
 import jax
@@ -133,17 +134,18 @@ def gaussian_noise(deviation: float, key: PRNGKeyArray) -> Attack:
     return attack
 
 
-def alie(deviations: float = 1.5) -> Attack:
+def alie(deviations: float | None = None) -> Attack:
     r"""A little is enough: malicious agents all send :math:`\mu - z \sigma`, number by number.
 
     :math:`\mu` and :math:`\sigma` are the mean and the standard deviation over the honest agents.
-    What is sent lies within the spread of the honest values, so that medians and trimmed means
-    include it, and always on the same side.
+    What is sent lies on the same side at every step, near enough to the mean for medians and
+    trimmed means to include it.
 
     Args:
-        deviations: z. The paper takes the largest that stays hidden: with N agents of which m are
-            malicious, :math:`\Phi^{-1}((N - m - s) / (N - m))` where
-            :math:`s = \lfloor N / 2 + 1 \rfloor - m`.
+        deviations: z. By default it is the paper's, the largest with which the malicious agents and
+            the honest ones further out than they are a majority: with N agents of which m are
+            malicious, :math:`z = \Phi^{-1}((N - m - s) / (N - m))` where
+            :math:`s = \lfloor N / 2 + 1 \rfloor - m`. For N = 10 and m = 2 that is 0.
 
     Returns:
         An attack for :func:`attacked`.
@@ -153,15 +155,26 @@ def alie(deviations: float = 1.5) -> Attack:
 
     Reference: Baruch et al. (2019), Algorithm 3.
     """
-    check_range("deviations", deviations)
+    if deviations is not None:
+        check_range("deviations", deviations)
 
     def sent(x: Array, malicious: Bool[np.ndarray, " agents"]) -> Array:
         honest = x[~malicious]
+        z = largest_hidden_deviation(malicious) if deviations is None else deviations
         deviation = jnp.std(honest, axis=0, keepdims=True).astype(x.dtype)
         mean = jnp.mean(honest, axis=0, keepdims=True)
-        return jnp.broadcast_to(mean - deviations * deviation, x.shape)
+        return jnp.broadcast_to(mean - z * deviation, x.shape)
 
     return lambda tree, step, malicious: map_floats(lambda x: sent(x, malicious), tree)
+
+
+def largest_hidden_deviation(malicious: Bool[np.ndarray, " agents"]) -> float:
+    """Baruch's z, the quantile at the share of the honest that need not lie further out."""
+    num_honest = int((~malicious).sum())
+    # One at least: where the malicious are a majority, any z stays hidden.
+    supporters = max(len(malicious) // 2 + 1 - int(malicious.sum()), 1)
+    share = (num_honest - supporters) / num_honest
+    return NormalDist().inv_cdf(share) if share > 0 else 0.0
 
 
 def _choose(is_malicious: Bool[np.ndarray, " agents"], these: Params, those: Params) -> Params:

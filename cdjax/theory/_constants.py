@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cdjax._checks import check_positive, check_range
+import numpy as np
+
+from cdjax._checks import check_positive, check_range, check_topology
 from cdjax.topology import Topology
+from cdjax.topology._topology import TOLERANCE
 
 
 class Constants(NamedTuple):
@@ -54,6 +57,7 @@ def lyapunov_smoothness(topology: Topology, smoothness: float, *, step_size: flo
 
     Reference: Jiang et al. (2017), Section 4.
     """
+    check_symmetric(topology)
     check_positive("smoothness", smoothness)
     check_positive("step_size", step_size)
     return smoothness + (1 - topology.smallest_eigenvalue) / step_size
@@ -79,6 +83,7 @@ def stated_strong_convexity(
 
     Reference: Jiang et al. (2017), Section 4.
     """
+    check_symmetric(topology)
     check_range("strong_convexity", strong_convexity, low=0)
     check_positive("step_size", step_size)
     return strong_convexity + (1 - topology.second_eigenvalue) / step_size
@@ -102,6 +107,7 @@ def descent_limit(topology: Topology, constants: Constants, *, step_size: float)
 
     Reference: Jiang et al. (2017), eq. 14.
     """
+    check_symmetric(topology)
     smoothness = lyapunov_smoothness(topology, constants.smoothness, step_size=step_size)
     return constants.alignment / (smoothness * constants.second_moment)
 
@@ -124,6 +130,7 @@ def sufficient_step_limit(topology: Topology, constants: Constants) -> float:
 
     Reference: Jiang et al. (2017), eq. 15.
     """
+    check_symmetric(topology)
     check_positive("smoothness", constants.smoothness)
     moment = constants.second_moment
     free = constants.alignment - (1 - topology.smallest_eigenvalue) * moment
@@ -159,6 +166,7 @@ def tight_step_limit(
 
     Reference: not in the paper; gradient descent and the heavy ball on its V, eq. 9.
     """
+    check_symmetric(topology)
     check_positive("smoothness", smoothness)
     check_range("momentum", momentum, low=0, high=1, high_open=True)
     limit = (1 + topology.smallest_eigenvalue + 2 * momentum) / smoothness
@@ -186,6 +194,19 @@ def guaranteed_descent(topology: Topology, constants: Constants, *, step_size: f
 
     Reference: the proof of Theorem 1 of Jiang et al. (2017), without its use of eq. 14.
     """
+    check_symmetric(topology)
     smoothness = lyapunov_smoothness(topology, constants.smoothness, step_size=step_size)
     alignment = constants.alignment
     return min(alignment, 2 * alignment - step_size * smoothness * constants.second_moment)
+
+
+def check_symmetric(topology: Topology) -> None:
+    """Raises unless ``topology`` is one that the paper's theory is about."""
+    check_topology(topology)
+    matrix = topology.mixing_matrix
+    apart = float(np.max(np.abs(matrix - matrix.T)))
+    if apart > TOLERANCE:
+        raise ValueError(
+            f"topology has a mixing matrix that differs from its transpose by {apart:.2g}; the "
+            "theory is for symmetric ones, such as those of cdjax.topology.from_graph"
+        )

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from cdjax._checks import check_count, check_range, per_step
 from cdjax.theory._constants import (
     Constants,
+    check_symmetric,
     guaranteed_descent,
     lyapunov_smoothness,
     stated_strong_convexity,
@@ -50,6 +51,7 @@ def stated_lyapunov_bound(
 
     Reference: Jiang et al. (2017), Theorem 1.
     """
+    check_symmetric(topology)
     check_range("initial_gap", initial_gap, low=0)
     convexity = stated_strong_convexity(topology, constants.strong_convexity, step_size=step_size)
     powers = (1 - step_size * convexity * constants.alignment) ** np.arange(num_steps)
@@ -99,6 +101,7 @@ def lyapunov_bound(
 
     Reference: Jiang et al. (2017), Theorem 1, corrected, and for diminishing steps.
     """
+    check_symmetric(topology)
     check_range("initial_gap", initial_gap, low=0)
     step_sizes = _check_falling(step_sizes)
     drift = _drift(topology, step_sizes, distances)
@@ -142,6 +145,7 @@ def stated_stationarity_bound(
 
     Reference: Jiang et al. (2017), Theorem 2.
     """
+    check_symmetric(topology)
     check_range("initial_gap", initial_gap, low=0)
     check_count("num_steps", num_steps, low=1)
     smoothness = lyapunov_smoothness(topology, constants.smoothness, step_size=step_size)
@@ -181,6 +185,7 @@ def stationarity_bound(
 
     Reference: Jiang et al. (2017), Theorem 2, up to the tight limit and for diminishing steps.
     """
+    check_symmetric(topology)
     check_range("initial_gap", initial_gap, low=0)
     step_sizes = _check_falling(step_sizes)
     descents = [guaranteed_descent(topology, constants, step_size=alpha) for alpha in step_sizes]

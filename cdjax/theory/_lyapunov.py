@@ -13,6 +13,7 @@ from cdjax import mixing
 from cdjax._checks import check_stacked
 from cdjax._trees import floating_leaves
 from cdjax._types import Params
+from cdjax.theory._constants import check_symmetric
 from cdjax.topology import Topology
 
 LossesFn: TypeAlias = Callable[[Params], Float[Array, " agents"]]
@@ -48,6 +49,7 @@ def lyapunov(
 
     Reference: Jiang et al. (2017), eq. 9.
     """
+    check_symmetric(topology)
     check_stacked(params, topology.num_agents)
     # I − Π maps the mean to zero. Without it, rounding does not hide a small disagreement.
     leaves = floating_leaves(params)
@@ -75,6 +77,7 @@ def lyapunov_gradient(
 
     Reference: Jiang et al. (2017), Section 4, from eq. 9.
     """
+    check_symmetric(topology)
     gradients = jax.grad(lambda x: jnp.sum(losses_fn(x)))(params)
     displacement = _displacement(params, topology)
     return jax.tree.map(lambda g, d: g + d / step_size, gradients, displacement)

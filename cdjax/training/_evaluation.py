@@ -50,10 +50,12 @@ def evaluation(
 
         def evaluate_agents(params: Params, model_state: Params, batches: Any) -> Metrics:
             def evaluate_one_agent(params: Params, model_state: Params) -> Metrics:
-                def batch_sums(batch_and_weights: Any) -> Metrics:
-                    batch, weights = batch_and_weights
+                def batch_sums(batch_and_mask: Any) -> Metrics:
+                    batch, is_counted = batch_and_mask
                     per_sample = metrics_fn(params, model_state, batch)
-                    return jax.tree.map(lambda values: jnp.vdot(weights, values), per_sample)
+                    # Selected, not multiplied by 0, which would turn an infinite loss into NaN.
+                    counted = lambda values: jnp.where(is_counted, values, 0)  # noqa: E731
+                    return jax.tree.map(lambda values: jnp.sum(counted(values)), per_sample)
 
                 sums = jax.lax.map(batch_sums, batches)
                 return jax.tree.map(lambda totals: jnp.sum(totals) / num_samples, sums)
@@ -68,8 +70,8 @@ def evaluation(
 
 
 def _batches(samples: Any, num_samples: int, batch_size: int) -> tuple[Any, Array]:
-    """Equal batches of samples and their weights; the last is padded with some of weight 0."""
+    """Equal batches, and which samples of each count: the last one is padded with others."""
     num_batches = -(-num_samples // batch_size)
     order = jnp.arange(num_batches * batch_size).reshape(num_batches, batch_size)
     batches = jax.tree.map(lambda x: x[jnp.minimum(order, num_samples - 1)], samples)
-    return batches, (order < num_samples).astype(jnp.float32)
+    return batches, order < num_samples

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Int
 
 from cdjax._checks import check_mixer, check_optimizer, check_params
-from cdjax._trees import displacement
+from cdjax._trees import along_agents, displacement
 from cdjax._types import Mixer, OptState, Params
 
 
@@ -85,7 +86,8 @@ def adapt_then_combine(
         mix: a mixer, ``mix(tree, step) -> tree`` on stacked trees.
 
     Returns:
-        An optax transformation; its ``update`` needs ``params`` and passes on extra arguments.
+        An optax transformation; its ``update`` needs ``params`` and passes on extra arguments. With
+        ``active``, truth values of shape (N,), only those agents adapt before all combine.
 
     Example: ``tx = cdjax.adapt_then_combine(optax.adamw(1e-3), mix)``
 
@@ -102,10 +104,13 @@ def adapt_then_combine(
         updates: optax.Updates,
         state: AdaptThenCombineState,
         params: Params | None = None,
+        active: Bool[Array, " agents"] | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, AdaptThenCombineState]:
         x = check_params(params, "adapt_then_combine", updates)
         updates, inner_state = inner.update(updates, state.inner, x, **extra_args)
+        if active is not None:
+            updates = jax.tree.map(lambda u: jnp.where(along_agents(active, u), u, 0), updates)
         combined = mix(optax.apply_updates(x, updates), state.step)  # Π(x + u)
         return displacement(combined, x), AdaptThenCombineState(state.step + 1, inner_state)
 

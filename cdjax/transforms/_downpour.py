@@ -64,7 +64,8 @@ def downpour(
     Pushes of the same step reach the server one after another, in the agents' order, each with the
     sum that the previous ones have left. (The accrued gradients need no factor :math:`\alpha`:
     Adagrad's step does not change with the scale of what is pushed.) The fetch of step k + 1 ends
-    the update of step k, so that gradients are taken at the stored parameters.
+    the update of step k, so that gradients are taken at the stored parameters. Nobody fetches
+    before the first step: agents that start unequal take their first gradient at their own point.
 
     With both periods 1 agents always hold the server's parameters, :math:`\alpha` has no effect,
     and one agent is ``optax.adagrad``. Longer periods and unequal clocks make gradients stale.

@@ -6,6 +6,8 @@ from Decentralized Data*, AISTATS 2017, arXiv:1602.05629, Algorithm 1.
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -32,7 +34,7 @@ def fedavg(
         x^j \leftarrow \sum_{l \in S_r} n_l \, x^l \Big/ \sum_{l \in S_r} n_l
         \quad \text{after the last step of round } r
 
-    The clients :math:`S_r` of a round, :math:`\max(1, C N)` of the agents, rounded, are drawn anew
+    The clients :math:`S_r` of a round, :math:`\max(\lfloor C N \rfloor, 1)` agents, are drawn anew
     from ``fold_in(key, r)``. The other agents step as well, because all agents of a stack do, but
     their round is discarded: they have no weight and receive the mean, from which every round
     starts. The inner optimizer's state stays with its agent, neither averaged nor reset.
@@ -66,7 +68,8 @@ def fedavg(
         num_agents = stacked_size(tree)
         sizes = jnp.ones(num_agents) if weights is None else jnp.asarray(weights)
         if key is not None:
-            num_clients = max(1, round(fraction * num_agents))
+            # 0.29 * 100 is 28.999999999999996, but means 29.
+            num_clients = max(1, math.floor(fraction * num_agents + 1e-9))
             draw = jax.random.permutation(jax.random.fold_in(key, step), num_agents)
             sizes = jnp.where(draw < num_clients, sizes, 0)
         return agent_average(tree, sizes)

@@ -52,7 +52,7 @@ class Robustness:
     """How many agents are malicious, those with the highest numbers."""
     attack_strength: float | None = None
     """The factor of sign-flip, the standard deviation of noise, the number of standard deviations
-    off the honest mean of alie (default: 1, 1 and 1.5)."""
+    off the honest mean of alie (default: 1, 1 and the largest that stays hidden)."""
     faults: tuple[FaultName, ...] = ("link-failure", "message-loss", "absence", "lag")
     """Which faults; the option of the same name says how strong each is."""
     fault_topology: str = "ring"

@@ -165,7 +165,7 @@ class Trouble:
     """How many agents are malicious, those with the highest numbers (default: 1)."""
     attack_strength: float | None = None
     """The factor of sign-flip, the standard deviation of noise, the number of standard deviations
-    off the honest mean of alie (default: 1, 1 and 1.5)."""
+    off the honest mean of alie (default: 1, 1 and the largest that stays hidden)."""
     without_agents: tuple[int, ...] = ()
     """Agents to leave out, by their numbers from 0; the others keep the weights they gave them."""
     on_nan: Literal["stop", "drop", "ignore"] = "stop"

@@ -186,7 +186,8 @@ def _trouble(trouble: Trouble, network: Network) -> str:
     if network.malicious:
         who = ", ".join(map(str, network.numbers[network.malicious]))
         strength = option_values(ATTACKS[trouble.attack].options, trouble)["attack_strength"]
-        parts.append(f"{trouble.attack} of strength {strength:g} by malicious agents {who}")
+        how = trouble.attack if strength is None else f"{trouble.attack} of strength {strength:g}"
+        parts.append(f"{how} by malicious agents {who}")
     return "; ".join(parts)
 
 

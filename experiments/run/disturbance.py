@@ -103,6 +103,6 @@ ATTACKS: dict[str, Attack] = {
         {"malicious": 1, "attack_strength": 1.0},
     ),
     "alie": Attack(
-        lambda strength, key: robust.alie(strength), {"malicious": 1, "attack_strength": 1.5}
+        lambda strength, key: robust.alie(strength), {"malicious": 1, "attack_strength": None}
     ),
 }

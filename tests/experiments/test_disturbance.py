@@ -158,7 +158,7 @@ def test_lines_say_what_is_wrong_with_the_network():
     broken = {"link_failure": 0.2, "attack": "alie", "malicious": 2, "without_agents": (1,)}
     job = prepare(replaced(SMALL, agents=5, **broken))
     assert display._trouble(job.run.trouble, job.network) == (
-        "links fail with probability 0.2; alie of strength 1.5 by malicious agents 3, 4"
+        "links fail with probability 0.2; alie by malicious agents 3, 4"
     )
     assert display._mixing(job) == "over the links that a step has"
     clipped = job._replace(run=replaced(SMALL, mixer="clipped"))

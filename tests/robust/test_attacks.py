@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from cdjax import mixing, robust, topology
-from cdjax.robust._attacks import alie, attacked, gaussian_noise, sign_flip
+from cdjax.robust._attacks import (
+    alie,
+    attacked,
+    gaussian_noise,
+    largest_hidden_deviation,
+    sign_flip,
+)
 from tests.trees import assert_trees_close, random_connected_graph, random_stacked_tree
 
 KEY = jax.random.key(5)
@@ -70,6 +76,16 @@ def test_alie_sends_the_honest_mean_less_some_deviations(x64):
     expected = x[HONEST].mean(axis=0) - 1.5 * x[HONEST].std(axis=0)
     found = sent(alie(1.5), jnp.asarray(x))
     np.testing.assert_allclose(found, np.stack([expected] * 2), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("num_agents", "num_malicious", "z"),
+    # By hand: s = ⌊N/2 + 1⌋ − m and z = Φ⁻¹((N − m − s) / (N − m)), from a table of Φ.
+    [(10, 2, 0.0), (50, 12, 0.3360), (50, 24, 1.4261), (5, 4, 0.0)],
+)
+def test_alies_deviations_are_those_of_its_paper_for_that_many_agents(num_agents, num_malicious, z):
+    malicious = np.arange(num_agents) >= num_agents - num_malicious
+    assert largest_hidden_deviation(malicious) == pytest.approx(z, abs=1e-4)
 
 
 def test_what_the_malicious_hold_does_not_matter_to_alie(x64):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -141,6 +142,8 @@ def _train_side_by_side(options: Options, outs: dict[str, Path]) -> tuple[list[S
 def _start(out: Path, epochs: int = 10**6) -> subprocess.Popen[bytes]:
     """Starts the run in a folder, or goes on with it."""
     begun = [path.parent for path in out.glob("*/config.json")]
+    if not begun:  # a life may have ended between making its folder and writing into it
+        shutil.rmtree(out, ignore_errors=True)
     place = ["--resume", begun[0]] if begun else ["--out", out]
     words = [*COMMAND, *place, "--epochs", str(epochs)]
     with out.with_suffix(".log").open("wb") as log:

@@ -190,3 +190,33 @@ def test_the_mean_stays_within_its_bound_for_unequal_curvatures(step_size):
 def test_a_bad_argument_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call(topology.ring(5))
+
+
+@pytest.mark.parametrize(
+    "bound",
+    [
+        lambda graph: theory.consensus_bound(graph, np.ones(3), gradient_bound=1.0),
+        lambda graph: theory.stated_consensus_bound(graph, 0.1, gradient_bound=1.0),
+        lambda graph: theory.tight_step_limit(graph, 1.0),
+        lambda graph: theory.lyapunov_smoothness(graph, 1.0, step_size=0.1),
+    ],
+)
+def test_a_matrix_that_the_theory_is_not_for_is_refused(bound):
+    skew = np.array([[0.6, 0.4, 0.0], [0.0, 0.6, 0.4], [0.4, 0.0, 0.6]])
+    graph = topology.from_matrix(skew, validate=False)
+    with pytest.raises(ValueError, match="differs from its transpose by 0.4; the theory is for"):
+        bound(graph)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_many_steps_are_summed_as_few_are(momentum):
+    """Against the double sum in NumPy, and 40,000 steps end at the geometric limit."""
+    graph, rates = topology.ring(5, "lazy"), 0.1 / np.sqrt(1 + np.arange(300))
+    found = theory.consensus_bound(graph, rates, gradient_bound=2.0, momentum=momentum)
+    of_gradient = theory.consensus_bound(
+        graph, np.append(1.0, np.zeros(300)), gradient_bound=1.0, momentum=momentum
+    )[1:]
+    expected = [2.0 * sum(rates[:k] * of_gradient[:k][::-1]) for k in range(300)]
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-15)
+    long = theory.consensus_bound(graph, np.full(40_000, 0.1), gradient_bound=2.0)
+    np.testing.assert_allclose(long[-1], 0.2 / graph.spectral_gap, rtol=1e-12)

@@ -71,6 +71,103 @@ def test_cdmsgd_in_turn_moves_one_agents_velocity_alone(x64):
     np.testing.assert_allclose(actual, x, rtol=1e-12, atol=1e-14)
 
 
+def small_run(tx, x, centres, *, num_steps, epochs):
+    """Agents with f_j(x) = ½(x − c_j)², one number each; their iterates at the end."""
+
+    def loss(params, model_state, batch, key):
+        return 0.5 * jnp.sum((params - batch) ** 2), (model_state, {})
+
+    state = training.init_state(jnp.array(x), tx, key=jax.random.key(0))
+    loop = training.sequential_loop(loss, tx)
+    for _ in range(epochs):
+        indices = np.zeros((num_steps, len(x), 1), int)
+        state, _ = loop(state, jnp.array(centres)[:, None], indices, num_steps)
+    return cdjax.eval_params(state.opt_state, state.params)
+
+
+def test_neighbours_stand_still_while_the_momentum_changes(x64):
+    graph, x, centres = topology.ring(3), [1.0, -2.0, 0.5], [0.0, 1.0, 5.0]
+    momentum = lambda k: 0.9 - 0.5 / (k + 1)  # noqa: E731
+    tx = cdjax.cdmsgd(0.1, mixing.dense(graph), momentum=momentum)
+    found = small_run(tx, x, centres, num_steps=3, epochs=2)
+    x, v = np.array(x), np.zeros(3)
+    for epoch in range(2):
+        for j in range(3):
+            for k in range(3 * epoch, 3 * epoch + 3):
+                gradient = x[j] + momentum(k) * v[j] - centres[j]
+                v[j] = graph.mixing_matrix[j] @ x - x[j] + momentum(k) * v[j] - 0.1 * gradient
+                x[j] += v[j]
+    np.testing.assert_allclose(found, x, rtol=1e-12)
+    np.testing.assert_allclose(found, [1.4395, 0.9965, 2.7457], atol=5e-5)
+
+
+def adam(rate, b1=0.9, b2=0.999, eps=1e-8):
+    """Adam of one number in NumPy: from gradient and state to update and state."""
+
+    def update(g, state):
+        k, m, s = state[0] + 1, b1 * state[1] + (1 - b1) * g, b2 * state[2] + (1 - b2) * g * g
+        return -rate * (m / (1 - b1**k)) / (np.sqrt(s / (1 - b2**k)) + eps), (k, m, s)
+
+    return update, (0, 0.0, 0.0)
+
+
+def momentum(rate, mu):
+    return (lambda g, v: (-rate * (g + mu * v), g + mu * v)), 0.0
+
+
+@pytest.mark.parametrize(
+    ("inner", "numpy"),
+    [(optax.sgd(0.1, momentum=0.9), momentum(0.1, 0.9)), (optax.adam(0.1), adam(0.1))],
+    ids=["momentum", "adam"],
+)
+def test_only_the_agent_whose_turn_it_is_adapts_before_agents_combine(inner, numpy, x64):
+    graph, x, centres = topology.ring(3), [1.0, -2.0, 0.5], [0.0, 1.0, 5.0]
+    tx = cdjax.adapt_then_combine(inner, mixing.dense(graph))
+    found = small_run(tx, x, centres, num_steps=4, epochs=2)
+    (update, start), x = numpy, np.array(x)
+    states = [start] * 3
+    for epoch in range(2):
+        for j in range(3):
+            for k in range(4):
+                state = states[j]
+                if isinstance(state, tuple):  # the count of Adam's steps runs anew in every turn
+                    state = (4 * epoch + k, *state[1:])
+                step, states[j] = update(x[j] - centres[j], state)
+                x[j] = graph.mixing_matrix[j] @ (x + step * (np.arange(3) == j))
+    np.testing.assert_allclose(found, x, rtol=1e-10)
+
+
+def test_a_turn_of_four_steps_of_momentum_by_hand(x64):
+    tx = cdjax.adapt_then_combine(optax.sgd(0.1, momentum=0.9), mixing.dense(topology.ring(3)))
+    found = small_run(tx, [1.0, -2.0, 0.5], [0.0, 1.0, 5.0], num_steps=4, epochs=1)
+    np.testing.assert_allclose(found, [-0.7106, 0.1299, 0.4451], atol=5e-5)
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        cdjax.easgd(0.1),
+        optax.chain(optax.clip(1.0), cdjax.downpour(0.1, 0.1)),
+        cdjax.gosgd(optax.sgd(0.1), mixing.random_peers(topology.ring(4), jax.random.key(0))),
+    ],
+    ids=["easgd", "downpour in a chain", "gosgd"],
+)
+@pytest.mark.parametrize("dim", [4, 5])
+def test_a_server_or_messages_are_refused(tx, dim):
+    with pytest.raises(ValueError, match="tx has a .*State.*; agents that train in turn need"):
+        trained(tx, np.zeros((4, 2, dim)), np.zeros((2, 4, 1), int))
+
+
+def test_a_state_of_n_numbers_that_all_agents_share_is_not_stacked(x64):
+    """A schedule's table of as many numbers as there are agents belongs to none of them."""
+    shared = lambda updates, state, params=None: (updates, state + 1.0)  # noqa: E731
+    tx = optax.chain(
+        optax.GradientTransformation(lambda params: jnp.zeros(4), shared), optax.sgd(0.1)
+    )
+    state, _ = trained(tx, np.ones((4, 2, 3)), np.zeros((2, 4, 1), int))
+    np.testing.assert_array_equal(state.opt_state[0], [2.0] * 4)
+
+
 def test_without_edges_the_schedule_changes_nothing(x64):
     _, centres, indices = random_problem()
     alone = topology.from_matrix(np.eye(5), validate=False)
