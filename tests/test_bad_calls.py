@@ -44,6 +44,10 @@ FOUR_OF_THREE = (
 )
 
 TABLE = {
+    # theory
+    "cdjax.theory.stated_strong_convexity(RING, 1.0, step_size=0.1, form='line 2')": (
+        "unknown form 'line 2'; expected one of definition, theorem"
+    ),
     # topology
     "topology.create('rng', 3)": r"unknown topology 'rng' \(did you mean 'ring'\?\); expected one",
     "topology.create(3, 3)": "unknown topology 3; expected one of ring, complete",

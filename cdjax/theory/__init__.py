@@ -16,11 +16,13 @@ from cdjax.theory._constants import Constants as Constants
 from cdjax.theory._constants import descent_limit as descent_limit
 from cdjax.theory._constants import guaranteed_descent as guaranteed_descent
 from cdjax.theory._constants import lyapunov_smoothness as lyapunov_smoothness
+from cdjax.theory._constants import necessary_step_limit as necessary_step_limit
 from cdjax.theory._constants import stated_strong_convexity as stated_strong_convexity
 from cdjax.theory._constants import sufficient_step_limit as sufficient_step_limit
 from cdjax.theory._constants import tight_step_limit as tight_step_limit
 from cdjax.theory._convergence import lyapunov_bound as lyapunov_bound
 from cdjax.theory._convergence import stated_lyapunov_bound as stated_lyapunov_bound
+from cdjax.theory._convergence import stated_neighborhood as stated_neighborhood
 from cdjax.theory._convergence import stated_stationarity_bound as stated_stationarity_bound
 from cdjax.theory._convergence import stationarity_bound as stationarity_bound
 from cdjax.theory._estimators import HessianExtremes as HessianExtremes

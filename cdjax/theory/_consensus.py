@@ -27,8 +27,8 @@ def stated_consensus_bound(topology: Topology, step_size: float, *, gradient_bou
 
     .. math:: E \| x_k^j - s_k \| \le \frac{\alpha L}{1 - \lambda_2}
 
-    It presumes a start in consensus, and it fails where :math:`\lambda_N < 0`: two agents with
-    :math:`\lambda_2 = -0.8` can exceed it by 27 % in the first step. :func:`consensus_bound` holds.
+    It presumes a start in consensus, and can fail where :math:`-\lambda_N > \lambda_2`: two agents
+    with :math:`\lambda_2 = -0.8` exceed it by 27 %. :func:`consensus_bound` holds.
 
     Args:
         topology: the graph with its symmetric mixing matrix.
@@ -41,7 +41,7 @@ def stated_consensus_bound(topology: Topology, step_size: float, *, gradient_bou
     Raises:
         ValueError: if an argument is negative or not finite.
 
-    Reference: Jiang et al. (2017), Proposition 1.
+    Reference: Jiang et al. (2017), Proposition 1, eq. 16.
     """
     check_symmetric(topology)
     check_range("step_size", step_size, low=0)

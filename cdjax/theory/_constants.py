@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 
-from cdjax._checks import check_positive, check_range, check_topology
+from cdjax._checks import check_choice, check_positive, check_range, check_topology
 from cdjax.topology import Topology
 from cdjax.topology._topology import TOLERANCE
+
+StatedForm: TypeAlias = Literal["definition", "theorem"]
 
 
 class Constants(NamedTuple):
@@ -55,7 +57,7 @@ def lyapunov_smoothness(topology: Topology, smoothness: float, *, step_size: flo
     Raises:
         ValueError: if an argument is out of its range.
 
-    Reference: Jiang et al. (2017), Section 4.
+    Reference: Jiang et al. (2017), Section 3.2, the definition after eq. 9.
     """
     check_symmetric(topology)
     check_positive("smoothness", smoothness)
@@ -64,29 +66,40 @@ def lyapunov_smoothness(topology: Topology, smoothness: float, *, step_size: flo
 
 
 def stated_strong_convexity(
-    topology: Topology, strong_convexity: float, *, step_size: float
+    topology: Topology,
+    strong_convexity: float,
+    *,
+    step_size: float,
+    form: StatedForm = "definition",
 ) -> float:
-    r"""The strong convexity that the paper claims for V; V does not have it.
+    r"""The strong convexity that the paper claims for V, in either of its forms; V has neither.
 
-    .. math:: \hat H = H_m + \frac{1 - \lambda_2}{\alpha}
+    .. math::
+        \text{definition:}\quad & \hat H = H_m + (2 \alpha)^{-1} (1 - \lambda_2) \\
+        \text{theorem:}\quad & \hat H = H_m + \alpha^{-1} (1 - \lambda_2)
 
+    The second is what :math:`\alpha \hat H` stands for in the second line of eq. 17.
     :math:`I - \Pi` vanishes on consensus, so V is no more convex there than the losses are: the
-    constant is :math:`H_m` itself. :math:`\hat H` holds only orthogonally to consensus.
+    constant is :math:`H_m` itself. Orthogonally to consensus the second form holds.
 
     Args:
         topology: the graph with its symmetric mixing matrix.
         strong_convexity: :math:`H_m`.
         step_size: :math:`\alpha > 0`.
+        form: whose :math:`\hat H`, that of its definition or that of Theorem 1.
 
     Raises:
         ValueError: if an argument is out of its range.
 
-    Reference: Jiang et al. (2017), Section 4.
+    Reference: Jiang et al. (2017), Section 3.2, the definition before eq. 10; eq. 17.
     """
     check_symmetric(topology)
     check_range("strong_convexity", strong_convexity, low=0)
     check_positive("step_size", step_size)
-    return strong_convexity + (1 - topology.second_eigenvalue) / step_size
+    check_choice("form", form, get_args(StatedForm))
+    # One agent has no λ₂, and I − Π = 0.
+    gap = 1 - topology.second_eigenvalue if topology.num_agents > 1 else 0.0
+    return strong_convexity + gap / (step_size if form == "theorem" else 2 * step_size)
 
 
 def descent_limit(topology: Topology, constants: Constants, *, step_size: float) -> float:
@@ -105,15 +118,15 @@ def descent_limit(topology: Topology, constants: Constants, *, step_size: float)
     Raises:
         ValueError: if an argument is out of its range.
 
-    Reference: Jiang et al. (2017), eq. 14.
+    Reference: Jiang et al. (2017), eq. 15.
     """
-    check_symmetric(topology)
+    check_constants(constants)
     smoothness = lyapunov_smoothness(topology, constants.smoothness, step_size=step_size)
     return constants.alignment / (smoothness * constants.second_moment)
 
 
 def sufficient_step_limit(topology: Topology, constants: Constants) -> float:
-    r"""The paper's step limit, sufficient for its theorems.
+    r"""The paper's step limit, sufficient for its theorems: eq. 15 solved.
 
     .. math:: \alpha \le \frac{\zeta_1 - (1 - \lambda_N) Q_m}{\gamma_m Q_m}
 
@@ -128,12 +141,40 @@ def sufficient_step_limit(topology: Topology, constants: Constants) -> float:
     Raises:
         ValueError: if the smoothness is not positive.
 
-    Reference: Jiang et al. (2017), eq. 15.
+    Reference: Jiang et al. (2017), the inequality after eq. 15.
     """
+    return _step_limit(topology, constants, constants.alignment)
+
+
+def necessary_step_limit(topology: Topology, constants: Constants) -> float:
+    r"""The step size up to which the paper's Lemma 2 makes V fall: eq. 14 solved.
+
+    .. math:: \alpha \le \frac{2 \zeta_1 - (1 - \lambda_N) Q_m}{\gamma_m Q_m}
+
+    The paper calls :math:`\alpha \le 2 \zeta_1 / (\hat\gamma Q_m)` necessary: for the bound of
+    Lemma 2 to fall, not for V. For full gradients it is :func:`tight_step_limit` without momentum.
+
+    Args:
+        topology: the graph with its symmetric mixing matrix.
+        constants: of the losses and their gradients.
+
+    Returns:
+        The limit. If it is 0 or less, no step size satisfies it.
+
+    Raises:
+        ValueError: if the smoothness is not positive.
+
+    Reference: Jiang et al. (2017), eq. 14.
+    """
+    return _step_limit(topology, constants, 2 * constants.alignment)
+
+
+def _step_limit(topology: Topology, constants: Constants, alignment: float) -> float:
+    """α ≤ alignment / (γ̂(α) Q_m), solved for α."""
     check_symmetric(topology)
-    check_positive("smoothness", constants.smoothness)
+    check_constants(constants)
     moment = constants.second_moment
-    free = constants.alignment - (1 - topology.smallest_eigenvalue) * moment
+    free = alignment - (1 - topology.smallest_eigenvalue) * moment
     return free / (constants.smoothness * moment)
 
 
@@ -164,7 +205,8 @@ def tight_step_limit(
         lazy_ring = cdjax.topology.ring(8, "lazy")  # λ_N = 1 / 3
         assert abs(cdjax.theory.tight_step_limit(lazy_ring, 2.0) - 2 / 3) < 1e-12
 
-    Reference: not in the paper; gradient descent and the heavy ball on its V, eq. 9.
+    Reference: without momentum, Jiang et al. (2017), eq. 14 for full gradients; with momentum not
+    in the paper: the heavy ball and Nesterov's method on its V, eq. 9.
     """
     check_symmetric(topology)
     check_positive("smoothness", smoothness)
@@ -176,10 +218,10 @@ def tight_step_limit(
 def guaranteed_descent(topology: Topology, constants: Constants, *, step_size: float) -> float:
     r"""The fraction of :math:`\frac{1}{2} \alpha \|\nabla V\|^2` by which a step surely reduces V.
 
-    .. math:: c = \min(\zeta_1, \; 2 \zeta_1 - \alpha \hat\gamma Q_m)
+    .. math:: c = 2 \zeta_1 - \alpha \hat\gamma Q_m
 
-    Noise comes on top. This is the paper's :math:`\zeta_1` where eq. 14 holds. Beyond that limit it
-    falls, to 0 at twice the limit, which is the tight one for full gradients.
+    Noise comes on top. Under eq. 15 c is :math:`\zeta_1` at least, with which the paper's theorems
+    replace it. It falls to 0 at :func:`necessary_step_limit`, the tight one for full gradients.
 
     Args:
         topology: the graph with its symmetric mixing matrix.
@@ -192,12 +234,21 @@ def guaranteed_descent(topology: Topology, constants: Constants, *, step_size: f
     Raises:
         ValueError: if an argument is out of its range.
 
-    Reference: the proof of Theorem 1 of Jiang et al. (2017), without its use of eq. 14.
+    Reference: Jiang et al. (2017), Lemma 2, eq. 13.
     """
-    check_symmetric(topology)
+    check_constants(constants)
     smoothness = lyapunov_smoothness(topology, constants.smoothness, step_size=step_size)
-    alignment = constants.alignment
-    return min(alignment, 2 * alignment - step_size * smoothness * constants.second_moment)
+    return 2 * constants.alignment - step_size * smoothness * constants.second_moment
+
+
+def check_constants(constants: Constants) -> None:
+    """Raises unless the constants are as in Assumption 3."""
+    check_positive("constants.smoothness", constants.smoothness)
+    check_range("constants.strong_convexity", constants.strong_convexity, low=0)
+    check_range("constants.noise", constants.noise, low=0)
+    check_range("constants.noise_growth", constants.noise_growth, low=0)
+    check_positive("constants.alignment", constants.alignment)
+    check_range("constants.length", constants.length, low=constants.alignment)
 
 
 def check_symmetric(topology: Topology) -> None:

@@ -11,6 +11,8 @@ from jaxtyping import Float
 from cdjax._checks import check_count, check_range, per_step
 from cdjax.theory._constants import (
     Constants,
+    StatedForm,
+    check_constants,
     check_symmetric,
     guaranteed_descent,
     lyapunov_smoothness,
@@ -26,37 +28,77 @@ def stated_lyapunov_bound(
     step_size: float,
     initial_gap: float,
     num_steps: int,
+    form: StatedForm = "definition",
 ) -> Float[np.ndarray, " steps"]:
     r"""The paper's bound on :math:`V - V^*` for a fixed step and strongly convex losses.
 
-    .. math:: E[V(x_k) - V^*] \le (1 - \alpha \hat H \zeta_1)^k (V(x_0) - V^*)
-              + \frac{\alpha^2 \hat\gamma Q}{2} \sum_{q < k} (1 - \alpha \hat H \zeta_1)^q
+    .. math:: E[V(x_k) - V^*] \le (1 - \alpha \hat H \zeta_1)^{k - 1} (V(x_1) - V^*)
+              + \frac{\alpha^2 \hat\gamma Q}{2} \sum_{l=0}^{k-1} (1 - \alpha \hat H \zeta_1)^l
 
-    It fails, and :func:`lyapunov_bound` holds: :math:`\hat H` is not the strong convexity of V, see
-    :func:`stated_strong_convexity`. On the lazy ring of five with :math:`\alpha = 0.1` and all
-    :math:`f_j = \frac{1}{2} x^2`, it says that each step multiplies V by 0.67; the truth is 0.81.
+    with the paper's count of steps from :math:`x_1`, the start. It fails, and
+    :func:`lyapunov_bound` holds: :math:`\hat H` is not the strong convexity of V in either form,
+    see :func:`stated_strong_convexity`. On the lazy ring of five with :math:`\alpha = 0.1` and all
+    :math:`f_j = \frac{1}{2} x^2`, a step multiplies V by 0.81. The bound says 0.785 by the
+    definition of :math:`\hat H` and 0.670 by the second line of eq. 17.
 
     Args:
         topology: the graph with its symmetric mixing matrix.
         constants: of the losses and their gradients.
-        step_size: :math:`\alpha > 0`; the paper requires eq. 14, which is not checked.
-        initial_gap: :math:`V(x_0) - V^*`.
+        step_size: :math:`\alpha > 0`; the paper requires eq. 15, which is not checked.
+        initial_gap: :math:`V(x_1) - V^*`.
         num_steps: K.
+        form: of :math:`\hat H`, see :func:`stated_strong_convexity`.
 
     Returns:
-        The bound at :math:`x_0, ..., x_{K-1}`, shape (K,); for small λ2 it may be negative.
+        The bound at the start and the K - 1 points after it, shape (K,); for small λ2 it may be
+        negative.
 
     Raises:
         ValueError: if an argument is out of its range.
 
-    Reference: Jiang et al. (2017), Theorem 1.
+    Reference: Jiang et al. (2017), Theorem 1, eq. 17.
     """
-    check_symmetric(topology)
     check_range("initial_gap", initial_gap, low=0)
-    convexity = stated_strong_convexity(topology, constants.strong_convexity, step_size=step_size)
+    convexity = stated_strong_convexity(
+        topology, constants.strong_convexity, step_size=step_size, form=form
+    )
     powers = (1 - step_size * convexity * constants.alignment) ** np.arange(num_steps)
-    sums = np.cumsum(powers) - powers
-    return powers * initial_gap + _noise(topology, constants, step_size) * sums
+    noise = _noise(topology, constants, step_size) * np.cumsum(powers)
+    return powers * initial_gap + noise
+
+
+def stated_neighborhood(
+    topology: Topology, constants: Constants, *, step_size: float, form: StatedForm = "definition"
+) -> float:
+    r"""The paper's limit of :math:`V - V^*` as the steps go on, in either of its forms.
+
+    .. math::
+        \text{definition:}\quad & \frac{\alpha \hat\gamma Q}{2 \hat H \zeta_1} \\
+        \text{theorem:}\quad & \frac{(\alpha \gamma_m + 1 - \lambda_N) Q}
+                              {2 (H_m + \alpha^{-1} (1 - \lambda_2) \zeta_1)}
+
+    The paper says that they are equal. They are not: the second has lost the ½ of :math:`\hat H`,
+    and :math:`\zeta_1` multiplies only one of its terms. What holds is
+    :math:`(\alpha \gamma_m + 1 - \lambda_N) Q / (2 H_m \zeta_1)`, see :func:`lyapunov_bound`.
+
+    Args:
+        topology: the graph with its symmetric mixing matrix.
+        constants: of the losses and their gradients.
+        step_size: :math:`\alpha > 0`.
+        form: which of the two.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Reference: Jiang et al. (2017), the limit after Theorem 1.
+    """
+    convexity, alignment = constants.strong_convexity, constants.alignment
+    stated = stated_strong_convexity(topology, convexity, step_size=step_size, form=form)
+    smoothness = lyapunov_smoothness(topology, constants.smoothness, step_size=step_size)
+    by_alignment = stated * alignment
+    if form == "theorem":
+        by_alignment = convexity + (stated - convexity) * alignment
+    return step_size * smoothness * constants.noise / (2 * by_alignment)
 
 
 def lyapunov_bound(
@@ -74,10 +116,10 @@ def lyapunov_bound(
               + \frac{1 - \lambda_N}{2} \left( \frac{1}{\alpha_{k+1}} - \frac{1}{\alpha_k} \right)
               d_{k+1}^2
 
-    with :math:`c_k` of :func:`guaranteed_descent`, :math:`\zeta_1` where the paper's eq. 14 holds.
-    The last term, 0 for a fixed step, is there because V itself grows as the step diminishes. The
-    bound tends to :math:`(\alpha \gamma_m + 1 - \lambda_N) Q / (2 H_m \zeta_1)`, which does not
-    vanish with :math:`\alpha`; :func:`mean_error_bound` does.
+    with :math:`c_k` of :func:`guaranteed_descent`, at least :math:`\zeta_1` where the paper's
+    eq. 15 holds. The last term, 0 for a fixed step, is there because V itself grows as the step
+    diminishes. The bound tends to :math:`(\alpha \gamma_m + 1 - \lambda_N) Q / (2 H_m c)`, which
+    does not vanish with :math:`\alpha`; :func:`mean_error_bound` does.
 
     Args:
         topology: the graph with its symmetric mixing matrix.
@@ -128,7 +170,7 @@ def stated_stationarity_bound(
     .. math:: \frac{1}{K} \sum_{k < K} E \|\nabla V(x_k)\|^2 \le \frac{\alpha \hat\gamma Q}{\zeta_1}
               + \frac{2 (V(x_0) - V_{\inf})}{K \alpha \zeta_1}
 
-    It holds under the paper's eq. 14, which is not checked and which on many graphs no step size
+    It holds under the paper's eq. 15, which is not checked and which on many graphs no step size
     meets, see :func:`sufficient_step_limit`; :func:`stationarity_bound` only needs the tight limit.
     It bounds the gradient of V, not that of the sum of the losses: the former vanishes where the
     agents still disagree by :math:`O(\alpha)`.
@@ -143,7 +185,7 @@ def stated_stationarity_bound(
     Raises:
         ValueError: if an argument is out of its range.
 
-    Reference: Jiang et al. (2017), Theorem 2.
+    Reference: Jiang et al. (2017), Theorem 2, eq. 18, divided by the number of steps.
     """
     check_symmetric(topology)
     check_range("initial_gap", initial_gap, low=0)
@@ -168,7 +210,8 @@ def stationarity_bound(
               (1 / \alpha_{k+1} - 1 / \alpha_k) \, d_{k+1}^2}{\sum_k \alpha_k c_k}
 
     with :math:`\Delta_0 = V(x_0, \alpha_0) - V_{\inf}(\alpha_0)` and :math:`c_k` of
-    :func:`guaranteed_descent`. For a fixed step that satisfies the paper's eq. 14, it is Theorem 2.
+    :func:`guaranteed_descent`. For a fixed step that satisfies the paper's eq. 15, it is Theorem 2
+    or less.
 
     Args:
         topology: the graph with its symmetric mixing matrix.
@@ -198,6 +241,7 @@ def stationarity_bound(
 
 def _noise(topology: Topology, constants: Constants, step_size: float) -> float:
     """How much the gradients' noise raises V in a step at most, α² γ̂ Q / 2."""
+    check_constants(constants)
     smoothness = lyapunov_smoothness(topology, constants.smoothness, step_size=step_size)
     return step_size**2 * smoothness * constants.noise / 2
 

@@ -75,7 +75,7 @@ def lyapunov_gradient(
     Raises:
         ValueError: if a leaf's leading axis is not N.
 
-    Reference: Jiang et al. (2017), Section 4, from eq. 9.
+    Reference: Jiang et al. (2017), Section 3.2, the gradient of eq. 9.
     """
     check_symmetric(topology)
     gradients = jax.grad(lambda x: jnp.sum(losses_fn(x)))(params)

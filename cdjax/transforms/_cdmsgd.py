@@ -1,7 +1,7 @@
 r"""CDMSGD: consensus-based distributed SGD with momentum inside of consensus.
 
 Jiang, Balu, Hegde, Sarkar, *Collaborative Deep Learning in Fixed Topology Networks*, NIPS 2017,
-arXiv:1706.07880, Algorithms 2 (Polyak) and 3 (Nesterov).
+arXiv:1706.07880, Section 3.1 and the momentum forms of its supplement (not verified).
 
 Both forms are one recursion in the iterate :math:`x` and the velocity :math:`v`, with the gradient
 at a point :math:`y = x + \ell v` ahead of the iterate:
@@ -79,7 +79,8 @@ def cdmsgd(
         tx = cdjax.cdmsgd(0.01, mix, momentum=0.9)
         updates, state = tx.update(grads, tx.init(params), params)
 
-    Reference: Jiang et al. (2017), Algorithms 2 and 3.
+    Reference: Jiang et al. (2017), Section 3.1, who refer to their supplement for the forms with
+    momentum (not verified).
     """
     check_mixer(mix)
     check_range("learning_rate", learning_rate, low=0)

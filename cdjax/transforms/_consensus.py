@@ -45,7 +45,7 @@ def consensus(mix: Mixer) -> optax.GradientTransformation:
     After ``optax.sgd(learning_rate, momentum=...)`` the momentum lies *outside* of consensus: its
     buffer holds no consensus displacement, and the iterates end at CDSGD's fixed point for the step
     :math:`\alpha / (1 - \mu)`, with a :math:`1 / (1 - \mu)` larger disagreement. For momentum
-    inside of consensus, as in the paper's Algorithms 2 and 3, see :func:`cdmsgd`.
+    inside of consensus see :func:`cdmsgd`.
 
     Args:
         mix: a mixer, ``mix(tree, step) -> tree`` on stacked trees.

@@ -101,7 +101,7 @@ def gosgd(
         num_agents = stacked_size(params)
         # Messages share no buffers, so that the state can be donated.
         in_flight = tuple(
-            Messages(jnp.full(num_agents, -jnp.inf), jax.tree.map(_wide_zeros, params))
+            Messages(jnp.full(num_agents, -jnp.inf, float), jax.tree.map(_wide_zeros, params))
             for _ in range(delay)
         )
         log2_weight = -jnp.log2(jnp.full(num_agents, num_agents, float))

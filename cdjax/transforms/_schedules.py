@@ -29,7 +29,8 @@ def diminishing_schedule(
 
     Example: ``tx = cdjax.cdsgd(cdjax.diminishing_schedule(0.1), mix)``
 
-    Reference: Jiang et al. (2017), eq. 19 and Theorem 3.
+    Reference: Jiang et al. (2017), Section 4, who refer to their supplement for diminishing steps
+    (not verified).
     """
     check_range("init_value", init_value, low=0)
     check_range("power", power, low=0.5, high=1, low_open=True)

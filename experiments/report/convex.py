@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ class Curves(NamedTuple):
     lyapunov_gap: np.ndarray
     lyapunov_bound: np.ndarray
     stated_lyapunov_bound: np.ndarray
+    stated_lyapunov_bound_line_2: np.ndarray
     mean_error: np.ndarray
     mean_error_bound: np.ndarray
     disagreement: np.ndarray
@@ -33,13 +34,16 @@ class Curves(NamedTuple):
 
 
 _COLORS = {"fixed": "C0", "diminishing": "C1"}
-# Each row's label, and of the curves what is measured, its bound, the paper's own, and the limit.
+# Of each row the label, what is measured, its bound, the paper's own, and the limit.
 _ROWS = (
-    ("V − V*", "lyapunov_gap", "lyapunov_bound", "stated_lyapunov_bound", None),
-    ("‖s − x*‖", "mean_error", "mean_error_bound", None, None),
-    ("‖x − s‖, all agents", "disagreement", "consensus_bound", "stated_consensus_bound",
+    ("V − V*", "lyapunov_gap", "lyapunov_bound",
+     {"stated_lyapunov_bound": "eq. 17", "stated_lyapunov_bound_line_2": "eq. 17, second line"},
+     None),
+    ("‖s − x*‖", "mean_error", "mean_error_bound", {}, None),
+    ("‖x − s‖, all agents", "disagreement", "consensus_bound", {"stated_consensus_bound": "eq. 16"},
      "predicted_disagreement"),
 )  # fmt: skip
+_STATED = {"stated_lyapunov_bound_line_2": "C4"}  # the others are red
 
 
 def page(curves: Sequence[Curves], title: str) -> Figure:
@@ -61,9 +65,14 @@ def page(curves: Sequence[Curves], title: str) -> Figure:
 
 
 def _draw(
-    axes: Any, curve: Curves, measured: str, bound: str, stated: str | None, predicted: str | None
+    axes: Any,
+    curve: Curves,
+    measured: str,
+    bound: str,
+    stated: Mapping[str, str],
+    predicted: str | None,
 ) -> None:
-    """One run's quantity: solid as measured, dashed its bound, dotted the paper's own bound."""
+    """One run's quantity: solid as measured, dashed its bound, dotted the paper's own bounds."""
 
     def line(quantity: str, label: str, **style: Any) -> None:
         axes.plot(curve.step + 1, _positive(getattr(curve, quantity)), label=label, **style)
@@ -71,11 +80,12 @@ def _draw(
     color, name = _COLORS[curve.schedule], f"{curve.schedule} steps"
     line(bound, f"{name}, bound", color=color, linestyle="--")
     line(measured, f"{name}, measured", color=color, linewidth=1.8)
-    if stated and curve.schedule == "fixed":
-        line(stated, f"{name}, the paper's bound", color="C3", linestyle=":", linewidth=1.8)
-        if np.any(getattr(curve, stated) < 0):
+    for row, (quantity, equation) in enumerate(stated.items() if curve.schedule == "fixed" else ()):
+        color = _STATED.get(quantity, "C3")
+        line(quantity, f"{name}, the paper's {equation}", color=color, linestyle=":", linewidth=1.8)
+        if np.any(getattr(curve, quantity) < 0):
             place = {"fontsize": "small", "transform": axes.transAxes}
-            axes.text(0.04, 0.04, "the paper's bound is negative", color="C3", **place)
+            axes.text(0.04, 0.04 + 0.08 * row, f"{equation} is negative", color=color, **place)
     if predicted:
         line(predicted, "α‖(I−Π)⁺∇F(x*)‖", color="0.4", linestyle="-.", linewidth=1)
 

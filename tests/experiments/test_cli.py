@@ -41,7 +41,7 @@ def records_of(out):
 
 @pytest.mark.slow
 def test_six_agents_on_a_ring_learn_the_digits(tmp_path):
-    options = ("--agents", 6, "--topology", "ring", "--epochs", 3, "--batch-size", 16)
+    options = ("--agents", 6, "--topology", "ring", "--epochs", 3, "--batch-size", 32)
     result = experiment("digits", *options, "--out", tmp_path)
     assert result.returncode == 0, result.stderr
     for text in ("λ2 = 0.666667", "λN = -0.333333", "gap = 0.333333", "2,168,362 parameters"):
@@ -53,7 +53,7 @@ def test_six_agents_on_a_ring_learn_the_digits(tmp_path):
     last = records[-1]
     assert last["test_accuracy_mean"] > 0.8
     assert last["test_accuracy_min"] <= last["test_accuracy_mean"] <= last["test_accuracy_max"]
-    assert last["step"] == 3 * (1437 // (6 * 16))
+    assert last["step"] == 3 * (1437 // (6 * 32))
     assert last["bytes_sent"] == last["step"] * 12 * 4 * 2_168_362
     assert json.loads((folder / "config.json").read_text())["agents"] == 6
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")

@@ -29,13 +29,20 @@ def test_the_stated_rate_fails_on_the_lazy_ring_with_equal_losses():
         "constants": theory.Constants(1.0, 1.0),
         "initial_gap": gaps[0],
     }
-    stated = theory.stated_lyapunov_bound(step_size=0.1, num_steps=20, **options)
+    stated, theorem = (
+        theory.stated_lyapunov_bound(step_size=0.1, num_steps=20, form=form, **options)
+        for form in ("definition", "theorem")
+    )
     corrected = theory.lyapunov_bound(step_sizes=step_sizes, **options)
     assert theory.descent_limit(LAZY_RING, options["constants"], step_size=0.1) > 0.1
-    ratios = [values[1:] / values[:-1] for values in (gaps, stated, corrected)]
+    ratios = [values[1:] / values[:-1] for values in (gaps, stated, theorem, corrected)]
     np.testing.assert_allclose(ratios[0], 0.81, rtol=1e-10)
-    np.testing.assert_allclose(ratios[1], 0.6696723, rtol=1e-6)
-    np.testing.assert_allclose(ratios[2], 0.9, rtol=1e-10)
+    np.testing.assert_allclose(ratios[1], 0.7848362, rtol=1e-6)
+    np.testing.assert_allclose(ratios[2], 0.6696723, rtol=1e-6)
+    # 1 − α H c of Lemma 2, between the truth and the 1 − α H ζ₁ of the theorem's proof, 0.9.
+    c = 2 - 0.1 - (1 - LAZY_RING.smallest_eigenvalue)
+    np.testing.assert_allclose(ratios[3], 1 - 0.1 * c, rtol=1e-10)
+    assert round(1 - 0.1 * c, 3) == 0.870
 
 
 def test_the_stated_bound_is_its_formula():
@@ -44,13 +51,42 @@ def test_the_stated_bound_is_its_formula():
         LAZY_RING, constants, step_size=0.1, initial_gap=7.0, num_steps=4
     )
     smoothness = 2 + (1 - LAZY_RING.smallest_eigenvalue) / 0.1
-    rate = 1 - 0.1 * (0.5 + (1 - LAZY_RING.second_eigenvalue) / 0.1) * 0.9
-    noise = 0.1**2 * smoothness * 3 / 2 * (1 + rate + rate**2)
+    rate = 1 - 0.1 * (0.5 + (1 - LAZY_RING.second_eigenvalue) / 0.2) * 0.9
+    noise = 0.1**2 * smoothness * 3 / 2 * (1 + rate + rate**2 + rate**3)
     assert stated[3] == pytest.approx(rate**3 * 7 + noise, rel=1e-12)
 
 
+def test_theorem_1_sums_as_many_terms_as_the_paper():
+    """At x_k: k − 1 powers of the rate, and k terms of noise."""
+    found = theory.stated_lyapunov_bound(
+        LAZY_RING,
+        theory.Constants(1.0, 1.0, noise=3.0),
+        step_size=0.1,
+        initial_gap=7.0,
+        num_steps=3,
+        form="theorem",
+    )
+    np.testing.assert_allclose(found, [7.105, 4.864, 3.363], atol=5e-4)
+
+
+def test_the_papers_two_limits_after_theorem_1_differ():
+    constants = theory.Constants(2.0, 0.5, noise=3.0, alignment=0.9)
+    first, second = (
+        theory.stated_neighborhood(LAZY_RING, constants, step_size=0.1, form=form)
+        for form in ("definition", "theorem")
+    )
+    low, high = 1 - LAZY_RING.second_eigenvalue, 1 - LAZY_RING.smallest_eigenvalue
+    moved = (0.1 * 2 + high) * 3
+    assert first == pytest.approx(moved / (2 * (0.5 + low / 0.2) * 0.9), rel=1e-12)
+    assert second == pytest.approx(moved / (2 * (0.5 + low / 0.1 * 0.9)), rel=1e-12)
+    bound = theory.stated_lyapunov_bound(
+        LAZY_RING, constants, step_size=0.1, initial_gap=7.0, num_steps=1000
+    )
+    assert bound[-1] == pytest.approx(first, rel=1e-10)
+
+
 @pytest.mark.parametrize("step_size", [0.6, 0.9])
-def test_the_corrected_bound_is_exact_for_one_noisy_agent_beyond_eq_14(step_size):
+def test_the_corrected_bound_is_exact_for_one_noisy_agent_beyond_eq_15(step_size):
     constants = theory.Constants(2.0, 2.0, noise=0.5)
     bound = theory.lyapunov_bound(
         ONE_AGENT, constants, step_sizes=np.full(10, step_size), initial_gap=9.0
@@ -61,12 +97,14 @@ def test_the_corrected_bound_is_exact_for_one_noisy_agent_beyond_eq_14(step_size
         gap = (1 - 2 * step_size) ** 2 * gap + step_size**2 * 0.5
 
 
-def test_the_corrected_bound_under_eq_14_contracts_by_strong_convexity_times_alignment():
+def test_the_corrected_bound_under_eq_15_contracts_by_lemma_2():
     constants = theory.Constants(2.0, 0.5, noise=3.0, alignment=0.95)
     bound = theory.lyapunov_bound(LAZY_RING, constants, step_sizes=[0.05] * 2, initial_gap=7.0)
     assert theory.descent_limit(LAZY_RING, constants, step_size=0.05) > 0.05
     noise = 0.05**2 * theory.lyapunov_smoothness(LAZY_RING, 2.0, step_size=0.05) * 3 / 2
-    assert bound[1] == pytest.approx((1 - 0.05 * 0.5 * 0.95) * 7 + noise, rel=1e-12)
+    descent = theory.guaranteed_descent(LAZY_RING, constants, step_size=0.05)
+    assert bound[1] == pytest.approx((1 - 0.05 * 0.5 * descent) * 7 + noise, rel=1e-12)
+    assert descent > 0.95  # under eq. 15 it is more than ζ₁
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.6, 1.0])
@@ -113,11 +151,12 @@ def test_theorem_2_is_its_formula_stated_and_corrected():
         LAZY_RING, constants, step_sizes=np.full(50, 0.1), initial_gap=7.0
     )
     assert stated == pytest.approx(expected, rel=1e-12)
-    assert corrected == pytest.approx(expected, rel=1e-12)
+    descent = theory.guaranteed_descent(LAZY_RING, constants, step_size=0.1)
+    assert corrected == pytest.approx(expected * 0.9 / descent, rel=1e-12)
 
 
-def test_beyond_eq_14_the_statement_of_theorem_2_fails_and_the_corrected_bound_is_met():
-    step_sizes = np.full(200, 1.9)  # f = ½ x²: the limit of eq. 14 is 1, the tight one 2
+def test_beyond_eq_15_the_statement_of_theorem_2_fails_and_the_corrected_bound_is_met():
+    step_sizes = np.full(200, 1.9)  # f = ½ x²: the limit of eq. 15 is 1, the tight one 2
     points = run_cdsgd(ONE_AGENT, lambda k, x: x, np.ones(1), step_sizes)
     options = {"topology": ONE_AGENT, "constants": theory.Constants(1.0), "initial_gap": 0.5}
     stated = theory.stated_stationarity_bound(step_size=1.9, num_steps=200, **options)
