@@ -12,6 +12,7 @@ import pytest
 
 import cdjax
 from cdjax import mixing, robust, sharding, topology
+from tests.slow import slow
 
 KEY = jax.random.key(0)
 GRAPHS = {
@@ -55,7 +56,7 @@ def test_agents_that_agree_stay(plan, graph):
     np.testing.assert_array_equal(mixed(plan, GRAPHS[graph], x), x)
 
 
-@pytest.mark.parametrize("num_devices", [2, 4, 8])
+@pytest.mark.parametrize("num_devices", [4, *slow(2, 8)])
 @pytest.mark.parametrize("family", ["ring", "complete", "erdos_renyi"])
 def test_agents_that_agree_stay_on_several_devices(family, num_devices):
     graph = topology.create(family, 40)
@@ -75,7 +76,9 @@ def test_agents_that_agree_are_at_no_distance():
     assert cdjax.metrics.consensus_distance(agreement(7)) == 0
 
 
-@pytest.mark.parametrize("plan", ["dense", "neighbors", "shifts", "ppermute", "exchange", "faulty"])
+@pytest.mark.parametrize(
+    "plan", ["neighbors", *slow("dense", "shifts", "ppermute", "exchange", "faulty")]
+)
 @pytest.mark.parametrize(
     ("algorithm", "error"),
     [
