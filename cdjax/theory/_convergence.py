@@ -94,11 +94,10 @@ def stated_neighborhood(
     """
     convexity, alignment = constants.strong_convexity, constants.alignment
     stated = stated_strong_convexity(topology, convexity, step_size=step_size, form=form)
-    smoothness = lyapunov_smoothness(topology, constants.smoothness, step_size=step_size)
     by_alignment = stated * alignment
     if form == "theorem":
         by_alignment = convexity + (stated - convexity) * alignment
-    return step_size * smoothness * constants.noise / (2 * by_alignment)
+    return _noise(topology, constants, step_size) / (step_size * by_alignment)
 
 
 def lyapunov_bound(
