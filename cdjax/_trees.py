@@ -65,6 +65,20 @@ def displacement(after: Params, before: Params) -> Params:
     return jax.tree.map(leaf, after, before)
 
 
+def have_agent_axis(init: Callable[[Params], Any], params: Params) -> Any:
+    """For every leaf of ``init(params)`` whether it has the agent axis of the stacked ``params``.
+
+    Those leaves are longer for one agent more. Their length alone does not tell: that of a server's
+    parameters may happen to be N.
+    """
+
+    def shapes(num_more: int) -> Any:
+        more = lambda x: jax.ShapeDtypeStruct((len(x) + num_more, *x.shape[1:]), x.dtype)  # noqa: E731
+        return jax.eval_shape(init, jax.tree.map(more, params))
+
+    return jax.tree.map(lambda x, y: x.shape != y.shape, shapes(0), shapes(1))
+
+
 def along_agents(numbers: ArrayLike, leaf: ArrayLike) -> Shaped[Array, "agents ..."]:
     """``numbers``, of shape (N,), with as many axes as ``leaf`` has, of shape (N, ...).
 

@@ -47,6 +47,10 @@ TABLE = {
         lambda lr: cdjax.fedavg(optax.sgd(lr, 0.9), local_steps=2, fraction=0.5, key=KEY),
         True,
     ),
+    "fedavg with own steps": (
+        lambda lr: cdjax.fedavg(optax.sgd(lr, 0.9), local_steps=np.arange(1, 9)),
+        True,
+    ),
     "easgd": (lambda lr: cdjax.easgd(lr, period=2), True),
     "easgd with clocks": (lambda lr: cdjax.easgd(lr, period=2, clocks=jnp.arange(8)), True),
     "eamsgd": (lambda lr: cdjax.eamsgd(lr, period=2), True),

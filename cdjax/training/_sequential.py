@@ -17,7 +17,7 @@ import optax
 from jaxtyping import Array, Int
 
 from cdjax._checks import stacked_size
-from cdjax._trees import is_floating
+from cdjax._trees import have_agent_axis, is_floating
 from cdjax._types import OptState, Params
 from cdjax.data import take_batch
 from cdjax.training._loop import Indices, empty_rows
@@ -128,11 +128,7 @@ def _stored(opt_state: OptState, iterates: Params) -> Params:
 
 
 def _which_are_stacked(tx: optax.GradientTransformation, state: TrainState) -> Any:
-    """For every leaf of the optimizer's state whether it has the agent axis.
-
-    Those leaves are longer for one agent more. Their length alone does not tell: that of a server's
-    parameters may happen to be N.
-    """
+    """For every leaf of the optimizer's state whether it has the agent axis."""
     for name in ("EASGDState", "DownpourState", "GoSGDState"):
         if optax.tree.get_all_with_path(state.opt_state, name):
             raise ValueError(
@@ -140,8 +136,4 @@ def _which_are_stacked(tx: optax.GradientTransformation, state: TrainState) -> A
                 "turn need an optimizer without server or messages"
             )
 
-    def init(num_more: int) -> Any:
-        more = lambda x: jax.ShapeDtypeStruct((len(x) + num_more, *x.shape[1:]), x.dtype)  # noqa: E731
-        return jax.eval_shape(tx.init, jax.tree.map(more, state.params))
-
-    return jax.tree.map(lambda x, y: x.shape != y.shape, init(0), init(1))
+    return have_agent_axis(tx.init, state.params)

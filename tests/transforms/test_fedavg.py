@@ -84,6 +84,25 @@ def test_an_optimizer_state_stays_with_its_agent():
     np.testing.assert_allclose(state.inner[0].trace, 1.9 * np.arange(3), rtol=1e-6)
 
 
+@pytest.mark.parametrize("mu", [0.0, 0.9])
+def test_every_client_takes_its_own_number_of_steps_and_rests(mu, x64):
+    centers, curvatures, own = np.array([0.0, 1.0, 5.0]), np.array([1.0, 2.0, 3.0]), [1, 4, 2]
+    weights = np.array([1.0, 4.0, 2.0])
+    tx = cdjax.fedavg(
+        optax.sgd(0.1, momentum=mu or None), local_steps=np.array(own), weights=weights
+    )
+    xs, _ = trajectory(tx, quadratic_gradients(centers, curvatures), jnp.ones(3), 12)
+    server, velocity = 1.0, np.zeros(3)
+    for r in range(3):
+        trained = np.full(3, server)
+        for j, steps in enumerate(own):
+            for _ in range(steps):
+                velocity[j] = mu * velocity[j] + curvatures[j] * (trained[j] - centers[j])
+                trained[j] -= 0.1 * velocity[j]
+        server = weights @ trained / weights.sum()
+        np.testing.assert_allclose(xs[4 * r + 3], server, atol=1e-14)
+
+
 def test_one_agent_is_the_inner_optimizer(x64):
     tree, inner = random_stacked_tree(1), optax.adam(0.1)
     tx = cdjax.fedavg(inner, local_steps=2, fraction=0.5, key=KEY)
@@ -97,6 +116,7 @@ def test_one_agent_is_the_inner_optimizer(x64):
     [
         ({"fraction": 0.5}, r"fraction is 0.5: give key=jax.random.key\(0\)"),
         ({"fraction": 1.5}, r"fraction is 1.5; it must lie in \[0, 1\]"),
+        ({"local_steps": np.array([2, 0])}, "local_steps is 0; it must lie in"),
         ({"local_steps": 0}, r"local_steps is 0; it must lie in \[1, inf\)"),
         ({"weights": np.array([1, -1])}, "weights is .*; it must lie in"),
     ],
