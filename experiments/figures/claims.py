@@ -3,32 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from experiments.figures import curves
 from experiments.figures.config import Figures
-from experiments.figures.curves import CDMSGD, CDSGD, CENTRALIZED, FEDAVG, MOMENTUM_SGD, SGD, Curve
+from experiments.figures.curves import (
+    ATC,
+    CDMSGD,
+    CDSGD,
+    CENTRALIZED,
+    FEDAVG,
+    GOSSIP,
+    MOMENTUM_SGD,
+    OUTSIDE,
+    SGD,
+    Curve,
+)
+from experiments.figures.measures import (
+    CHANGE_OF_DISTANCE,
+    DEVIATION,
+    DISTANCE,
+    FINAL,
+    GAP,
+    SPEED,
+    SPEED_BY_STEPS,
+    Measure,
+)
 from experiments.report.plots import Line
+from experiments.report.verdicts import Difference, Verdict, interval, paired, verdicts
 
 Columns: TypeAlias = Mapping[str, Sequence[Line]]
-Records: TypeAlias = Sequence[Mapping[str, Any]]
-
-
-class Measure(NamedTuple):
-    """A number of one run, as of the last step that all compared runs reach, and its form."""
-
-    value: Callable[[Records, int], float]
-    unit: str
-    form: str = ".2f"
 
 
 class Claim(NamedTuple):
     """What a figure should show in each of its columns.
 
-    It compares those lines of a column that ``pick`` chooses. For a seed it holds if the number of
-    the last line is below that of the first, or with a ``margin``, at most so much below it.
+    It compares those lines of a column that ``pick`` chooses, each with the next: the first is said
+    to have the larger number, or with a ``margin``, the next to be at most so much below it. A
+    column without such lines does not make the claim.
     """
 
     figure: str
@@ -39,41 +53,51 @@ class Claim(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """A claim, in which column of its figure, what was measured, and the verdict."""
+    """A claim in one column of its figure: the means, and the difference of each pair of lines."""
 
-    claim: str
+    claim: Claim
     setting: str
-    measured: str
-    verdict: str
+    means: str
+    differences: list[Difference]
 
 
 def report(config: Figures, drawn: Mapping[str, Columns]) -> str:
-    """The page claims.md: all claims whose figures are drawn, and what follows from the schedule.
+    """The page claims.md: all claims whose figures are drawn, with intervals and verdicts.
 
     The preset's options are in ``config``; ``drawn`` are the lines of every column of each figure.
     """
     found = [finding for name in drawn for finding in findings(name, drawn[name])]
     some_run = next(iter(next(iter(drawn.values())).values()))[0].runs[0]
+    num_comparisons = sum(len(finding.differences) for finding in found)
+    agents = config.network.agents or 5
     lines = [
         "# The paper's claims, measured",
         "",
         f"Preset {config.preset}: {some_run[0]['dataset']}, {config.model}, "
         f"{some_run[-1]['epoch']} epochs of {config.data.train_samples or 'all'} training images, "
-        f"{config.seeds} seeds, step size {config.learning_rate:g}, {config.network.agents or 5} "
-        f"agents on a {config.network.topology} graph unless said otherwise. *Speed* is the test "
-        "accuracy averaged over all evaluations of a run. A claim *holds* when the run of every "
-        "seed says so, *does not* when none does, and is *unclear* otherwise.",
+        f"n = {config.seeds} seeds, step size {config.learning_rate:g}, {agents} agents on a "
+        f"{config.network.topology} graph unless said otherwise.",
         "",
-        "| claim | schedule or setting | measured, means over the seeds | verdict |",
-        "|---|---|---|---|",
-        *(f"| {' | '.join(finding)} |" for finding in found),
+        "Accuracies are on the test set, of what is trained: the mean over the agents, or the "
+        "server's parameters. *On average* is the mean over the evaluations of a whole run. A "
+        "difference is that of two runs with the same seed, its mean over the seeds with its 95 % "
+        "interval (Student's t); a claim about several lines compares each with the next. For "
+        "distances and deviations it is the factor between them.",
         "",
-        "## What follows from the schedule",
+        f"The {num_comparisons} comparisons of this page are one family: by Holm's correction of "
+        "the paired t-tests, a page without any true difference gives a verdict with a probability "
+        "of at most 5 %. *Holds* and *the opposite* are such verdicts. *No difference seen* is "
+        "none, and *not decided* is none on a claim that allows a margin; neither says that there "
+        "is no difference.",
         "",
-        "*Synchronous* is Algorithm 1 of the paper. *Sequential* is the schedule of its released "
-        "code: one agent after another trains for an epoch, against neighbours that stand still.",
+        "| claim | setting | means | difference (95 % interval) | verdict |",
+        "|---|---|---|---|---|",
+        *(f"| {' | '.join(row)} |" for row in _rows(found)),
         "",
-        *_by_schedule(found),
+        f"*{curves.TURNS[0].capitalize()}* is Algorithm 1 of the paper. "
+        f"*{curves.TURNS[1].capitalize()}* is the schedule of its released code: an agent trains "
+        "for an epoch against neighbours that stand still, then the next. *Released code* also has "
+        "the momentum of that code, outside of consensus and 0.95.",
         "",
     ]
     return "\n".join(lines)
@@ -82,92 +106,143 @@ def report(config: Figures, drawn: Mapping[str, Columns]) -> str:
 def findings(figure: str, columns: Columns) -> list[Finding]:
     """The claims that a figure makes, if any, as measured in each of its columns."""
     return [
-        _finding(claim, setting, claim.pick(lines))
+        _finding(claim, setting, lines)
         for claim in _CLAIMS
         if claim.figure == figure
-        for setting, lines in columns.items()
+        for setting, column in columns.items()
+        if (lines := claim.pick(column))
     ]
 
 
+def judged(found: Sequence[Finding]) -> list[list[str]]:
+    """The verdict on every difference of every finding, all of them one family."""
+    each = iter(verdicts([difference for finding in found for difference in finding.differences]))
+    return [
+        [_worded(next(each), difference, finding.claim) for difference in finding.differences]
+        for finding in found
+    ]
+
+
+def _rows(found: Sequence[Finding]) -> Iterator[list[str]]:
+    for finding, words in zip(found, judged(found), strict=True):
+        measure = finding.claim.measure
+        shown = "; ".join(_shown(difference, measure) for difference in finding.differences)
+        verdict = words[0] if len({*words}) == 1 else "; ".join(words)
+        yield [finding.claim.text, finding.setting, finding.means, shown, verdict]
+
+
+def _worded(verdict: Verdict, difference: Difference, claim: Claim) -> str:
+    if np.isnan(difference.mean):
+        return "not comparable"
+    words = {"above": "holds", "below": "the opposite"}
+    return words.get(verdict, "no difference seen" if claim.margin is None else "not decided")
+
+
+def _shown(difference: Difference, measure: Measure) -> str:
+    if np.isnan(difference.mean):
+        return "–"
+    if not measure.ratio:
+        return interval(difference, measure.form)
+    ends = [difference.mean + side * difference.half_width for side in (0, -1, 1)]
+    if not np.isfinite(difference.half_width):
+        return f"×{np.exp(difference.mean):.2f} (no interval: n = {difference.num_seeds})"
+    return "×{:.2f} ({:.2f} to {:.2f})".format(*np.exp(ends))
+
+
 def _finding(claim: Claim, setting: str, lines: Sequence[Line]) -> Finding:
-    value, unit, form = claim.measure
-    step = min(line.runs[0][-1]["step"] for line in lines)
-    values = [np.array([value(run, step) for run in line.runs]) for line in lines]
-    pairs = zip(lines, values, strict=True)
-    measured = ", ".join(f"{line.label} {np.mean(numbers):{form}}" for line, numbers in pairs)
-    first, last = values[0], values[-1]
-    agreeing = first > last if claim.margin is None else last >= first - claim.margin
-    verdict = "holds" if np.all(agreeing) else "unclear" if np.any(agreeing) else "does not"
-    return Finding(claim.text, setting, f"{measured} {unit.format(step=step)}", verdict)
-
-
-def _by_schedule(found: Sequence[Finding]) -> Iterator[str]:
-    """Which claims depend on the schedule."""
-    verdicts = {(finding.claim, finding.setting): finding.verdict for finding in found}
-    for claim in dict.fromkeys(finding.claim for finding in found):
-        at_once, in_turn = (verdicts.get((claim, turns)) for turns in curves.TURNS)
-        if at_once and in_turn:
-            same = "either way" if at_once == in_turn else "depends on the schedule"
-            yield f"- {claim}: {same} (synchronous: {at_once}; sequential: {in_turn})"
-
-
-def _at_step(run: Records, step: int) -> float:
-    """Test accuracy after so many steps, between evaluations by interpolation."""
-    steps = [0, *(record["step"] for record in run)]
-    guess = 1 / 10  # before the first step: all data sets here except CIFAR-100 have ten classes
-    accuracies = [guess, *(record[_TEST] for record in run)]
-    return 100 * float(np.interp(step, steps, accuracies))
-
-
-_TEST, _TRAIN = "test_accuracy_mean", "train_accuracy_mean"
-_OVER_AGENTS = "test_accuracy_variance"
-_SPEED = Measure(lambda run, step: 100 * np.mean([record[_TEST] for record in run]), "% speed")
-_FINAL = Measure(lambda run, step: 100 * run[-1][_TEST], "%")
-_GAP = Measure(lambda run, step: 100 * (run[-1][_TRAIN] - run[-1][_TEST]), "points")
-_ACCURACY_AT_STEP = Measure(_at_step, "% after {step} steps")
-_DISTANCE = Measure(lambda run, step: run[-1]["consensus_distance"], "distance", ".2g")
-# Averaged over the second half of the run.
-_VARIANCE = Measure(
-    lambda run, step: 1e4 * np.mean([r[_OVER_AGENTS] for r in run[len(run) // 2 :]]), "%²", ".3g"
-)
+    measure, sign = claim.measure, 1 if claim.margin is None else -1
+    seeds = zip(*(line.runs for line in lines), strict=True)
+    values = np.array([measure.values(runs) for runs in seeds])  # of shape (seeds, lines)
+    named = zip(lines, values.mean(axis=0), strict=True)
+    means = ", ".join(
+        f"{line.label}: {f'{mean:{measure.form}}' if np.isfinite(mean) else '–'}"
+        for line, mean in named
+    )
+    scale = np.log(np.maximum(values, np.finfo(float).tiny)) if measure.ratio else values
+    apart = sign * (scale[:, :-1] - scale[:, 1:])
+    differences = [paired(column, hypothesis=-(claim.margin or 0.0)) for column in apart.T]
+    return Finding(claim, setting, f"{means} {measure.unit}", differences)
 
 
 def _of(*chosen: Curve) -> Callable[[Sequence[Line]], Sequence[Line]]:
-    return lambda lines: [{line.label: line for line in lines}[c.label] for c in chosen]
+    """Picks the lines of these curves, or of what stands in for them, if a column has them all."""
+
+    def pick(lines: Sequence[Line]) -> Sequence[Line]:
+        found = [[line for line in lines if _shows(line, curve)] for curve in chosen]
+        return [of_curve[0] for of_curve in found] if all(found) else []
+
+    return pick
 
 
-def _largest_and_last(lines: Sequence[Line]) -> list[Line]:
-    """Of the last line: where the agents are farthest apart, and the end."""
-    runs = lines[-1].runs
-    largest = [[max(run, key=lambda record: record["consensus_distance"])] for run in runs]
-    return [Line("at most", largest), Line("at the end", runs)]
+def _shows(line: Line, curve: Curve) -> bool:
+    if curve.label in (CDSGD.label, CDMSGD.label):
+        return line.label in (curve.label, curves.IN_TURN[curve.options["algorithm"]].label)
+    return line.label == curve.label
+
+
+def _momentum(*chosen: Curve) -> Callable[[Sequence[Line]], Sequence[Line]]:
+    """Picks CDMSGD and rivals with momentum."""
+    return _of(*(c if c is CDMSGD else curves.with_momentum(c, 0.9) for c in chosen))
+
+
+def _at_equal_effective_step(lines: Sequence[Line]) -> Sequence[Line]:
+    """Picks CDMSGD and CDSGD with the larger step, in the column that has both."""
+    return [lines[2], lines[1]] if lines[-1].label == CDMSGD.label else []
+
+
+def _reversed(lines: Sequence[Line]) -> Sequence[Line]:
+    return lines[::-1]
 
 
 _CLAIMS = (
-    Claim("fig1a", "Fig. 1a: an epoch of CDSGD brings less than one of SGD",
-          _of(SGD, CDSGD), _SPEED),
-    Claim("fig1a", "Fig. 1a, by steps: a step of CDSGD brings less than one of SGD on all agents' "
-          "batches", _of(CENTRALIZED, CDSGD), _SPEED),
-    Claim("fig1a", "Fig. 1a: CDSGD's generalization gap is smaller", _of(SGD, CDSGD), _GAP),
-    Claim("fig1a", "Fig. 1a: CDSGD ends within a point of SGD", _of(SGD, CDSGD), _FINAL, 1.0),
-    Claim("fig1b", "Fig. 1b: CDMSGD is faster than CDSGD", _of(CDMSGD, CDSGD), _SPEED),
-    Claim("fig1b", "Fig. 1b: FedAvg is faster than CDSGD", _of(FEDAVG, CDSGD), _SPEED),
-    Claim("fig1b", "Fig. 1b: CDMSGD ends at or above FedAvg", _of(FEDAVG, CDMSGD), _FINAL, 0.0),
-    Claim("fig1b", "CDMSGD ends at most half a point below SGD", _of(SGD, CDMSGD), _FINAL, 0.5),
+    Claim("fig1a", "Section 5.1: CDSGD converges more slowly than SGD, per epoch",
+          _of(SGD, CDSGD), SPEED),
+    Claim("fig1a", "The same per step, SGD on all agents' batches",
+          _of(CENTRALIZED, CDSGD), SPEED_BY_STEPS),
+    Claim("fig1a", "Section 5.1: CDSGD ends within a point of SGD", _of(SGD, CDSGD), FINAL, 1.0),
+    Claim("fig1a", "Section 5.1: CDSGD's generalization gap is smaller than SGD's",
+          _of(SGD, CDSGD), GAP),
+    Claim("fig1b", "Section 5.1: CDMSGD is faster than CDSGD", _of(CDMSGD, CDSGD), SPEED),
+    Claim("fig1b", "Section 5.1: FedAvg is faster than CDMSGD", _of(FEDAVG, CDMSGD), SPEED),
+    Claim("fig1b", "FedAvg is faster than CDSGD", _of(FEDAVG, CDSGD), SPEED),
+    Claim("fig1b", "Section 5.1: CDMSGD ends above FedAvg", _of(CDMSGD, FEDAVG), FINAL),
+    Claim("fig1b", "Section 5.1: CDMSGD ends at most half a point below SGD",
+          _of(SGD, CDMSGD), FINAL, 0.5),
     Claim("fig1b", "CDMSGD ends at most half a point below momentum SGD",
-          _of(MOMENTUM_SGD, CDMSGD), _FINAL, 0.5),
-    Claim("fig2a", "Fig. 2a: more agents are slower", list, _SPEED),
-    Claim("fig2a", "Fig. 2a, by steps: after as many steps more agents are less accurate",
-          list, _ACCURACY_AT_STEP),
-    Claim("fig2b", "Fig. 2b: the sparser the graph, the faster", lambda lines: lines[::-1], _SPEED),
-    Claim("fig2b", "Fig. 2b: the sparser the graph, the more the agents' accuracies vary",
-          lambda lines: lines[::-1], _VARIANCE),
-    Claim("steps", "Prop. 1: the smaller the fixed step, the closer the agents",
-          lambda lines: lines[-2::-1], _DISTANCE),
-    Claim("steps", "Prop. 3: with diminishing steps the distance between the agents falls",
-          _largest_and_last, _DISTANCE),
-    Claim("non_iid", "Left for later in the paper: far from IID, CDMSGD ends at or above FedAvg",
-          _of(FEDAVG, CDMSGD), _FINAL, 0.0),
+          _of(MOMENTUM_SGD, CDMSGD), FINAL, 0.5),
+    Claim("momentum", "At equal effective step momentum is faster",
+          _at_equal_effective_step, SPEED),
+    Claim("momentum", "At equal effective step CDMSGD ends above CDSGD",
+          _at_equal_effective_step, FINAL),
+    Claim("momentum", "With momentum, CDMSGD ends above FedAvg", _momentum(CDMSGD, FEDAVG), FINAL),
+    Claim("momentum", "Without momentum, CDSGD ends above FedAvg",
+          _of(CDSGD, FEDAVG), FINAL),
+    Claim("momentum", "With momentum, CDMSGD ends at most half a point below averaged gradients",
+          _momentum(CENTRALIZED, CDMSGD), FINAL, 0.5),
+    Claim("momentum", "Without momentum, CDSGD ends at most half a point below averaged gradients",
+          _of(CENTRALIZED, CDSGD), FINAL, 0.5),
+    Claim("momentum", "With momentum, CDMSGD ends above adapt then combine",
+          _momentum(CDMSGD, ATC), FINAL),
+    Claim("momentum", "With momentum, CDMSGD ends above gossip in pairs",
+          _momentum(CDMSGD, GOSSIP), FINAL),
+    Claim("momentum", "Momentum outside of consensus ends above momentum inside",
+          _of(OUTSIDE, CDMSGD), FINAL),
+    Claim("fig2a", "Section 5.2: more agents converge more slowly, per epoch", list, SPEED),
+    Claim("fig2a", "The same per step", list, SPEED_BY_STEPS),
+    Claim("fig2a", "Section 5.2: more agents reach similar accuracy, at most a point less",
+          list, FINAL, 1.0),
+    Claim("fig2b", "Section 5.2: sparser graphs converge faster", _reversed, SPEED),
+    Claim("fig2b", "Section 5.2: accuracy varies more over the agents of sparser graphs",
+          _reversed, DEVIATION),
+    Claim("clients", "Section 5.2: FedAvg with fewer clients converges faster", _reversed, SPEED),
+    Claim("steps", "Proposition 1: the smaller the fixed step, the closer the agents",
+          lambda lines: lines[-2::-1], DISTANCE),
+    Claim("steps", "Supplement, not verified: diminishing steps bring agents closer together, "
+          "fixed ones do not", lambda lines: lines[-2:], CHANGE_OF_DISTANCE),
+    Claim("non_iid", "Left for later in the paper: far from IID, CDSGD ends above FedAvg",
+          _of(CDSGD, FEDAVG), FINAL),
+    Claim("non_iid", "Left for later in the paper: far from IID, CDMSGD ends above FedAvg with "
+          "momentum", _momentum(CDMSGD, FEDAVG), FINAL),
     Claim("consensus", "Left for later in the paper: the larger the step, the farther apart the "
-          "agents", lambda lines: lines[::-1], _DISTANCE),
+          "agents", _reversed, DISTANCE),
 )  # fmt: skip

@@ -41,5 +41,7 @@ class Figures:
     """In which to compute gradients. Parameters and mixing stay float32."""
     init: Literal["same", "independent"] = "same"
     """Whether agents start from the same parameters or from independent ones."""
+    jobs: int = 1
+    """Runs at a time, each in a process with its share of the cores."""
     out: Path = Path("runs/figures")
     """Folder of the figures; the runs lie in one of the preset's name below."""

@@ -16,9 +16,9 @@ from experiments.figures.curves import PRESETS, Curve, Figure, specifications
 from experiments.report import plots
 from experiments.run.algorithm import ALGORITHMS
 from experiments.run.config import PARTITIONS, Run, check_choices, flat, replaced, run_of
-from experiments.run.errors import UsageError, blame
+from experiments.run.errors import UsageError, blame, flag
 from experiments.run.job import check
-from experiments.run.records import run_once
+from experiments.run.records import run_all, run_once
 
 
 def draw(config: Figures) -> dict[str, claims.Columns]:
@@ -74,14 +74,17 @@ def _with_preset(config: Figures) -> Figures:
     preset, given = PRESETS[config.preset]._asdict(), flat(config)
     chosen = {name: preset[name] for name in preset if name in given and given[name] is None}
     config = replaced(config, **chosen, out=config.out / config.preset)
-    if config.seeds < 1:
-        raise UsageError(f"--seeds: {config.seeds} is too few; give at least 1")
+    for name in ("seeds", "jobs"):
+        if getattr(config, name) < 1:
+            raise UsageError(f"{flag(name)}: {getattr(config, name)} is too few; give at least 1")
     return config
 
 
 def _wanted(config: Figures) -> dict[str, Figure]:
     """The figures to draw; their runs are checked."""
-    every = specifications(config.learning_rate, others=PRESETS[config.preset].others)
+    momentum = 0.9 if config.momentum is None else config.momentum
+    others = PRESETS[config.preset].others
+    every = specifications(config.learning_rate, momentum=momentum, others=others)
     with blame("--figures"):
         for name in config.figures:
             check_choice("figure", name, ["all", *every])
@@ -101,15 +104,18 @@ def _run_all(console: Console, config: Figures, wanted: Mapping[str, Figure]) ->
     console.print(f"{config.preset}: {len(wanted)} figures of {len(runs)} runs, some shared")
     bar = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*bar, console=console) as progress:
-        for run, folder in progress.track(runs, description="runs"):
-            run_once(run, folder, quiet=True)
+        made = run_all(runs, jobs=config.jobs)
+        for _ in progress.track(made, total=len(runs), description="runs"):
+            pass
 
 
 def _runs(config: Figures, curve: Curve) -> list[tuple[Run, Path]]:
     """A curve's run of each seed, with those of the study's options that it reads; its folder."""
     row = ALGORITHMS[curve.options["algorithm"]]
-    names = ["learning_rate", "model", "dtype", "init", "out", *{"momentum"} & {*row.options}]
-    options = {name: getattr(config, name) for name in names}
+    names = ["learning_rate", "model", "dtype", "init", "out"]
+    options = {name: getattr(config, name) for name in names} | {"evaluate_train": True}
+    if row.options.get("momentum"):
+        options["momentum"] = config.momentum
     options["size_weighted"] = config.training.size_weighted and row.weighting != "always"
     if "partition" in curve.options:
         options |= {name: None for read in PARTITIONS.values() for name in read}

@@ -160,11 +160,11 @@ def _draw_bars(axes: Any, runs: Sequence[Runs], shift: float = 0, **bar: Any) ->
 
 
 def _train(line: Line) -> np.ndarray:
-    return _stacked(line, "train_accuracy_mean", 100)
+    return _stacked(line, "train_accuracy", 100)
 
 
 def _test(line: Line) -> np.ndarray:
-    return _stacked(line, "test_accuracy_mean", 100)
+    return _stacked(line, "test_accuracy", 100)
 
 
 def _variance(line: Line) -> np.ndarray:
@@ -177,7 +177,7 @@ def _variance(line: Line) -> np.ndarray:
 # For each row of a figure: its label, the scale of its axis, and its lines' values by style.
 ROWS: dict[str, tuple[str, str, dict[str, Callable[[Line], np.ndarray]]]] = {
     "accuracy": ("accuracy (%)", "linear", {"-": _train, "--": _test}),
-    "loss": ("training loss (nats)", "log", {"-": lambda line: _stacked(line, "train_loss_mean")}),
+    "loss": ("training loss (nats)", "log", {"-": lambda line: _stacked(line, "train_loss")}),
     "distance": ("consensus distance", "log", {"-": lambda of: _stacked(of, "consensus_distance")}),
     "variance": ("variance over agents (%²)", "log", {"-": _variance}),
     "gap": ("train − test accuracy (%)", "linear", {"-": lambda line: _train(line) - _test(line)}),

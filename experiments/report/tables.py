@@ -26,8 +26,9 @@ def pairs(title: str, rows: Mapping[str, str]) -> Table:
 
 
 def over_seeds(values: Sequence[float], form: str) -> str:
-    """Mean and standard deviation of one number per seed."""
-    return f"{np.mean(values):{form}} ± {np.std(values):{form}}"
+    """Mean and sample standard deviation (n − 1) of one number per seed."""
+    mean = f"{np.mean(values):{form}}"
+    return f"{mean} ± {np.std(values, ddof=1):{form}}" if len(values) > 1 else mean
 
 
 def percents(runs: Runs, column: str = "test_accuracy_mean") -> list[float]:

@@ -6,6 +6,7 @@ Choices, help, validation, bytes, bounds, tables and the page docs/algorithms.md
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -27,8 +28,8 @@ class Setting(NamedTuple):
         mix: the run's mixer; None for an algorithm that does not mix over the topology.
         alpha: the step size, a number or a schedule of the step.
         sizes: the number of samples of each agent, shape (N,).
+        own_steps: the whole batches of each agent's own samples, shape (N,).
         size_weighted: whether agents are weighted by it.
-        steps_per_epoch: steps in an epoch.
         num_steps: steps of the whole run.
         key: of all random draws of peers and clients.
     """
@@ -37,8 +38,8 @@ class Setting(NamedTuple):
     mix: cdjax.Mixer | None
     alpha: cdjax.ScalarOrSchedule
     sizes: np.ndarray
+    own_steps: np.ndarray
     size_weighted: bool
-    steps_per_epoch: int
     num_steps: int
     key: jax.Array
 
@@ -65,6 +66,8 @@ class Algorithm(NamedTuple):
         recursion: how its disagreement evolves, for the theory's bounds; "" if they do not hold.
         weighting: what ``--size-weighted`` does: weigh each agent's ``loss``, weigh the
             ``gradients`` where they are averaged, or nothing since it is ``always`` so.
+        own_passes: whether an epoch ends once every agent has been through its own data, and not
+            once all have drawn as many samples as they hold together.
     """
 
     build: Callable[..., optax.GradientTransformation]
@@ -75,6 +78,7 @@ class Algorithm(NamedTuple):
     server: Literal["", "stateless", "stateful"] = ""
     recursion: Literal["", "plain", "polyak", "nesterov"] = ""
     weighting: Literal["loss", "gradients", "always"] = "loss"
+    own_passes: bool = False
 
     @property
     def options(self) -> dict[str, Any]:
@@ -115,8 +119,17 @@ def _cdmsgd_polyak(run: Setting, *, momentum: float = 0.9) -> optax.GradientTran
     return cdjax.cdmsgd(run.alpha, run.mix, momentum=momentum, nesterov=False)
 
 
-def _atc(run: Setting) -> optax.GradientTransformation:
-    return cdjax.adapt_then_combine(optax.sgd(run.alpha), run.mix)
+def _cdmsgd_released(run: Setting, *, momentum: float = 0.95) -> optax.GradientTransformation:
+    return optax.chain(_sgd(run, momentum), cdjax.consensus(run.mix))
+
+
+def _atc(run: Setting, *, momentum: float = 0.0) -> optax.GradientTransformation:
+    return cdjax.adapt_then_combine(_sgd(run, momentum), run.mix)
+
+
+def _sgd(run: Setting, momentum: float) -> optax.GradientTransformation:
+    """SGD, with Nesterov's momentum if there is any."""
+    return optax.sgd(run.alpha, momentum=momentum or None, nesterov=bool(momentum))
 
 
 def _to_neighbors(run: Setting, **options: Any) -> float:
@@ -124,9 +137,9 @@ def _to_neighbors(run: Setting, **options: Any) -> float:
     return float(np.count_nonzero(run.topology.mixing_matrix[~np.eye(run.num_agents, dtype=bool)]))
 
 
-def _centralized(run: Setting) -> optax.GradientTransformation:
+def _centralized(run: Setting, *, momentum: float = 0.0) -> optax.GradientTransformation:
     weights = run.sizes if run.size_weighted else None
-    return optax.chain(cdjax.average_updates(weights), optax.sgd(run.alpha))
+    return optax.chain(cdjax.average_updates(weights), _sgd(run, momentum))
 
 
 def _to_server_and_back(run: Setting, period: int = 1, **options: Any) -> float:
@@ -135,20 +148,28 @@ def _to_server_and_back(run: Setting, period: int = 1, **options: Any) -> float:
 
 
 def _fedavg(
-    run: Setting, *, period: int | None = None, client_fraction: float = 1.0
+    run: Setting,
+    *,
+    momentum: float = 0.0,
+    period: int | None = None,
+    client_fraction: float = 1.0,
 ) -> optax.GradientTransformation:
+    equal = np.ptp(run.own_steps) == 0
     return cdjax.fedavg(
-        optax.sgd(run.alpha),
-        local_steps=period or run.steps_per_epoch,
+        _sgd(run, momentum),
+        local_steps=period or (int(run.own_steps[0]) if equal else run.own_steps),
         fraction=client_fraction,
         weights=run.sizes,
         key=run.key,
     )
 
 
-def _from_clients_to_all(run: Setting, period: int | None, client_fraction: float) -> float:
-    num_clients = max(1, round(client_fraction * run.num_agents))
-    return (num_clients + run.num_agents) / (period or run.steps_per_epoch)
+def _to_clients_and_back(
+    run: Setting, period: int | None, client_fraction: float, **options: Any
+) -> float:
+    del options
+    num_clients = max(1, math.floor(client_fraction * run.num_agents + 1e-9))
+    return 2.0 * num_clients / (period or int(run.own_steps.max()))
 
 
 def _clocks(run: Setting, asynchronous: bool) -> np.ndarray | None:
@@ -176,39 +197,50 @@ def _downpour(
     return cdjax.downpour(run.alpha, run.alpha, **periods, clocks=_clocks(run, asynchronous))
 
 
-def _gossip_pair(run: Setting, *, period: int = 1) -> optax.GradientTransformation:
+def _gossip_pair(
+    run: Setting, *, momentum: float = 0.0, period: int = 1
+) -> optax.GradientTransformation:
     pairs = mixing.random_pairs(run.topology, run.key)
-    return cdjax.gossip(optax.sgd(run.alpha), mixing.pull(pairs), period=period)
+    return cdjax.gossip(_sgd(run, momentum), mixing.pull(pairs), period=period)
 
 
-def _between_pairs(run: Setting, period: int) -> float:
+def _between_pairs(run: Setting, period: int, **options: Any) -> float:
     """Counted over the pairs that the run draws: both send."""
+    del options
     rounds = jnp.arange(-(-run.num_steps // period))
     peers = jax.lax.map(mixing.random_pairs(run.topology, run.key), rounds)
     talks = peers != np.arange(run.num_agents)[None]
     return float(jnp.mean(jnp.sum(talks, axis=1))) / period
 
 
-def _gossip_pull(run: Setting, *, period: int = 1) -> optax.GradientTransformation:
+def _gossip_pull(
+    run: Setting, *, momentum: float = 0.0, period: int = 1
+) -> optax.GradientTransformation:
     peers = mixing.random_peers(run.topology, run.key)
-    return cdjax.gossip(optax.sgd(run.alpha), mixing.pull(peers), period=period)
+    return cdjax.gossip(_sgd(run, momentum), mixing.pull(peers), period=period)
 
 
-def _gossip_push(run: Setting, *, period: int = 1) -> optax.GradientTransformation:
+def _gossip_push(
+    run: Setting, *, momentum: float = 0.0, period: int = 1
+) -> optax.GradientTransformation:
     peers = mixing.random_peers(run.topology, run.key)
-    return cdjax.gossip(optax.sgd(run.alpha), mixing.push(peers), period=period)
+    return cdjax.gossip(_sgd(run, momentum), mixing.push(peers), period=period)
 
 
-def _to_one_peer(run: Setting, period: int) -> float:
+def _to_one_peer(run: Setting, period: int, **options: Any) -> float:
+    del options
     return run.num_agents / period
 
 
-def _gosgd(run: Setting, *, talk_probability: float = 0.1) -> optax.GradientTransformation:
+def _gosgd(
+    run: Setting, *, momentum: float = 0.0, talk_probability: float = 0.1
+) -> optax.GradientTransformation:
     peers = mixing.random_peers(run.topology, run.key, probability=talk_probability)
-    return cdjax.gosgd(optax.sgd(run.alpha), peers)
+    return cdjax.gosgd(_sgd(run, momentum), peers)
 
 
-def _now_and_then(run: Setting, talk_probability: float) -> float:
+def _now_and_then(run: Setting, talk_probability: float, **options: Any) -> float:
+    del options
     return run.num_agents * talk_probability
 
 
@@ -231,14 +263,18 @@ ALGORITHMS: dict[str, Algorithm] = {
     "cdsgd": Algorithm(
         _cdsgd, title="CDSGD", reference=f"{_JIANG}, eq. 5", recursion="plain", **_MIXES
     ),
+    "cdmsgd-released": Algorithm(
+        _cdmsgd_released, title="CDMSGD of the released code, momentum outside of consensus",
+        reference="github.com/SCSLabISU/CDSGD, CDMSGD.py", **_MIXES,
+    ),
     "atc": Algorithm(_atc, title="adapt then combine", reference="Chen, Sayed (2012)", **_MIXES),
     "centralized": Algorithm(
         _centralized, _to_server_and_back, "SGD, gradients averaged", "the optimizer's own",
         server="stateless", weighting="gradients",
     ),
     "fedavg": Algorithm(
-        _fedavg, _from_clients_to_all, "FedAvg", f"{_MCMAHAN}, Algorithm 1",
-        server="stateless", weighting="always",
+        _fedavg, _to_clients_and_back, "FedAvg", f"{_MCMAHAN}, Algorithm 1",
+        server="stateless", weighting="always", own_passes=True,
     ),
     "easgd": Algorithm(_easgd, title="EASGD", reference=f"{_ZHANG}, Algorithm 1", **_SERVES),
     "eamsgd": Algorithm(_eamsgd, title="EAMSGD", reference=f"{_ZHANG}, Algorithm 2", **_SERVES),

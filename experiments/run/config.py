@@ -62,12 +62,13 @@ class Algorithm:
     """How agents learn. Each algorithm reads some of the options; any other one is an error."""
 
     algorithm: AlgorithmName = "cdmsgd"
-    """cdmsgd has Nesterov momentum; atc is SGD, adapt then combine; centralized averages
-    gradients."""
+    """cdmsgd has Nesterov momentum inside of consensus, cdmsgd-released outside, as the paper's
+    released code; atc is SGD, adapt then combine; centralized averages gradients."""
     learning_rate: float = 0.01
     """Step size alpha in the first step."""
     momentum: float | None = None
-    """Momentum mu of cdmsgd, cdmsgd-polyak and eamsgd, in [0, 1) (default: 0.9)."""
+    """Momentum mu, in [0, 1) (default: 0.9 for cdmsgd, cdmsgd-polyak and eamsgd, 0.95 for
+    cdmsgd-released, 0 for others, whose momentum is each agent's own)."""
     schedule: ScheduleName = "fixed"
     """The step size over time; diminishing is Theta / (k^power + offset)."""
     decay_power: float | None = None
@@ -76,10 +77,10 @@ class Algorithm:
     """The offset of the diminishing schedule, in steps^power (default: 100)."""
     turns: Literal["synchronous", "sequential"] = "synchronous"
     """Whether all agents move at once (the paper's Algorithm 1), or one after another for an epoch
-    each (the paper's released code)."""
+    each (the schedule of the paper's released code)."""
     period: int | None = None
-    """Steps between exchanges of gossip and the servers (default: fedavg an epoch of the agents'
-    own data, easgd and eamsgd 10, downpour and gossip 1)."""
+    """Steps between exchanges of gossip and the servers (default: fedavg a pass of every agent
+    over its own data, easgd and eamsgd 10, downpour and gossip 1)."""
     client_fraction: float | None = None
     """Share of the agents that are fedavg's clients in a round, in [0, 1] (default: 1)."""
     talk_probability: float | None = None
@@ -100,6 +101,9 @@ class Training:
     """Seed of the partition, the initial parameters and the order of the data."""
     eval_every: int = 1
     """Epochs between evaluations."""
+    evaluate_train: bool = False
+    """Also evaluate what is trained on all training samples; the training loss and accuracy are
+    means over the steps otherwise."""
     size_weighted: bool = False
     """Weigh agent j's loss by N n_j / n, for partitions of unequal sizes."""
 

@@ -67,7 +67,8 @@ def _of_network(job: Job) -> dict[str, str]:
 def _of_algorithm(job: Job) -> dict[str, str]:
     model, options = job.run.model, job.run.algorithm
     num_params = sum(x.size for x in jax.tree.leaves(job.state.params)) // job.network.num_agents
-    momentum = f", momentum {job.options['momentum']:g}" if "momentum" in job.options else ""
+    mu = job.options.get("momentum")
+    momentum = f", momentum {mu:g}" if mu else ""
     return {
         "model": f"{model.model}, {num_params:,} parameters per agent",
         "algorithm": f"{options.algorithm}, learning rate {options.learning_rate:g} "
@@ -86,14 +87,15 @@ def _of_steps(job: Job) -> dict[str, str]:
     }
 
 
-def show_end(console: Console, record: dict[str, Any], folder: Path) -> None:
+def show_end(console: Console, job: Job, record: dict[str, Any], folder: Path) -> None:
     """Prints the table of the last evaluation and where the results lie."""
     spread = f"{record['test_accuracy_min']:.2%} to {record['test_accuracy_max']:.2%}"
+    whose = "server" if job.algorithm.server else "mean parameters"
     table = pairs(
         f"after {record['epoch']} epochs ({record['step']} steps) on {record['dataset']}",
         {
             "test accuracy": f"{record['test_accuracy_mean']:.2%} mean over agents ({spread})",
-            "of the mean parameters": f"{record['mean_params_test_accuracy']:.2%}",
+            f"of the {whose}": f"{record['mean_params_test_accuracy']:.2%}",
             "train accuracy": f"{record['train_accuracy_mean']:.2%}",
             "loss": f"{record['train_loss_mean']:.4f} train, {record['test_loss_mean']:.4f} test",
             "consensus distance": f"{record['consensus_distance']:.3e}"

@@ -36,17 +36,36 @@ def evaluated(job: Job, state: training.TrainState, progress: Progress) -> dict[
 def _of_agents(
     job: Job, state: training.TrainState, train_metrics: training.Metrics
 ) -> dict[str, float]:
-    """Metrics of the honest agents and of their one model."""
+    """Metrics of the honest agents, of their one model, and of what is trained.
+
+    What is trained are the parameters of the server, or else of the agents: then it is their mean.
+    """
     programs, honest = job.programs, job.network.honest
     # One program at a time: several at once can wait for each other for ever between processes.
     view = jax.block_until_ready(programs.view(state))
-    test = fetched(job, programs.evaluate(view.params, state.model_state, job.test_set))
-    model_test = fetched(job, programs.evaluate_model(view.model, view.model_state, job.test_set))
-    accuracy = metrics.agent_statistics(test["accuracy"][honest])
+
+    def of_agents(samples: Any) -> training.Metrics:
+        values = fetched(job, programs.evaluate(view.params, state.model_state, samples))
+        return {name: of_all[honest] for name, of_all in values.items()}
+
+    def of_model(samples: Any) -> training.Metrics:
+        return fetched(job, programs.evaluate_model(view.model, view.model_state, samples))
+
+    test, model_test = of_agents(job.sample_sets["test"]), of_model(job.sample_sets["test"])
+    trained = {"test": model_test if job.algorithm.server else test}
+    if "train" in job.sample_sets:
+        of_trained = of_model if job.algorithm.server else of_agents
+        trained["train"] = of_trained(job.sample_sets["train"])
+    accuracy = metrics.agent_statistics(test["accuracy"])
     record = {
+        f"{split}_{name}": np.mean(values[name])
+        for split, values in trained.items()
+        for name in ("loss", "accuracy")
+    }
+    record |= {
         "train_loss_mean": np.mean(train_metrics["loss"][honest]),
         "train_accuracy_mean": np.mean(train_metrics["accuracy"][honest]),
-        "test_loss_mean": np.mean(test["loss"][honest]),
+        "test_loss_mean": np.mean(test["loss"]),
         "test_accuracy_mean": accuracy.mean,
         "test_accuracy_min": accuracy.min,
         "test_accuracy_max": accuracy.max,

@@ -43,7 +43,10 @@ class Programs(NamedTuple):
 
 
 class Job(NamedTuple):
-    """All that is made of a run's options before its first step."""
+    """All that is made of a run's options before its first step.
+
+    ``sample_sets`` are those on which it is evaluated: ``test``, and ``train`` if it is asked for.
+    """
 
     run: Run
     network: network.Network
@@ -53,7 +56,7 @@ class Job(NamedTuple):
     programs: Programs
     state: training.TrainState
     agent_data: data.AgentData
-    test_set: tuple[jax.Array, jax.Array]
+    sample_sets: dict[str, tuple[jax.Array, jax.Array]]
     bytes_per_step: float
 
     @property
@@ -91,33 +94,43 @@ def prepare(run: Run) -> Job:
     check_options(run)
     net = network.build(run.network, run.trouble)
     task = problem.build(run.data, run.model, length=run.training, network=net)
+    row = ALGORITHMS[run.algorithm.algorithm]
+    options = option_values(row.options, run.algorithm)
+    if row.own_passes and not options["period"]:
+        task = task._replace(steps_per_epoch=int(task.own_steps.max()))
     in_turns = run.algorithm.turns == "sequential"
     mesh = network.build_mesh(run.machine, net.num_agents, in_turns=in_turns)
     init_key, run_key, peer_key = jax.random.split(jax.random.key(run.training.seed), 3)
 
-    row = ALGORITHMS[run.algorithm.algorithm]
-    options = option_values(row.options, run.algorithm)
     mixed = row.over_topology
     setting = Setting(
         topology=net.topology,
         mix=network.build_mixer(net, mesh, trouble=run.trouble, key=peer_key) if mixed else None,
         alpha=_learning_rate(run.algorithm, task.num_steps),
         sizes=task.sizes,
+        own_steps=task.own_steps,
         size_weighted=run.training.size_weighted,
-        steps_per_epoch=task.steps_per_epoch,
         num_steps=task.num_steps,
         key=peer_key,
     )
     tx = transformation(row, setting, options=options, lag=run.trouble.lag)
     state = _initial_state(task, tx, init=run.model.init, mesh=mesh, keys=(init_key, run_key))
     messages = messages_per_step(row, setting, options) * network.share_sent(run.trouble)
-    test_set = (task.dataset.test_images, task.dataset.test_labels)
+    if in_turns:  # the neighbours stand still, so each is heard once a turn
+        messages /= task.steps_per_epoch
     plan = run.machine.agent_plan
-    programs = _programs(task, tx, plan=plan, mesh=mesh, view=_view(row, net), turns=in_turns)
-    test_set = sharding.replicate_on_devices(test_set, mesh)
-    bytes_per_step = messages * cdjax.metrics.message_bytes(state.params)
-    agent_data = _agent_data(task, mesh)
-    return Job(run, net, task, setting, mesh, programs, state, agent_data, test_set, bytes_per_step)
+    return Job(
+        run=run,
+        network=net,
+        problem=task,
+        setting=setting,
+        mesh=mesh,
+        programs=_programs(task, tx, plan=plan, mesh=mesh, view=_view(row, net), turns=in_turns),
+        state=state,
+        agent_data=_agent_data(task, mesh),
+        sample_sets=_sample_sets(task, mesh, with_train=run.training.evaluate_train),
+        bytes_per_step=messages * cdjax.metrics.message_bytes(state.params),
+    )
 
 
 def _learning_rate(options: config.Algorithm, num_steps: int) -> cdjax.ScalarOrSchedule:
@@ -165,6 +178,15 @@ def _agent_data(task: problem.Problem, mesh: Mesh) -> data.AgentData:
         return data.stack_agents(images, labels, partition=own, longest=longest)
 
     return sharding.build_agents(of, len(task.parts), mesh=mesh)
+
+
+def _sample_sets(
+    task: problem.Problem, mesh: Mesh, *, with_train: bool
+) -> dict[str, tuple[jax.Array, jax.Array]]:
+    sets = {"test": (task.dataset.test_images, task.dataset.test_labels)}
+    if with_train:
+        sets["train"] = (task.dataset.train_images, task.dataset.train_labels)
+    return sharding.replicate_on_devices(sets, mesh)
 
 
 def _programs(

@@ -46,6 +46,11 @@ class Problem(NamedTuple):
         """The steps of the whole run."""
         return self.epochs * self.steps_per_epoch
 
+    @property
+    def own_steps(self) -> np.ndarray:
+        """The whole batches of each agent's own samples, shape (N,)."""
+        return self.sizes // self.batch_size
+
 
 def build(
     options: config.Data, model: config.Model, *, length: config.Training, network: Network

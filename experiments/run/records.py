@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +33,43 @@ def run_once(options: Run, folder: Path, *, quiet: bool = False) -> Records:
             pass  # what it is worth is in its records
         done.write_text(json.dumps(described, indent=2) + "\n")
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def run_all(runs: Sequence[tuple[Run, Path]], *, jobs: int) -> Iterator[None]:
+    """Makes those of the runs that are missing, ``jobs`` at a time; yields after each.
+
+    Each job is a process with its share of the cores and of an accelerator's memory.
+    """
+    if jobs == 1:
+        for run, folder in runs:
+            run_once(run, folder, quiet=True)
+            yield
+        return
+    distinct = {folder: run for run, folder in runs}
+    yield from [None] * (len(runs) - len(distinct))
+    spawned = multiprocessing.get_context("spawn")  # JAX's threads do not survive a fork
+    numbers = spawned.SimpleQueue()
+    for number in range(jobs):
+        numbers.put(number)
+    with ProcessPoolExecutor(jobs, spawned, _take_share, (numbers, jobs)) as pool:
+        futures = [
+            pool.submit(run_once, run, folder, quiet=True) for folder, run in distinct.items()
+        ]
+        try:
+            for future in as_completed(futures):
+                future.result()
+                yield
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _take_share(numbers: multiprocessing.SimpleQueue, jobs: int) -> None:
+    """Leaves this process its own cores, before JAX counts them."""
+    number = numbers.get()
+    os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 / jobs:.3f}"
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores[number % len(cores) :: jobs] or cores)
 
 
 def _described(options: Run) -> dict[str, Any]:

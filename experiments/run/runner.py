@@ -73,7 +73,7 @@ def run_job(
         records = _train(console, job, progress, folder)
         if is_first:
             plots.curves(records, files.title(job)).savefig(folder / "curves.png", dpi=120)
-    show_end(console, records[-1], folder)
+    show_end(console, job, records[-1], folder)
     return records
 
 

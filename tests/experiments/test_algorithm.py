@@ -25,8 +25,8 @@ def setting(**changes):
         mix=mixing.auto(graph),
         alpha=0.1,
         sizes=np.full(5, 40),
+        own_steps=np.full(5, 4),
         size_weighted=False,
-        steps_per_epoch=4,
         num_steps=12,
         key=jax.random.key(0),
     )
@@ -46,7 +46,7 @@ def test_the_page_of_the_algorithms_holds_the_table_of_the_rows():
         ("cdmsgd", {}, 10),
         ("centralized", {}, 10),  # up and down
         ("fedavg", {}, 10 / 4),  # an epoch of four steps
-        ("fedavg", {"period": 2, "client_fraction": 0.4}, (2 + 5) / 2),
+        ("fedavg", {"period": 2, "client_fraction": 0.4}, 2 * 2 / 2),  # the two that are drawn
         ("easgd", {}, 10 / 10),
         ("downpour", {"period": 5}, 10 / 5),
         ("gossip-push", {"period": 2}, 5 / 2),

@@ -15,6 +15,7 @@ from experiments.run.job import prepare
 
 ROOT = Path(__file__).parents[2]
 RECORD = {
+    "test_loss", "test_accuracy",
     "dataset", "epoch", "step", "train_loss_mean", "train_accuracy_mean", "test_loss_mean",
     "test_accuracy_mean", "test_accuracy_min", "test_accuracy_max", "test_accuracy_variance",
     "mean_params_test_accuracy", "consensus_distance", "bytes_sent", "seconds",
@@ -129,7 +130,7 @@ def test_agents_come_from_the_edge_list(server, tmp_path):
         ("--log-every 0", "--log-every: 0 is too few"),
         ("--turns sequential --algorithm fedavg", "--turns: fedavg has none; .* cdmsgd or"),
         ("--turns sequential --devices 2", "--devices: agents that train in turn share one"),
-        ("--momentum 0.9 --algorithm fedavg", "--momentum: fedavg has none; .* cdmsgd or"),
+        ("--momentum 0.9 --algorithm easgd", "--momentum: easgd has none; .* cdmsgd or"),
         ("--decay-power 0.6", "--decay-power: schedule fixed has none; .* --schedule diminishing"),
         ("--test-samples 361", "--test-samples: 361 are more than the 360 of digits"),
         ("--epochs -1", "--epochs: -1 is too few"),

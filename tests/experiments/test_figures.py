@@ -1,31 +1,26 @@
-"""The figures of the paper: which runs they show, the claims measured on them, and their files."""
+"""The figures of the paper: which runs they show, and their files."""
 
 import csv
 
 import pytest
 
 from experiments.figures import study
-from experiments.figures.claims import findings
 from experiments.figures.config import Figures
-from experiments.figures.curves import CDMSGD, CDSGD, FEDAVG, PRESETS, specifications
+from experiments.figures.curves import (
+    CDMSGD,
+    CDSGD,
+    FEDAVG,
+    PRESETS,
+    TURNS,
+    specifications,
+    with_momentum,
+)
 from experiments.report.plots import ROWS, Line
 from experiments.run.config import Data, Network, Training
 from experiments.run.errors import UsageError
+from tests.experiments.test_claims import record
 
 FORMS = {"png": b"\x89PNG", "pdf": b"%PDF"}
-
-
-def record(accuracy, epoch=1):
-    """One evaluation, made up."""
-    columns = ("train_loss_mean", "train_accuracy_mean", "test_accuracy_variance",
-               "consensus_distance")  # fmt: skip
-    made_up = dict.fromkeys(columns, 0.5 / epoch) | {"dataset": "digits", "step": 10 * epoch}
-    return made_up | {"epoch": epoch, "test_accuracy_mean": accuracy}
-
-
-def line(label, *accuracies):
-    """A line of runs that are evaluated once."""
-    return Line(label, [[record(accuracy)] for accuracy in accuracies])
 
 
 def test_every_figure_of_every_preset_asks_for_runs_that_can_be(tmp_path):
@@ -36,14 +31,48 @@ def test_every_figure_of_every_preset_asks_for_runs_that_can_be(tmp_path):
         assert {*PRESETS[preset].others} < {*wanted}
 
 
-def test_turns_are_taken_by_those_who_have_neighbours():
+@pytest.mark.parametrize(
+    ("curve", "momentum"),
+    [(CDSGD, None), (CDMSGD, 0.8), (FEDAVG, None), (with_momentum(FEDAVG, 0.7), 0.7)],
+)
+def test_a_curve_has_the_momentum_of_the_study_where_it_has_one_by_itself(
+    curve, momentum, tmp_path
+):
+    ((run, _),) = study._runs(Figures(momentum=0.8, seeds=1, out=tmp_path), curve)
+    assert run.algorithm.momentum == momentum and run.training.evaluate_train
+
+
+def test_one_after_another_train_those_who_have_neighbours_and_cdmsgd_is_the_released_code():
     for name, figure in specifications(0.01, others=["digits"]).items():
-        if "sequential" in figure.columns:
-            pairs = zip(*figure.columns.values(), strict=True)
-            in_turn = [(a.label, a.options["algorithm"]) for a, b in pairs if a != b]
-            over_topology = {"cdsgd", "cdmsgd"}
-            assert in_turn and {algorithm for _, algorithm in in_turn} <= over_topology, name
-            assert not any("one machine" in label for label, _ in in_turn)
+        if TURNS[1] not in figure.columns:
+            continue
+        pairs = [*zip(*figure.columns.values(), strict=True)]
+        changed = {a.options["algorithm"]: b.options for a, b in pairs if a != b}
+        assert changed and {*changed} <= {"cdsgd", "cdmsgd"}, name
+        for algorithm, options in changed.items():
+            wanted = {"cdsgd": "cdsgd", "cdmsgd": "cdmsgd-released"}[algorithm]
+            assert (options["algorithm"], options["turns"]) == (wanted, "sequential")
+            assert "momentum" not in options  # 0.95, as in that code
+        assert not any("one machine" in a.label for a, b in pairs if a != b)
+    released = [
+        curve.options
+        for figure in specifications(0.01).values()
+        for curves in figure.columns.values()
+        for curve in curves
+        if "released" in curve.label
+    ]
+    assert released and all(
+        {"algorithm": "cdmsgd-released", "turns": "sequential"}.items() <= options.items()
+        for options in released
+    )
+
+
+def test_far_from_iid_all_weigh_agents_by_their_data(tmp_path):
+    config = Figures(seeds=1, out=tmp_path)
+    for curves in specifications(0.01)["non_iid"].columns.values():
+        for curve in curves:
+            ((run, _),) = study._runs(config, curve)
+            assert run.training.size_weighted == (run.algorithm.algorithm != "fedavg"), curve
 
 
 def test_figures_curves_and_claims_are_written(tmp_path):
@@ -64,48 +93,25 @@ def test_figures_curves_and_claims_are_written(tmp_path):
     assert {row["figure"] for row in rows} == {*wanted}
     assert {row["epoch"] for row in rows} == {"1", "2"}
     page = (tmp_path / "claims.md").read_text()
-    for figure in ("Fig. 1a", "Fig. 1b", "Fig. 2a", "Fig. 2b", "Prop. 1", "Prop. 3", "IID"):
-        assert page.count(figure) >= 1
-    verdicts = [text.split("|")[4].strip() for text in page.splitlines() if text[:4] == "| Fi"]
-    assert {*verdicts} <= {"holds", "does not", "unclear"}
-    # Equal curves end within 0 points of each other, five times in two columns; the distance falls.
-    assert page.count("| holds |") == 11 and "at most 0.5, at the end 0.25 distance" in page
+    for subject in ("Section 5.1", "Section 5.2", "Proposition 1", "Supplement", "IID"):
+        assert page.count(subject) >= 1
+    # One seed shows nothing.
+    found = [text.split("|")[5].strip() for text in page.splitlines() if text[:3] == "| S"]
+    assert {*found} == {"no difference seen", "not decided"}
 
 
 @pytest.mark.slow
 def test_what_figures_share_is_run_once(tmp_path):
     options = {"network": Network(agents=3), "training": Training(epochs=1), "out": tmp_path}
     options["data"] = Data(train_samples=96, test_samples=30)
-    drawn = study.draw(Figures(figures=("fig1a",), **options))
-    assert [*drawn["fig1a"]] == ["synchronous", "sequential"]
+    drawn = study.draw(Figures(figures=("fig1a",), seeds=1, jobs=2, **options))
+    assert [*drawn["fig1a"]] == [*TURNS]
     made = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.jsonl")}
     assert len(made) == 4  # only one of the three curves differs in turn
-    again = study.draw(Figures(figures=("fig1a_steps",), **options))
-    assert again["fig1a_steps"]["synchronous"] == drawn["fig1a"]["synchronous"]
+    again = study.draw(Figures(figures=("fig1a_steps",), seeds=1, **options))
+    assert again["fig1a_steps"][TURNS[0]] == drawn["fig1a"][TURNS[0]]
     assert made == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.jsonl")}
     assert (tmp_path / "smoke" / "fig1a_steps.png").exists()
-
-
-@pytest.mark.parametrize(
-    ("slower", "verdict"),
-    [((0.7, 0.8), "holds"), ((0.95, 0.96), "does not"), ((0.7, 0.95), "unclear")],
-)
-def test_a_claim_holds_when_every_seed_says_so(slower, verdict):
-    columns = {"synchronous": [line("N = 2", 0.9, 0.9), line("N = 16", *slower)]}
-    by_epoch, by_steps = findings("fig2a", columns)
-    assert by_epoch.verdict == by_steps.verdict == verdict
-    assert f"N = 2 90.00, N = 16 {50 * sum(slower):.2f}" in by_epoch.measured
-    assert by_steps.measured.endswith("% after 10 steps")
-
-
-@pytest.mark.parametrize(
-    ("accuracy", "verdict"), [(0.81, "holds"), (0.8, "holds"), (0.79, "does not")]
-)
-def test_claims_find_their_curves_by_label(accuracy, verdict):
-    lines = [line(CDSGD.label, 0.1), line(CDMSGD.label, accuracy), line(FEDAVG.label, 0.8)]
-    (finding,) = findings("non_iid", {"whole classes": lines})
-    assert finding.verdict == verdict and finding.setting == "whole classes"
-    assert finding.measured == f"FedAvg, E = 1, C = 1 80.00, CDMSGD {100 * accuracy:.2f} %"
 
 
 @pytest.mark.parametrize(
@@ -115,6 +121,7 @@ def test_claims_find_their_curves_by_label(accuracy, verdict):
         ({"figures": ("fig9",)}, "--figures: unknown figure 'fig9'.*; expected one of all, fig1a"),
         ({"figures": ("mnist",)}, "--figures: unknown figure 'mnist'"),
         ({"seeds": 0}, "--seeds: 0 is too few"),
+        ({"jobs": 0}, "--jobs: 0 is too few"),
         ({"model": "transformer"}, "--model: unknown choice 'transformer'"),
         ({"learning_rate": -1.0}, "--learning-rate: "),
     ],
