@@ -16,8 +16,10 @@ SystemName: TypeAlias = Literal["all", *ALGORITHMS]  # type: ignore[valid-type]
 class Compare:
     """Compares every system of the paper's Table 1 on the same data, model and runner.
 
-    Each takes the step size of a grid, the same for all, with the lowest training loss after
-    --tune-epochs with the first seed. Runs that --out already holds are not run again.
+    Each takes the step size of a grid, the same for all, with which what it trains has the lowest
+    loss on the whole training set at the end; the grid grows until none of its ends is the best.
+    The step size is chosen on other seeds than those that are reported. Runs that --out already
+    holds are not run again.
     """
 
     network: Network = Network()
@@ -28,12 +30,14 @@ class Compare:
 
     algorithms: tuple[SystemName, ...] = ("all",)
     """Which to compare: all of Table 1, or some by name."""
-    seeds: int = 3
+    seeds: int = 5
     """Runs of each, with the seeds from --seed on."""
-    learning_rates: tuple[float, ...] = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
-    """The grid of step sizes."""
-    tune_epochs: int = 2
-    """Epochs of the runs that choose the step size."""
+    learning_rates: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3)
+    """The grid of step sizes, in increasing order."""
+    tune_seeds: int = 2
+    """Runs of each system with each step size, with seeds that are not reported."""
+    tune_epochs: int | None = None
+    """Epochs of the runs that choose the step size (default: --epochs)."""
     target: float = 0.85
     """The test accuracy to which steps and bytes are counted."""
     schedule: ScheduleName = "fixed"
@@ -42,8 +46,9 @@ class Compare:
     """The power of the diminishing schedule, in (0.5, 1] (default: 0.6)."""
     decay_offset: float | None = None
     """The offset of the diminishing schedule, in steps^power (default: 100)."""
-    momentum: float | None = None
-    """Momentum mu of those that have it, in [0, 1) (default: 0.9)."""
+    momentum: float = 0.9
+    """Momentum mu, in [0, 1), of those that have it by themselves, and of all others that can have
+    it in a second run of each; 0 leaves these out."""
     period: int | None = None
     """Steps between exchanges of gossip and the servers (default: fedavg an epoch of the agents'
     own data, easgd and eamsgd 10, downpour and gossip 1)."""
@@ -53,5 +58,7 @@ class Compare:
     """Probability that an agent of gosgd talks in a step, in [0, 1] (default: 0.1)."""
     asynchronous: bool = False
     """Sets the agents' clocks apart by a step each, in easgd, eamsgd and downpour."""
+    jobs: int = 1
+    """Runs at a time, each in a process with its share of the cores."""
     out: Path = Path("runs/compare")
     """Folder of the table, the figure and all runs."""

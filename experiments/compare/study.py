@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,23 +14,40 @@ from rich.table import Table
 from experiments.compare.config import Compare
 from experiments.report import plots
 from experiments.report.tables import markdown_table, over_seeds, percents
+from experiments.report.verdicts import interval, paired, verdicts
 from experiments.run.algorithm import ALGORITHMS
 from experiments.run.config import Run, check_choices, run_of
-from experiments.run.errors import UsageError
+from experiments.run.errors import UsageError, flag
 from experiments.run.job import check
-from experiments.run.records import Records, run_once
+from experiments.run.records import Records, run_all, run_once, tracked
 
-# Table 1 of the paper, with momentum where the system has its own form of it.
+# Table 1 of the paper, with momentum where the system has its own form of it; and the order of
+# step and mixing that most of its successors take.
 SYSTEMS = (
-    "cdsgd", "cdmsgd", "centralized", "fedavg", "easgd", "eamsgd", "downpour", "gossip-pair",
-    "gosgd",
+    "cdsgd", "cdmsgd", "atc", "centralized", "fedavg", "easgd", "eamsgd", "downpour",
+    "gossip-pair", "gosgd",
 )  # fmt: skip
+_FIRST_TUNING_SEED = 1000  # far from those that anyone reports
+_FACTOR = 3.0
+_MOST_STEP_SIZES = 12
+
+
+class System(NamedTuple):
+    """An algorithm and the momentum that it is given; None is its own or none."""
+
+    algorithm: str
+    momentum: float | None = None
+
+    @property
+    def label(self) -> str:
+        """What tables call it."""
+        return f"{self.algorithm}, momentum" if self.momentum else self.algorithm
 
 
 class Result(NamedTuple):
-    """An algorithm, the step size that was chosen for it, and the records of every seed."""
+    """A system, the step size that was chosen for it, and the records of every seed."""
 
-    algorithm: str
+    system: System
     learning_rate: float
     runs: list[Records]
 
@@ -40,79 +58,186 @@ def compare(config: Compare) -> list[Result]:
     Raises:
         UsageError: for an option that cannot work.
     """
-    names = SYSTEMS if "all" in config.algorithms else config.algorithms
-    _check(config, names)
-    results = [_result(config, name) for name in names]
-    rows = [_row(result, config.target) for result in results]
+    check_choices(config)
+    systems = _systems(config)
+    _check(config, systems)
+    console = Console()
+    rates = _tuned(config, systems, console)
+    results = _results(config, rates, console)
+    rows = _rows(results, config.target)
     table = markdown_table([*rows[0]], [[*row.values()] for row in rows])
-    (config.out / "table.md").write_text(table)
-    dataset = results[0].runs[0][0]["dataset"]
-    title = f"{dataset}, {config.model.model}, {config.seeds} seeds"
-    lines = [plots.Line(f"{name} ({rate:g})", runs) for name, rate, runs in results]
+    (config.out / "table.md").write_text(f"{_preamble(config, results)}\n{table}")
+    title = f"{results[0].runs[0][0]['dataset']}, {config.model.model}, {config.seeds} seeds"
+    lines = [plots.Line(f"{system.label} ({rate:g})", runs) for system, rate, runs in results]
     figure = plots.comparison(lines, title=title, legend="algorithm (step size)")
     figure.savefig(config.out / "comparison.png", dpi=120)
-    Console().print(_screen_table(rows, title))
+    console.print(_screen_table(rows, title))
     return results
 
 
-def _check(config: Compare, names: Sequence[str]) -> None:
-    """Raises for an option that cannot work, before the first run."""
-    check_choices(config)
-    if min(config.seeds, config.tune_epochs) < 1:
-        raise UsageError("--seeds, --tune-epochs: give at least 1")
-    if not names or not config.learning_rates:
-        raise UsageError("--algorithms, --learning-rates: give one or more")
+def _systems(config: Compare) -> list[System]:
+    """Those that are asked for; with momentum and without where it is an addition."""
+    names = SYSTEMS if "all" in config.algorithms else config.algorithms
+    found = []
     for name in names:
-        check(_options(config, name, config.learning_rates[0]))
+        momentum = ALGORITHMS[name].options.get("momentum")
+        found.append(System(name))
+        if momentum == 0 and config.momentum:
+            found.append(System(name, config.momentum))
+    return found
+
+
+def _check(config: Compare, systems: Sequence[System]) -> None:
+    """Raises for an option that cannot work, before the first run."""
+    for name in ("seeds", "tune_seeds", "tune_epochs", "jobs"):
+        if (getattr(config, name) or 1) < 1 or getattr(config, name) == 0:
+            raise UsageError(f"{flag(name)}: {getattr(config, name)} is too few; give at least 1")
+    if not systems or not config.learning_rates:
+        raise UsageError("--algorithms, --learning-rates: give one or more")
+    for system in systems:
+        check(_options(config, system, config.learning_rates[0]))
     for rate in config.learning_rates:
-        check(_options(config, names[0], rate))
+        check(_options(config, systems[0], rate))
 
 
-def _options(config: Compare, algorithm: str, rate: float, **options: Any) -> Run:
-    """A run of an algorithm, with those of the study's options that it reads."""
-    row = ALGORITHMS[algorithm]
+def _options(config: Compare, system: System, rate: float, **options: Any) -> Run:
+    """A run of a system, with those of the study's options that it reads."""
+    row = ALGORITHMS[system.algorithm]
     names = [*row.options, "schedule", "decay_power", "decay_offset", "out"]
-    options = {name: getattr(config, name) for name in names} | options
+    own = {name: getattr(config, name) for name in names}
+    if row.options.get("momentum") == 0:
+        own["momentum"] = system.momentum
     weighted = config.training.size_weighted and row.weighting != "always"
-    own = {"algorithm": algorithm, "learning_rate": rate, "size_weighted": weighted}
-    return run_of(config, **own, **options)
+    own |= {"algorithm": system.algorithm, "learning_rate": rate, "size_weighted": weighted}
+    return run_of(config, **own | {"evaluate_train": True} | options)
 
 
-def _run(config: Compare, algorithm: str, rate: float, **options: Any) -> Records:
-    run = _options(config, algorithm, rate, **options)
-    name = f"{algorithm}-{rate:g}-epochs-{run.training.epochs}-seed-{run.training.seed}"
-    return run_once(run, config.out / name)
+def _named(config: Compare, run: Run) -> tuple[Run, Path]:
+    """A run and its folder."""
+    algorithm, training = run.algorithm, run.training
+    parts = [algorithm.algorithm, f"{algorithm.learning_rate:g}"]
+    if algorithm.momentum and not ALGORITHMS[algorithm.algorithm].options["momentum"]:
+        parts.append(f"momentum-{algorithm.momentum:g}")
+    name = "-".join([*parts, f"epochs-{training.epochs}", f"seed-{training.seed}"])
+    return run, config.out / name
 
 
-def _result(config: Compare, algorithm: str) -> Result:
-    """The runs with the step size of the grid that has the lowest training loss."""
+def _tuning_runs(config: Compare, system: System, rate: float) -> list[tuple[Run, Path]]:
+    """Runs that are evaluated at their end only, with seeds that are not reported."""
+    epochs = config.tune_epochs or config.training.epochs
+    options = {"epochs": epochs, "eval_every": epochs or 10**6}
+    first = config.training.seed + _FIRST_TUNING_SEED
+    seeds = range(first, first + config.tune_seeds)
+    return [_named(config, _options(config, system, rate, seed=s, **options)) for s in seeds]
 
-    def loss(rate: float) -> float:
-        epochs = {"epochs": config.tune_epochs, "eval_every": config.tune_epochs}
-        records = _run(config, algorithm, rate, **epochs)
-        return records[-1]["train_loss_mean"] if records else np.inf  # it has diverged
 
-    rate = min(config.learning_rates, key=loss)
+def _tuned(config: Compare, systems: Sequence[System], console: Console) -> dict[System, float]:
+    """The step size of each system.
+
+    Raises a UsageError if the best is at an end of the grid, however far it grows.
+    """
+    grids = {system: [*config.learning_rates] for system in systems}
+    missing = {system: [*grid] for system, grid in grids.items()}
+    while missing:
+        tried = [(s, rate) for s, rates in missing.items() for rate in rates]
+        runs = [run for one in tried for run in _tuning_runs(config, *one)]
+        tracked(console, "tuning", run_all(runs, jobs=config.jobs), total=len(runs))
+        losses = {s: [_loss(config, s, rate) for rate in grid] for s, grid in grids.items()}
+        missing = {s: more for s in systems if (more := _beyond(grids[s], losses[s]))}
+        for system, more in missing.items():
+            grids[system] = sorted([*grids[system], *more])
+            if len(grids[system]) > _MOST_STEP_SIZES:
+                raise UsageError(f"--learning-rates: no best one for {system.label}; give others")
+    return {s: grid[int(np.argmin(losses[s]))] for s, grid in grids.items()}
+
+
+def _beyond(grid: Sequence[float], losses: Sequence[float]) -> list[float]:
+    """The step size next to the best if that is at an end of the grid."""
+    best = int(np.argmin(losses))
+    further = [grid[0] / _FACTOR] * (best == 0) + [grid[-1] * _FACTOR] * (best == len(grid) - 1)
+    return [float(f"{rate:.1g}") for rate in further]  # 0.03 and not 0.0333
+
+
+def _loss(config: Compare, system: System, rate: float) -> float:
+    """Of what is trained, on the whole training set at the end; infinite if a seed diverges."""
+    made = [run_once(*run, quiet=True) for run in _tuning_runs(config, system, rate)]
+    losses = [records[-1]["train_loss"] if records else np.inf for records in made]
+    return float(np.nan_to_num(np.mean(losses), nan=np.inf))
+
+
+def _results(config: Compare, rates: Mapping[System, float], console: Console) -> list[Result]:
+    """The runs of all reported seeds."""
     first = config.training.seed
-    runs = [_run(config, algorithm, rate, seed=first + number) for number in range(config.seeds)]
-    if not all(runs):
-        raise UsageError(f"--learning-rates: {algorithm} diverges with {rate:g}, its best one")
-    return Result(algorithm, rate, runs)
+    seeds = range(first, first + config.seeds)
+    runs = {
+        system: [_named(config, _options(config, system, rate, seed=seed)) for seed in seeds]
+        for system, rate in rates.items()
+    }
+    every = [run for of_system in runs.values() for run in of_system]
+    tracked(console, "runs", run_all(every, jobs=config.jobs), total=len(every))
+    results = [
+        Result(system, rates[system], [run_once(*run, quiet=True) for run in of_system])
+        for system, of_system in runs.items()
+    ]
+    for system, rate, records in results:
+        if not all(records):
+            raise UsageError(f"--learning-rates: {system.label} diverges with {rate:g}, its best")
+    return results
 
 
-def _row(result: Result, target: float) -> dict[str, str]:
+def _preamble(config: Compare, results: Sequence[Result]) -> str:
+    reference, epochs = results[_reference(results)].system.label, results[0].runs[0][-1]["epoch"]
+    return (
+        f"{epochs} epochs, n = {config.seeds} seeds, ± their sample standard deviation. Each "
+        f"system has the step size with the lowest training loss on {config.tune_seeds} other "
+        "seeds. *Test* is the accuracy of what is trained: the server's parameters, or the mean "
+        "over the agents. "
+        f"*Against {reference}* is the paired difference with its 95 % interval (Student's t); it "
+        f"is starred where Holm's correction for {len(results) - 1} comparisons leaves it "
+        "significant at 5 %. *Model* is the accuracy of the agents' mean parameters, *spread* the "
+        "best agent's minus the worst's, *gap* train minus test.\n"
+    )
+
+
+def _reference(results: Sequence[Result]) -> int:
+    """The system that the others are compared with: CDMSGD, or else the first."""
+    names = [result.system.algorithm for result in results]
+    return names.index("cdmsgd") if "cdmsgd" in names else 0
+
+
+def _rows(results: Sequence[Result], target: float) -> list[dict[str, str]]:
+    return [
+        _row(result, target, against)
+        for result, against in zip(results, _against(results), strict=True)
+    ]
+
+
+def _against(results: Sequence[Result]) -> Iterator[tuple[str, str]]:
+    """For each row, the head and the cell of the comparison with the reference."""
+    number = _reference(results)
+    finals = [np.array(percents(runs, "test_accuracy")) for _, _, runs in results]
+    family = [paired(final - finals[number]) for final in finals]
+    seen = iter(verdicts(family[:number] + family[number + 1 :]))
+    for row, difference in enumerate(family):
+        star = "" if row == number or next(seen) == "no difference seen" else " *"
+        cell = "" if row == number else f"{interval(difference)}{star}"
+        yield f"against {results[number].system.label}", cell
+
+
+def _row(result: Result, target: float, against: tuple[str, str]) -> dict[str, str]:
     runs = result.runs
-    test, train = percents(runs, "test_accuracy_mean"), percents(runs, "train_accuracy_mean")
+    test, train = percents(runs, "test_accuracy"), percents(runs, "train_accuracy")
     spread = np.subtract(percents(runs, "test_accuracy_max"), percents(runs, "test_accuracy_min"))
-    reached = [[r for r in run if r["test_accuracy_mean"] >= target] for run in runs]
+    reached = [[r for r in run if r["test_accuracy"] >= target] for run in runs]
     steps, sent = "never", "never"
     if all(reached):
         steps = f"{np.mean([records[0]['step'] for records in reached]):.0f}"
         sent = decimal(int(np.mean([records[0]["bytes_sent"] for records in reached])))
     return {
-        "algorithm": result.algorithm,
+        "algorithm": result.system.label,
         "step size": f"{result.learning_rate:g}",
         "test %": over_seeds(test, ".2f"),
+        against[0]: against[1],
         "model %": over_seeds(percents(runs, "mean_params_test_accuracy"), ".2f"),
         "spread": f"{np.mean(spread):.2f}",
         "train %": over_seeds(train, ".2f"),
@@ -124,12 +249,14 @@ def _row(result: Result, target: float) -> dict[str, str]:
 
 
 def _screen_table(rows: Sequence[dict[str, str]], title: str) -> Table:
-    """The table in 80 columns; table.md has the spread over the seeds of all accuracies."""
+    """The table in 80 columns; table.md has the intervals and the spread over the seeds."""
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
-    for column in rows[0]:
+    shown: Iterable[str] = [name for name in rows[0] if not name.startswith("against")]
+    for column in shown:
         side = "left" if column == "algorithm" else "right"
         table.add_column(column.replace(" ", "\n"), justify=side, no_wrap=True)
     for row in rows:
         brief = {c: row[c].partition(" ±")[0] for c in ("model %", "train %")}
-        table.add_row(*(row | brief | {"test %": row["test %"].replace(" ", "")}).values())
+        cells = row | brief | {"test %": row["test %"].replace(" ", "")}
+        table.add_row(*(cells[name] for name in shown))
     return table

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cdjax._checks import check_choice
 from experiments.figures import claims
@@ -18,7 +17,7 @@ from experiments.run.algorithm import ALGORITHMS
 from experiments.run.config import PARTITIONS, Run, check_choices, flat, replaced, run_of
 from experiments.run.errors import UsageError, blame, flag
 from experiments.run.job import check
-from experiments.run.records import run_all, run_once
+from experiments.run.records import run_all, run_once, tracked
 
 
 def draw(config: Figures) -> dict[str, claims.Columns]:
@@ -102,11 +101,7 @@ def _curves(figures: Mapping[str, Figure]) -> list[Curve]:
 def _run_all(console: Console, config: Figures, wanted: Mapping[str, Figure]) -> None:
     runs = [run for curve in _curves(wanted) for run in _runs(config, curve)]
     console.print(f"{config.preset}: {len(wanted)} figures of {len(runs)} runs, some shared")
-    bar = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*bar, console=console) as progress:
-        made = run_all(runs, jobs=config.jobs)
-        for _ in progress.track(made, total=len(runs), description="runs"):
-            pass
+    tracked(console, "runs", run_all(runs, jobs=config.jobs), total=len(runs))
 
 
 def _runs(config: Figures, curve: Curve) -> list[tuple[Run, Path]]:

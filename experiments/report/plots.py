@@ -73,7 +73,7 @@ def comparison(lines: Sequence[Line], *, title: str, legend: str) -> Figure:
         for axes, column, unit in ((by_epoch, "epoch", 1), (by_bytes, "bytes_sent", 1e9)):
             x = _stacked(line, column) / unit
             _plot_range(axes, x, _test(line), color=f"C{number}", label=line.label)
-    by_epoch.set(xlabel="epoch", ylabel="test accuracy, mean over agents (%)")
+    by_epoch.set(xlabel="epoch", ylabel="test accuracy (%)")
     by_epoch.legend(title=legend)
     by_bytes.set(xlabel="sent by all, GB", xscale="log")
     return figure

@@ -38,7 +38,7 @@ class Robustness:
     """The offset of the diminishing schedule, in steps^power (default: 100)."""
     momentum: float | None = None
     """Momentum mu of cdmsgd and cdmsgd-polyak, in [0, 1) (default: 0.9)."""
-    seeds: int = 3
+    seeds: int = 5
     """Runs of each, with the seeds from --seed on."""
     mixers: tuple[config.MixerName, ...] = tuple(MIXERS)
     """How agents combine what they hear; auto is the weighted mean."""
@@ -67,5 +67,7 @@ class Robustness:
     """Steps from one draw of who is away to the next."""
     lag: int = 5
     """Steps by which all that agents hear of each other is late."""
+    jobs: int = 1
+    """Runs at a time, each in a process with its share of the cores."""
     out: Path = Path("runs/robustness")
     """Folder of the tables, the figure and all runs."""

@@ -6,6 +6,7 @@ import itertools
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,13 @@ from rich.console import Console
 
 from experiments.report.plots import bars
 from experiments.report.tables import Runs, markdown_table, over_seeds, percents
+from experiments.report.verdicts import interval, paired, verdicts
 from experiments.robustness.config import Robustness
 from experiments.run.config import Run, check_choices, run_of
 from experiments.run.disturbance import ATTACKS, FAULTS, MIXERS
 from experiments.run.errors import UsageError
 from experiments.run.job import check
-from experiments.run.records import run_once
+from experiments.run.records import run_all, run_once, tracked
 
 
 def compare(config: Robustness) -> tuple[dict[str, dict[str, Runs]], dict[str, Runs]]:
@@ -33,14 +35,17 @@ def compare(config: Robustness) -> tuple[dict[str, dict[str, Runs]], dict[str, R
     attacked, faulty = _checked(config)
     console = Console()
 
-    def done(row: str, column: str, runs: Sequence[Run]) -> Runs:
+    def named(row: str, column: str, runs: Sequence[Run]) -> list[tuple[Run, Path]]:
         name = f"{row}-{column}-seed-".replace(" ", "-")
-        records = [
-            run_once(run, config.out / f"{name}{run.training.seed}", quiet=True) for run in runs
-        ]
-        console.print(f"{row}, {column}: {_cell(config, records)}", markup=False, highlight=False)
-        return records
+        return [(run, config.out / f"{name}{run.training.seed}") for run in runs]
 
+    def done(row: str, column: str, runs: Sequence[Run]) -> Runs:
+        return [run_once(*run, quiet=True) for run in named(row, column, runs)]
+
+    cells = [(row, *cell) for row, of_row in attacked.items() for cell in of_row.items()]
+    cells += [(row, config.fault_topology, runs) for row, runs in faulty.items()]
+    every = [run for cell in cells for run in named(*cell)]
+    tracked(console, "runs", run_all(every, jobs=config.jobs), total=len(every))
     by_attack = {
         row: {attack: done(row, attack, runs) for attack, runs in cells.items()}
         for row, cells in attacked.items()
@@ -59,8 +64,8 @@ def compare(config: Robustness) -> tuple[dict[str, dict[str, Runs]], dict[str, R
 def _checked(config: Robustness) -> tuple[dict[str, dict[str, list[Run]]], dict[str, list[Run]]]:
     """The runs of each cell, by mixer and attack, and by fault; all are checked."""
     check_choices(config)
-    if config.seeds < 1 or not config.mixers or not config.attacks:
-        raise UsageError("--seeds: give at least 1; --mixers, --attacks: one or more")
+    if min(config.seeds, config.jobs) < 1 or not config.mixers or not config.attacks:
+        raise UsageError("--seeds, --jobs: give at least 1; --mixers, --attacks: one or more")
     if config.training.epochs is None:
         raise UsageError("--epochs: give a number")
     lies = {name: _read(config, ATTACKS[name].options) for name in config.attacks}
@@ -108,10 +113,32 @@ def _seeds(config: Robustness, own: Mapping[str, Any], **options: Any) -> list[R
     return [run_of(config, **options, seed=first + number) for number in range(config.seeds)]
 
 
+def _ended(config: Robustness, runs: Runs) -> bool:
+    return all(run and run[-1]["epoch"] == config.training.epochs for run in runs)
+
+
 def _cell(config: Robustness, runs: Runs) -> str:
-    if not all(run and run[-1]["epoch"] == config.training.epochs for run in runs):
-        return "diverges"
-    return over_seeds(percents(runs), ".2f")
+    return over_seeds(percents(runs), ".2f") if _ended(config, runs) else "diverges"
+
+
+def _against_first(config: Robustness, rows: Sequence[Runs]) -> list[str]:
+    """For each row its paired difference to the first, starred where it is significant.
+
+    The comparisons are one family, by Holm's correction.
+    """
+    finals = [np.array(percents(runs)) for runs in rows]
+    comparable = _ended(config, rows[0])
+    others = [comparable and _ended(config, runs) for runs in rows[1:]]
+    family = [paired(final - finals[0]) for final, ok in zip(finals[1:], others, strict=True) if ok]
+    shown = iter(zip(family, verdicts(family), strict=True))
+    cells = []
+    for ok in others:
+        cell = ""
+        if ok:
+            difference, verdict = next(shown)
+            cell = interval(difference) + " *" * (verdict != "no difference seen")
+        cells.append(cell)
+    return ["", *cells]
 
 
 def _setting(config: Robustness) -> str:
@@ -126,18 +153,25 @@ def _markdown(
     parts = [
         f"`{shlex.join(['python', '-m', 'experiments.robustness', *sys.argv[1:]])}`\n",
         f"{_setting(config)} with step size {config.learning_rate:g}, {agents} agents, "
-        f"{config.training.epochs} epochs; mean and standard deviation over {config.seeds} "
-        "seeds.\n",
+        f"{config.training.epochs} epochs; mean ± sample standard deviation over n = "
+        f"{config.seeds} seeds.\n",
         f"Test accuracy in % over the honest agents, {config.malicious} of {agents} on "
         f"{config.network.topology} malicious:\n",
         markdown_table(["mixer", *config.attacks], rows),
     ]
     if by_fault:
         head = ["fault", "test %", "of the worst agent", "of the mean parameters", "distance"]
+        against = _against_first(config, [*by_fault.values()])
+        rows = [
+            [row, *_fault_row(config, of), difference]
+            for (row, of), difference in zip(by_fault.items(), against, strict=True)
+        ]
         parts += [
             f"The weighted mean on {config.fault_topology}; absences are drawn every "
-            f"{config.absence_duration} steps:\n",
-            markdown_table(head, [[row, *_fault_row(config, of)] for row, of in by_fault.items()]),
+            f"{config.absence_duration} steps. The last column is the paired difference of the "
+            "test accuracy to that without a fault, with its 95 % interval; it is starred where "
+            f"Holm's correction for {len(rows) - 1} comparisons leaves it significant at 5 %:\n",
+            markdown_table([*head, "difference to no fault"], rows),
         ]
     return "\n".join(parts)
 

@@ -10,6 +10,9 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
 from experiments.run.config import Run, flat
 from experiments.run.errors import Diverged
 from experiments.run.runner import run
@@ -74,3 +77,11 @@ def _take_share(numbers: multiprocessing.SimpleQueue, jobs: int) -> None:
 
 def _described(options: Run) -> dict[str, Any]:
     return json.loads(json.dumps(flat(options), default=str))
+
+
+def tracked(console: Console, description: str, made: Iterator[None], *, total: int) -> None:
+    """Makes all runs behind a progress bar."""
+    bar = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*bar, console=console) as progress:
+        for _ in progress.track(made, total=total, description=description):
+            pass

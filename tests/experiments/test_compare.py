@@ -5,7 +5,7 @@ import json
 import pytest
 
 from experiments.compare.config import Compare
-from experiments.compare.study import SYSTEMS, Result, _options, _row, compare
+from experiments.compare.study import SYSTEMS, Result, System, _beyond, _options, _rows, compare
 from experiments.run.algorithm import ALGORITHMS
 from experiments.run.config import Data, Model, Network, Training, flat
 from experiments.run.errors import UsageError
@@ -16,56 +16,80 @@ from experiments.run.job import check
 def test_algorithms_are_tuned_run_and_drawn_once(tmp_path, capsys):
     config = Compare(
         network=Network(agents=3), training=Training(batch_size=8, epochs=1), target=0.5,
-        data=Data(dataset="digits", train_samples=240, test_samples=60), seeds=1, tune_epochs=1,
-        model=Model(model="softmax"), algorithms=("centralized", "fedavg"),
-        learning_rates=(1e-9, 0.01), out=tmp_path,
+        data=Data(dataset="digits", train_samples=240, test_samples=60), seeds=1, tune_seeds=1,
+        model=Model(model="softmax"), algorithms=("cdsgd", "fedavg"), momentum=0.0,
+        learning_rates=(1e-9, 0.01, 1e9), out=tmp_path,
     )  # fmt: skip
     results = compare(config)
-    for name, rate, (records,) in results:
-        lines = {
-            rate: (tmp_path / f"{name}-{rate:g}-epochs-1-seed-0" / "metrics.jsonl").read_text()
-            for rate in config.learning_rates
-        }
-        losses = {rate: json.loads(line)["train_loss_mean"] for rate, line in lines.items()}
-        assert rate == min(losses, key=losses.get) and records == [json.loads(lines[rate])]
+    for system, rate, (records,) in results:
+        folders = [
+            tmp_path / f"{system.label}-{rate:g}-epochs-1-seed-1000" for rate in (1e-9, 0.01)
+        ]
+        losses = [
+            json.loads((folder / "metrics.jsonl").read_text())["train_loss"] for folder in folders
+        ]
+        assert rate == 0.01 and losses[1] < losses[0]
+        assert 0 < records[-1]["train_loss"] != losses[1]  # of another seed
     made = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.jsonl")}
-    assert len(made) == 4  # the run that chose the step size is the run of the first seed
+    assert len(made) == 8  # three step sizes of either, and the reported run
     assert compare(config) == results
     assert made == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.jsonl")}
     table = (tmp_path / "table.md").read_text().splitlines()
-    assert [row.split("|")[1].strip() for row in table] == [
-        "algorithm", "---", "centralized", "fedavg",
-    ]  # fmt: skip
+    names = [row.split("|")[1].strip() for row in table if row.startswith("|")]
+    assert names == ["algorithm", "---", "cdsgd", "fedavg"]
     assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_an_algorithm_gets_the_options_that_it_reads():
     config = Compare(momentum=0.5, period=3, training=Training(size_weighted=True))
     for name in SYSTEMS:
-        run = _options(config, name, 0.1)
+        run = _options(config, System(name), 0.1)
         check(run)
         read = ALGORITHMS[name].options
-        assert flat(run)["momentum"] == (0.5 if "momentum" in read else None)
+        assert flat(run)["momentum"] == (0.5 if read.get("momentum") else None)
+        if read.get("momentum") == 0:
+            assert flat(_options(config, System(name, 0.5), 0.1))["momentum"] == 0.5
         assert flat(run)["period"] == (3 if "period" in read else None)
         assert run.training.size_weighted == (name != "fedavg")  # which always is
 
 
-def test_steps_and_bytes_are_counted_to_the_target():
-    columns = ("mean_params_test_accuracy", "train_accuracy_mean", "test_accuracy_max",
+def run(*accuracies):
+    """A run that is evaluated so often, made up."""
+    columns = ("mean_params_test_accuracy", "train_accuracy", "test_accuracy_max",
                "test_accuracy_min", "consensus_distance")  # fmt: skip
+    return [
+        dict.fromkeys(columns, 0.5)
+        | {"step": 10 * number, "bytes_sent": 1000 * number, "test_accuracy": accuracy}
+        for number, accuracy in enumerate(accuracies, 1)
+    ]
 
-    def run(*accuracies):
-        return [
-            dict.fromkeys(columns, 0.5)
-            | {"step": 10 * number, "bytes_sent": 1000 * number, "test_accuracy_mean": accuracy}
-            for number, accuracy in enumerate(accuracies, 1)
-        ]
 
-    row = _row(Result("cdsgd", 0.1, [run(0.3, 0.6, 0.7), run(0.3, 0.4, 0.9)]), target=0.6)
-    assert row["test %"] == "80.00 ± 10.00" and row["gap"] == "-30.00"
+def test_steps_and_bytes_are_counted_to_the_target():
+    (row,) = _rows([Result(System("cdsgd"), 0.1, [run(0.3, 0.6, 0.7), run(0.3, 0.4, 0.9)])], 0.6)
+    assert row["test %"] == "80.00 ± 14.14" and row["gap"] == "-30.00"  # √2 · 10, n − 1 = 1
     assert row["steps to 60%"] == "25" and row["sent to 60%"] == "2.5 kB"
-    row = _row(Result("cdsgd", 0.1, [run(0.7), run(0.3)]), target=0.6)
+    (row,) = _rows([Result(System("cdsgd"), 0.1, [run(0.7), run(0.3)])], target=0.6)
     assert row["steps to 60%"] == row["sent to 60%"] == "never"
+
+
+def test_systems_are_compared_with_cdmsgd_seed_by_seed():
+    finals = {
+        System("fedavg"): (0.80, 0.82, 0.81),
+        System("cdmsgd"): (0.90, 0.921, 0.911),
+        System("fedavg", 0.9): (0.90, 0.93, 0.90),
+    }
+    results = [Result(s, 0.1, [run(a) for a in accuracies]) for s, accuracies in finals.items()]
+    below, itself, alike = [row["against cdmsgd"] for row in _rows(results, 0.5)]
+    assert below.startswith("-10.07 (-10.21 to -9.92)") and below.endswith("*")
+    assert itself == "" and "*" not in alike
+    assert [row["algorithm"] for row in _rows(results, 0.5)][2] == "fedavg, momentum"
+
+
+def test_a_grid_grows_where_its_end_is_the_best():
+    assert _beyond([0.01, 0.03, 0.1], [3.0, 1.0, 2.0]) == []
+    assert _beyond([0.01, 0.03, 0.1], [1.0, 2.0, 3.0]) == [0.003]
+    assert _beyond([0.01, 0.03, 0.1], [3.0, 2.0, 1.0]) == [0.3]
+    assert _beyond([0.1], [1.0]) == [0.03, 0.3]
 
 
 @pytest.mark.parametrize(
@@ -75,7 +99,7 @@ def test_steps_and_bytes_are_counted_to_the_target():
         ({"algorithms": ()}, "--algorithms, --learning-rates: give one"),
         ({"learning_rates": ()}, "--algorithms, --learning-rates: give one"),
         ({"learning_rates": (0.1, -1.0)}, "--learning-rate: "),
-        ({"seeds": 0}, "--seeds, --tune-epochs: give at least 1"),
+        ({"seeds": 0}, "--seeds: 0 is too few; give at least 1"),
         ({"momentum": 2.0}, "--momentum: "),
         ({"network": Network(agents=5, topology="torus")}, "--topology: "),
     ],
