@@ -40,6 +40,10 @@ def summary(
         _falls_below(fixed, stated)
         for stated in (fixed.stated_lyapunov_bound, fixed.stated_lyapunov_bound_line_2)
     )
+    error = np.hypot(
+        np.sqrt(topology.num_agents) * diminishing.mean_error, diminishing.disagreement
+    )
+    powers = [power_of_steps(diminishing.step, y) for y in (error, diminishing.step_size)]
     fixed, diminishing = (
         Curves(*run[:2], *(values[-1] for values in run[2:])) for run in (fixed, diminishing)
     )
@@ -63,7 +67,17 @@ def summary(
         Number("disagreement_rate", "  ‖(I−Π)⁺∇F(x*)‖", rate),
         Number("diminishing_mean_error", "diminishing: ‖s − x*‖", diminishing.mean_error),
         Number("diminishing_mean_error_bound", "  bound", diminishing.mean_error_bound),
+        Number("diminishing_error_power", "diminishing: ‖x − x*‖ falls as k^", powers[0]),
+        Number("step_size_power", "  the step size as k^", powers[1]),
     ]
+
+
+def power_of_steps(steps: np.ndarray, values: np.ndarray) -> float:
+    """The power p of k with which values fall as k^p over the last decade of steps."""
+    last = steps + 1 >= (steps[-1] + 1) / 10
+    if values[-1] <= 0 or last.sum() < 2:
+        return 0.0
+    return float(np.polyfit(np.log(steps[last] + 1), np.log(values[last]), 1)[0])
 
 
 def _falls_below(fixed: Curves, stated: np.ndarray) -> int | None:

@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from cdjax import data
 from experiments.convex import problem as problems
 from experiments.convex.config import Convex
+from experiments.convex.results import power_of_steps
 from experiments.convex.study import convex
 from experiments.launch.cli import main
 from experiments.run.errors import UsageError
@@ -76,6 +77,15 @@ def test_minibatches_are_drawn_from_the_agents_own_samples(x64):
         own = {row.tobytes() for row in np.asarray(problem.features[agent, :size])}
         assert {row.tobytes() for row in np.asarray(batch.features[agent])} == own
     np.testing.assert_allclose(batch.weights.sum(axis=1), 1)
+
+
+def test_the_power_of_steps_is_that_of_the_last_decade():
+    steps = np.unique(np.geomspace(1, 5000, 60).astype(int)) - 1
+    values = (steps + 1.0) ** -0.7
+    assert power_of_steps(steps, values) == pytest.approx(-0.7)
+    values[:30] = 1.0
+    assert power_of_steps(steps, values) == pytest.approx(-0.7)
+    assert power_of_steps(steps, 0 * values) == 0
 
 
 @pytest.fixture(scope="module")
