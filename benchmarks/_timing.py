@@ -21,8 +21,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from rich.console import Console
-from rich.table import Table
 
 
 def alternate(
@@ -55,11 +53,21 @@ def ratio(times: Mapping[str, Sequence[float]], program: str, baseline: str) -> 
     return statistics.median(ours / theirs for ours, theirs in turns)
 
 
-def matmul_peak(size: int = 2048, calls: int = 30) -> float:
-    """Floating-point operations per second of a float32 matrix product, the best of some calls."""
-    x = jnp.ones((size, size))
-    product = jax.jit(jnp.matmul)
-    best = min(_seconds(lambda: product(x, x), 1) for _ in range(calls))
+def matmul_peak(
+    size: int = 2048, calls: int = 30, *, dtype: str = "float32", precision: str | None = None
+) -> float:
+    """Floating-point operations per second of a square matrix product, the best of some calls.
+
+    Args:
+        size: the matrices' number of rows and of columns.
+        calls: the number of timed calls.
+        dtype: in which to multiply.
+        precision: that of ``jnp.matmul``; by default accelerators round float32 factors.
+    """
+    # Random numbers: a GPU multiplies ones faster, since constant bits take less power.
+    x = jax.random.normal(jax.random.key(0), (size, size), dtype)
+    product = jax.jit(lambda x: jnp.matmul(x, x, precision=precision))
+    best = min(_seconds(lambda: product(x), 1) for _ in range(calls))
     return 2.0 * size**3 / best
 
 
@@ -74,30 +82,17 @@ def report(
         json_path: where to write the JSON; nothing is written if None.
         **facts: further results to record, such as the machine's matmul speed.
     """
-    table = Table(title=title, title_justify="left")
-    for column in rows[0]:
-        table.add_column(column.replace("_", " "), justify="right")
-    for row in rows:
-        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
-    console = Console()
-    console.print(table)
+    _print_table(title, rows)
     for name, value in facts.items():
-        console.print(f"{name.replace('_', ' ')}: {value}", highlight=False)
+        print(f"{name.replace('_', ' ')}: {value}")
     if json_path:
-        record = _circumstances() | {"title": title, **facts, "rows": list(rows)}
+        record = circumstances() | {"title": title, **facts, "rows": list(rows)}
         json_path.parent.mkdir(parents=True, exist_ok=True)
         json_path.write_text(json.dumps(record, indent=2) + "\n")
 
 
-def _seconds(program: Callable[[], Any], calls: int) -> float:
-    start = time.perf_counter()
-    for _ in range(calls):
-        result = program()
-    jax.block_until_ready(result)
-    return (time.perf_counter() - start) / calls
-
-
-def _circumstances() -> dict[str, Any]:
+def circumstances() -> dict[str, Any]:
+    """Date, command, machine, devices and versions; starts JAX's backend."""
     device = jax.devices()[0]
     module = sys.modules["__main__"].__spec__
     program = f"-m {module.name}" if module else sys.argv[0]
@@ -109,6 +104,27 @@ def _circumstances() -> dict[str, Any]:
         "versions": {"python": platform.python_version()}
         | {name: found for name in ("jax", "flax", "optax", "torch") if (found := _version(name))},
     }
+
+
+def _print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    # Here, so that times can be taken where Rich is not installed.
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for column in rows[0]:
+        table.add_column(column.replace("_", " "), justify="right")
+    for row in rows:
+        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
+    Console().print(table)
+
+
+def _seconds(program: Callable[[], Any], calls: int) -> float:
+    start = time.perf_counter()
+    for _ in range(calls):
+        result = program()
+    jax.block_until_ready(result)
+    return (time.perf_counter() - start) / calls
 
 
 def _version(package: str) -> str | None:

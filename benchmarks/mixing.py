@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import optax
 import tyro
 
-import cdjax
+from benchmarks._mixing import PLANS, mixing_programs, plans_of
 from benchmarks._timing import alternate, ratio, report
 from cdjax import mixing, topology
-from cdjax.mixing._shifts import shifts_of
-
-PLANS = ("dense", "shifts", "neighbors")
 
 
 @dataclass(frozen=True)
@@ -61,16 +54,9 @@ def main(options: Options) -> None:
 
 
 def _row(graph: topology.Topology, options: Options) -> dict[str, Any]:
-    mixers = {"neighbors": mixing.neighbors(graph)}
-    if graph.num_agents <= options.most_agents_dense:
-        mixers["dense"] = mixing.dense(graph)
-    if len(shifts_of(graph.mixing_matrix)) <= options.most_shifts:
-        mixers["shifts"] = mixing.shifts(graph)
+    mixers = plans_of(graph, options.most_agents_dense, most_shifts=options.most_shifts)
     shape = (graph.num_agents, options.size // graph.num_agents)
-    params = jax.random.normal(jax.random.key(0), shape)
-    steps = {"axpy": optax.sgd(0.01)} | {n: cdjax.cdsgd(0.01, mix) for n, mix in mixers.items()}
-    programs = {name: _program(tx, params, options.fresh) for name, tx in steps.items()}
-    times = alternate(programs, turns=options.turns)
+    times = alternate(mixing_programs(mixers, shape, fresh=options.fresh), turns=options.turns)
     ratios = {name: ratio(times, name, "axpy") if name in times else "" for name in PLANS}
     return {
         "agents": graph.num_agents,
@@ -78,26 +64,6 @@ def _row(graph: topology.Topology, options: Options) -> dict[str, Any]:
         **ratios,
         "auto": mixing.choose(graph),
     }
-
-
-def _program(
-    tx: optax.GradientTransformation, params: jax.Array, fresh: bool
-) -> Callable[[], jax.Array]:
-    def step(params: jax.Array, grads: jax.Array) -> jax.Array:
-        updates, _ = tx.update(grads, tx.init(params), params)
-        return optax.apply_updates(params, updates)  # pyright: ignore[reportReturnType]
-
-    step = jax.jit(step, donate_argnums=() if fresh else 1)
-    grads = jnp.ones_like(params)
-
-    def program() -> jax.Array:
-        nonlocal grads
-        result = step(params, grads)
-        if not fresh:
-            grads = result  # the step donated the gradient's memory to its result
-        return result
-
-    return program
 
 
 if __name__ == "__main__":

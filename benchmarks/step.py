@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-import flax.linen as nn
-import jax
 import tyro
 
+from benchmarks._models import FlaxCNN
 from benchmarks._timing import alternate, matmul_peak, ratio, report
 from benchmarks._training import cnn_operations, train_program
 from cdjax import models
@@ -30,21 +29,6 @@ class Options:
     """Turns per program."""
     json: Path | None = None
     """File for the results as JSON."""
-
-
-class FlaxCNN(nn.Module):
-    """The paper's network with Flax's own layers."""
-
-    @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
-        """Logits."""
-        x = images
-        for features in (32, 64):
-            for _ in range(2):
-                x = nn.relu(nn.Conv(features, (3, 3))(x))
-            x = nn.max_pool(x, (2, 2), strides=(2, 2))
-        x = nn.relu(nn.Dense(512)(x.reshape(len(x), -1)))
-        return nn.Dense(10)(x)
 
 
 def main(options: Options) -> None:
