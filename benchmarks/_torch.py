@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from benchmarks._training import LEARNING_RATE, MEAN, MOMENTUM, SHAPE, STD, random_batches
+from benchmarks._training import (
+    LEARNING_RATE,
+    MEAN,
+    MOMENTUM,
+    STD,
+    random_batches,
+    random_params,
+)
 from cdjax import models
 
 
@@ -87,7 +92,7 @@ def _initial_params(
     torch: Any, num_agents: int, *, device: str, channels_last: bool
 ) -> dict[str, Any]:
     """The initial parameters of cdjax's program in PyTorch's layout, a copy for every agent."""
-    params, _ = models.init_model(models.CNN(), jax.random.key(0), jnp.zeros((1, *SHAPE)))
+    params = random_params(models.CNN())
     tensors = {}
     for layer, leaves in params.items():
         for name, x in leaves.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -50,8 +51,10 @@ def train_parts(
     tx = cdjax.cdmsgd(LEARNING_RATE, mix, momentum=MOMENTUM)
     train_step = training.train_step(loss, tx, plan=plan)
 
-    def init() -> training.TrainState:
-        params, _ = models.init_model(model, jax.random.key(0), jnp.zeros((1, *shape)))
+    one_agent = random_params(model, shape=shape)
+
+    @jax.jit
+    def first_state(params: cdjax.Params) -> training.TrainState:
         return training.init_state(cdjax.replicate(params, num_agents), tx, key=jax.random.key(1))
 
     def batches() -> tuple[Any, ...]:
@@ -63,7 +66,7 @@ def train_parts(
 
     images = jax.ShapeDtypeStruct((num_agents, batch_size, *shape), np.uint8)
     labels = jax.ShapeDtypeStruct((num_agents, batch_size), np.int32)
-    samples, state = data.AgentData(images, labels), jax.eval_shape(init)
+    samples, state = data.AgentData(images, labels), jax.eval_shape(first_state, one_agent)
     indices = jax.ShapeDtypeStruct((num_steps, num_agents, batch_size), np.int32)
     others = (samples, indices, num_steps) if in_loop else (samples,)
 
@@ -72,7 +75,8 @@ def train_parts(
         return agents._choose_plan(gradient_fn(loss), (state.params, {}, samples, keys))
 
     step = training.train_loop(train_step) if in_loop else jax.jit(train_step, donate_argnums=0)
-    return TrainParts(step, jax.jit(init), batches, (state, *others), auto_plan)
+    init = partial(first_state, one_agent)
+    return TrainParts(step, init, batches, (state, *others), auto_plan)
 
 
 def train_program(
@@ -112,6 +116,24 @@ def random_batches(
     rng = np.random.default_rng(0)
     images = rng.integers(256, size=(num_agents, batch_size, *shape), dtype=np.uint8)
     return data.AgentData(images, rng.integers(10, size=(num_agents, batch_size), dtype=np.int32))
+
+
+def random_params(model: models.Model, *, shape: tuple[int, ...] = SHAPE) -> cdjax.Params:
+    """Random parameters of one agent, drawn by NumPy: Flax's own initial ones compile longer."""
+    images = jnp.zeros((1, *shape))
+    shapes = jax.eval_shape(lambda: models.init_model(model, jax.random.key(0), images)[0])
+    rng = np.random.default_rng(0)
+
+    def draw(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        match path[-1].key:
+            case "kernel":
+                scale = np.sqrt(np.prod(leaf.shape[:-1]))  # of a layer's inputs
+                return (rng.normal(size=leaf.shape) / scale).astype(leaf.dtype)
+            case "scale":
+                return np.ones(leaf.shape, leaf.dtype)
+        return np.zeros(leaf.shape, leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 def cnn_operations() -> float:

@@ -1,0 +1,1 @@
+"""The sections of ``python -m benchmarks.accelerator``, a question a file."""
