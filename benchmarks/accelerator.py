@@ -25,9 +25,6 @@ from benchmarks._sections import capacity, checks, compiling, mixing, peers, run
 from benchmarks._sections.setting import Options, Row, Setting, failure
 from benchmarks._timing import circumstances
 
-# What a row may take beyond the command's time before the command ends itself.
-_GRACE_SECONDS = 10
-
 
 class Section(NamedTuple):
     """A row of the table of sections: its letter, its share of the time, and what it does."""
@@ -100,7 +97,7 @@ def main(options: Options) -> None:
     # Before the first program: compile times are those of an empty cache.
     jax.config.update("jax_enable_compilation_cache", False)
     results = Results(options)
-    late = threading.Timer(60 * options.minutes + _GRACE_SECONDS, partial(_end_late, results))
+    late = threading.Timer(60 * options.minutes + options.grace, partial(_end_late, results))
     late.daemon = True
     late.start()
     wanted = [n for n, section in SECTIONS.items() if _is_wanted(n, section, options)]
@@ -164,12 +161,16 @@ def _parsed() -> Options:
     parser.add_argument("--sections", default="", help="which, such as b,d (default: all)")
     parser.add_argument("--data-dir", type=Path, help="folder with Fashion-MNIST's archive files")
     parser.add_argument("--tests", nargs="*", default=(), help="files (default: all with a mark)")
+    parser.add_argument(
+        "--grace", type=float, default=10.0,
+        help="seconds that the last row may take beyond the time (default: 10)",
+    )  # fmt: skip
     given = parser.parse_args()
     sections = tuple(filter(None, given.sections.split(",")))
     known = {*SECTIONS, *(section.letter for section in SECTIONS.values())}
     if unknown := {*sections} - known:
         parser.error(f"--sections: no such sections: {', '.join(sorted(unknown))}")
-    return Options(given.json, given.minutes, sections, given.data_dir, tuple(given.tests))
+    return Options(**vars(given) | {"sections": sections, "tests": tuple(given.tests)})
 
 
 if __name__ == "__main__":

@@ -1,5 +1,10 @@
-"""Workers, eight virtual CPU devices, strict JAX settings, and runtime shape checks of cdjax."""
+"""Workers, eight virtual CPU devices, strict JAX settings, and runtime shape checks of cdjax.
 
+With JAX_PLATFORMS set, to an empty value for JAX's own choice, tests run elsewhere than on the CPU:
+``JAX_PLATFORMS= python -m pytest -m accelerator -n 0``.
+"""
+
+import importlib.util
 import os
 from pathlib import Path
 
@@ -9,9 +14,9 @@ from tests.system.forked import start_server, xla_flags
 
 server = pytest.fixture(scope="session")(start_server)
 
-# What XLA_FLAGS says comes later, and wins.
-os.environ["XLA_FLAGS"] = f"{xla_flags(devices=8)} {os.environ.get('XLA_FLAGS', '')}"
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if os.environ.setdefault("JAX_PLATFORMS", "cpu") == "cpu":
+    # What XLA_FLAGS says comes later, and wins.
+    os.environ["XLA_FLAGS"] = f"{xla_flags(devices=8)} {os.environ.get('XLA_FLAGS', '')}"
 
 _BYTES_PER_WORKER = 2 << 30
 
@@ -39,15 +44,25 @@ def pytest_configure(config):
         return
 
     import jax
-    from jaxtyping import install_import_hook
 
-    import tests.typechecker  # noqa: F401
+    if importlib.util.find_spec("beartype"):  # a machine with an accelerator may lack it
+        from jaxtyping import install_import_hook
 
-    with install_import_hook("cdjax", "tests.typechecker.typechecker"):
-        import cdjax.checkpoint
-        import cdjax.models  # noqa: F401
+        import tests.typechecker  # noqa: F401
+
+        with install_import_hook("cdjax", "tests.typechecker.typechecker"):
+            import cdjax.checkpoint
+            import cdjax.models  # noqa: F401
 
     jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_report_header(config):
+    """Says on which device the tests of accelerators run."""
+    if config.getoption("markexpr") == "accelerator" and not config.getoption("numprocesses", None):
+        import jax
+
+        return f"jax {jax.__version__} on {jax.devices()[0].device_kind}"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -89,6 +89,7 @@ def test_any_weights_on_a_random_graph(make, weights, x64):
     np.testing.assert_allclose(make(graph)(x), expected, rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize(
     ("dtype", "rounding"),
     [("float32", 2**-22), ("bfloat16", 2**-8), ("float16", 2**-10), ("complex64", 2**-22)],

@@ -15,7 +15,6 @@ from benchmarks._torch import PLANS, torch_program
 from benchmarks._training import cnn_operations, train_program
 from cdjax import models
 
-
 _LEAST_SECONDS = 5  # to import PyTorch and to compile cdjax's step
 
 

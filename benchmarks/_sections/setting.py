@@ -29,6 +29,7 @@ class Options:
     sections: tuple[str, ...] = ()
     data_dir: Path | None = None
     tests: tuple[str, ...] = ()
+    grace: float = 10.0
 
 
 @dataclass

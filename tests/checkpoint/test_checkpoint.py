@@ -52,6 +52,7 @@ def copied(saved, tmp_path):
     return shutil.copytree(saved, tmp_path / "copied")
 
 
+@pytest.mark.accelerator
 def test_a_state_comes_back_bit_by_bit_with_its_notes(saved):
     like = jax.eval_shape(make_state)
     assert bits(checkpoint.restore(saved, 3, like=like)) == bits(make_state(3))

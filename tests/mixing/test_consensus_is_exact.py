@@ -49,7 +49,10 @@ def mixed(plan, graph, x):
     return mix(x) if plan == "ppermute" else jax.jit(mix)(x, 0)
 
 
-@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize(
+    "graph",
+    [pytest.param("random of 24", marks=pytest.mark.accelerator), *list(GRAPHS)[:-1]],
+)
 @pytest.mark.parametrize("plan", PLANS)
 def test_agents_that_agree_stay(plan, graph):
     x = agreement(GRAPHS[graph].num_agents)

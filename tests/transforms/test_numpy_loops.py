@@ -67,6 +67,7 @@ def graph():
     return topology.from_graph(random_connected_graph(7))
 
 
+@pytest.mark.accelerator
 def test_least_squares_agree_to_1e_10_over_200_steps(algorithm, graph, x64):
     transform, loop = algorithm
     rng = np.random.default_rng(0)
