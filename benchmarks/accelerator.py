@@ -35,13 +35,13 @@ class Section(NamedTuple):
 
 
 SECTIONS = {
-    "tests": Section("a", 22, checks.tests),
-    "cnn": Section("b", 28, steps.cnn),
-    "products": Section("c", 9, steps.products),
-    "mixing": Section("d", 14, mixing.mix),
-    "torch": Section("e", 9, peers.torch),
-    "capacity": Section("f", 8, capacity.fit),
-    "runs": Section("g", 6, runs.runs),
+    "tests": Section("a", 20, checks.tests),
+    "cnn": Section("b", 36, steps.cnn),
+    "products": Section("c", 8, steps.products),
+    "mixing": Section("d", 13, mixing.mix),
+    "torch": Section("e", 8, peers.torch),
+    "capacity": Section("f", 6, capacity.fit),
+    "runs": Section("g", 5, runs.runs),
     "compiling": Section("h", 4, compiling.compiling),
 }
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 import cdjax
 from benchmarks._sections.setting import Row, Setting, bytes_needed, compiled, device_bytes, failure
-from benchmarks._training import running, train_parts
+from benchmarks._training import TrainParts, random_batches, running, train_parts
 from cdjax import models
 
 _GREY = (28, 28, 1)
@@ -32,7 +32,7 @@ def fit(setting: Setting) -> None:
     facts = {"model": "softmax", "agents": agents, "steps": steps, "batch": _BATCH}
     setting.attempt(facts, lambda: _whole_run(agents, steps))
     for name in _MODELS:
-        _double(setting, name)
+        _largest(setting, name)
 
 
 def ring_of_rolls(tree: cdjax.Params, step: Any = 0) -> cdjax.Params:
@@ -67,8 +67,8 @@ def _whole_run(agents: int, steps: int) -> Row:
     }
 
 
-def _double(setting: Setting, name: str) -> None:
-    """Doubles N for as long as a step fits; a program that needs too much is not run."""
+def _largest(setting: Setting, name: str) -> None:
+    """Raises N, a power of two, until a step does not fit; what needs too much is not run."""
     agents, most = setting.sized((_MODELS[name][2], math.inf), (2, 2))
     limit, half = device_bytes(), setting.time_left() / 2
     while agents <= most and setting.time_left() > half:  # the models that follow need time too
@@ -76,7 +76,9 @@ def _double(setting: Setting, name: str) -> None:
         row = setting.attempt({"model": name, "agents": agents}, measure)
         if not row or not row["fits"]:
             return
-        agents *= 2
+        # Straight to the N at which memory should just do: every N is compiled anew.
+        room = limit / row["bytes_needed"]
+        agents *= 2 ** max(1, int(math.log2(room))) if math.isfinite(room) else 2
 
 
 def _step(name: str, agents: int, limit: float) -> Row:
@@ -90,10 +92,18 @@ def _step(name: str, agents: int, limit: float) -> Row:
     if needed > limit:
         return {"fits": False, **facts}
     try:
-        program = running(step, parts.init(), parts.batches())
+        program = running(step, parts.init(), _same_batch(parts, agents, shape))
         jax.block_until_ready(program())
         start = time.perf_counter()
         jax.block_until_ready(program())
         return {"fits": True, "seconds": time.perf_counter() - start, **facts}
     except jax.errors.JaxRuntimeError as error:
         return {"fits": False, **facts, **failure(error)}
+
+
+def _same_batch(parts: TrainParts, agents: int, shape: tuple[int, ...]) -> tuple[Any, ...]:
+    """The arguments behind the state, one random batch for all agents: a host makes few at once."""
+    _, _, indices, num_steps = parts.shapes
+    batch = jax.tree.map(lambda x: x[0], random_batches(1, _BATCH, shape=shape))
+    own = jnp.broadcast_to(jnp.arange(_BATCH, dtype=indices.dtype), indices.shape)
+    return jax.jit(cdjax.replicate, static_argnums=1)(batch, agents), own, num_steps

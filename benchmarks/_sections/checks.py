@@ -36,6 +36,7 @@ def _run(setting: Setting, command: list[str]) -> Row:
     # An empty JAX_PLATFORMS is JAX's own choice; without one the tests run on the CPU. They share
     # the device with programs to come.
     environment = {"JAX_PLATFORMS": "", "XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ}
+    environment["PYTHONUNBUFFERED"] = "1"  # or nothing is there when time ends
     path = setting.options.json.with_suffix(".tests.txt")
     with path.open("w") as file:
         try:

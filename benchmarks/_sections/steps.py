@@ -38,9 +38,10 @@ _PLANS = {
     "map": _Plan(models.CNN, "map"),
     "unroll": _Plan(models.CNN, "unroll"),
 }
-# Agents, batch, dtype; what tells most comes first.
+# Agents, batch, dtype; what tells most comes first, after four agents, which tell what the plan
+# unroll takes to compile for more.
 _LARGE = [
-    (16, 64, "float32"), (16, 64, "bfloat16"), (64, 64, "float32"), (4, 64, "float32"),
+    (4, 64, "float32"), (16, 64, "float32"), (16, 64, "bfloat16"), (64, 64, "float32"),
     (64, 64, "bfloat16"), (4, 64, "bfloat16"), (16, 128, "float32"), (64, 128, "float32"),
     (16, 128, "bfloat16"), (64, 128, "bfloat16"), (4, 128, "float32"), (4, 128, "bfloat16"),
 ]  # fmt: skip
@@ -77,7 +78,8 @@ def _compiled_plans(
         if copies > _MOST_UNROLLED:
             continue
         # A plan that is not known yet is taken to be like the slowest.
-        expected = copies * seconds.get(name, max(seconds.values(), default=0.0) / copies)
+        unknown = max(seconds.values(), default=0.0) / min(copies, 4)
+        expected = copies * seconds.get(name, unknown)
         if setting.time_left() < expected:
             left = f"{setting.time_left():.0f} s are left, compiling takes about {expected:.0f}"
             yield name, None, {"skipped": left}
@@ -128,7 +130,7 @@ def _time_plans(
 
 def products(setting: Setting) -> None:
     """An MLP's and an attention block's step as shares of the peak of matrix products."""
-    agents, batch = setting.sized((16, 256), (2, 4))
+    agents, batch = setting.sized((16, 1024), (2, 4))
     hidden, width = setting.sized(((4096, 4096), 512), ((64, 64), 32))
     block = AttentionClassifier(width=width)
     cases = {
