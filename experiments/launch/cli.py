@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -39,6 +40,9 @@ def main(
         if dataset and config.data.dataset is None:
             stand_in = config.data.stand_in or not config.data.data_dir
             config = replaced(config, dataset=dataset, stand_in=stand_in)
+        if getattr(config, "jobs", 1) > 1:
+            # Those processes share an accelerator, whose memory this one would take.
+            os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         processes.join(getattr(config, "machine", Machine()), kept=_kept(config))
         if run is None:
             from experiments.run.runner import run
