@@ -100,7 +100,7 @@ def main(options: Options) -> None:
     late = threading.Timer(60 * options.minutes + options.grace, partial(_end_late, results))
     late.daemon = True
     late.start()
-    wanted = [n for n, section in SECTIONS.items() if _is_wanted(n, section, options)]
+    wanted = wanted_sections(options)
     for name in wanted:
         results.add_section(name)
     for i, name in enumerate(wanted):
@@ -111,6 +111,12 @@ def main(options: Options) -> None:
             results.add(**_machine())
     results.add(finished=True)
     late.cancel()
+
+
+def wanted_sections(options: Options) -> list[str]:
+    """The sections that the options name, by letter or name; all if they name none."""
+    asked = {*(options.sections or SECTIONS)}
+    return [name for name, section in SECTIONS.items() if asked & {name, section.letter}]
 
 
 def _run_section(results: Results, options: Options, *, name: str, budget: float) -> None:
@@ -136,10 +142,6 @@ def _end_late(results: Results) -> None:
     results.add(finished=False)
     results.say("end", "time is over")
     os._exit(0)
-
-
-def _is_wanted(name: str, section: Section, options: Options) -> bool:
-    return not options.sections or not {name, section.letter}.isdisjoint(options.sections)
 
 
 def _short(value: Any) -> str:

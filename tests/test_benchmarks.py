@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks._sections.checks import marked_files, read_output
+from benchmarks._sections.setting import Options
+from benchmarks.accelerator import wanted_sections
 
 ROOT = Path(__file__).parents[1]
 SECTIONS = ["tests", "cnn", "products", "mixing", "torch", "capacity", "runs", "compiling"]
@@ -15,10 +17,13 @@ SECTIONS = ["tests", "cnn", "products", "mixing", "torch", "capacity", "runs", "
 MISSING = ("tyro", "tensorflow_datasets", "beartype", "typeguard")
 
 
-def measure(folder, *options):
-    """The results of the command where some packages are missing."""
-    path = folder / "results.json"
-    words = ["accelerator", "--json", str(path), *options]
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """The command's file and output, from where some packages are missing."""
+    path = tmp_path_factory.mktemp("results") / "results.json"
+    tests = "tests/test_metrics.py"  # has no mark: those with one are run as they are
+    words = ["accelerator", "--json", str(path), "--tests", tests]
+    words += ["--minutes", "0.25", "--grace", "100"]
     program = f"import runpy, sys; sys.argv = {words!r}; "
     program += f"sys.modules.update(dict.fromkeys({MISSING!r})); "
     program += "runpy.run_module('benchmarks.accelerator', run_name='__main__', alter_sys=True)"
@@ -29,13 +34,7 @@ def measure(folder, *options):
     return json.loads(path.read_text()), process.stdout
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    tests = "tests/test_metrics.py"  # has no mark: those with one are run as they are
-    folder = tmp_path_factory.mktemp("results")
-    return measure(folder, "--minutes", "0.25", "--grace", "100", "--tests", tests)
-
-
+@pytest.mark.slow
 def test_every_section_leaves_rows_and_its_time(results):
     found, output = results
     assert list(found["sections"]) == SECTIONS and found["finished"]
@@ -45,6 +44,7 @@ def test_every_section_leaves_rows_and_its_time(results):
         assert f"{name}: " in output
 
 
+@pytest.mark.slow
 def test_the_rows_hold_times_or_say_why_not(results):
     rows = [row for section in results[0]["sections"].values() for row in section["rows"]]
     assert not [row for row in rows if "error" in row]
@@ -52,13 +52,15 @@ def test_the_rows_hold_times_or_say_why_not(results):
     assert timed and all(row["share_of_matmul_peak"] > 0 for row in timed)
 
 
+@pytest.mark.slow
 def test_the_results_name_the_machine_and_the_command(results):
     assert {"device", "versions", "command", "memory"} <= {*results[0]}
 
 
-def test_chosen_sections_are_the_only_ones(tmp_path):
-    found, _ = measure(tmp_path, "--sections", "d", "--minutes", "0.001")
-    assert list(found["sections"]) == ["mixing"]
+def test_sections_are_chosen_by_letter_or_name():
+    chosen = Options(Path("results.json"), sections=("b", "mixing"))
+    assert wanted_sections(chosen) == ["cnn", "mixing"]
+    assert wanted_sections(Options(Path("results.json"))) == SECTIONS
 
 
 def test_every_marked_file_is_found():
@@ -72,4 +74,5 @@ def test_outcomes_are_counted_where_time_ends_the_tests():
     )
     row = read_output(text + "tests/a.py::test_e", None)
     assert (row["passed"], row["failed"], row["out_of_time"]) == (1, 1, True)
+    assert row["failures"] == ["tests/a.py::test_d"]
     assert row["device"] == "jax 0.10.2 on cpu"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from benchmarks._sections.setting import Row, Setting
 
 ROOT = Path(__file__).parents[2]
 _MARK = "mark.accelerator"
+_SECONDS_TO_REPORT = 5
 
 
 def tests(setting: Setting) -> None:
@@ -33,20 +35,35 @@ def marked_files() -> tuple[str, ...]:
 
 
 def _run(setting: Setting, command: list[str]) -> Row:
-    # An empty JAX_PLATFORMS is JAX's own choice; without one the tests run on the CPU. They share
-    # the device with programs to come.
-    environment = {"JAX_PLATFORMS": "", "XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ}
+    # An empty JAX_PLATFORMS is JAX's own choice; without one the tests run on the CPU, which some
+    # compare with. They share the device with programs to come.
+    platforms = os.environ.get("JAX_PLATFORMS", "")
+    if platforms and "cpu" not in platforms.split(","):
+        platforms += ",cpu"
+    environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ}
+    environment["JAX_PLATFORMS"] = platforms
     environment["PYTHONUNBUFFERED"] = "1"  # or nothing is there when time ends
     path = setting.options.json.with_suffix(".tests.txt")
     with path.open("w") as file:
-        try:
-            code = subprocess.run(
-                command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT,
-                timeout=setting.time_left(), check=False,
-            ).returncode  # fmt: skip
-        except subprocess.TimeoutExpired:
-            code = None
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT
+        )
+        code = _waited(process, setting.time_left())
     return read_output(path.read_text(), code)
+
+
+def _waited(process: subprocess.Popen[bytes], seconds: float) -> int | None:
+    """The exit code; None if time ends the process, which reports failures when interrupted."""
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+    try:
+        process.wait(_SECONDS_TO_REPORT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    return None
 
 
 def read_output(text: str, code: int | None) -> Row:
@@ -67,6 +84,6 @@ def read_output(text: str, code: int | None) -> Row:
         "out_of_time": code is None,
         **counts,
         "device": device[0] if device else "",
-        "failures": re.findall(r"^(?:FAILED|ERROR) (\S.*)", text, re.MULTILINE)[:40],
+        "failures": re.findall(r"^(tests/\S.*) (?:FAILED|ERROR) +\[", text, re.MULTILINE),
         "end": [] if code == 0 else text.splitlines()[-60:],
     }
