@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks._sections.setting import Row, Setting
+
+_LEAST_SECONDS = 5  # to import what a run needs, and to compile its programs
 
 
 def runs(setting: Setting) -> None:
     """16 agents on a ring on the digits, and a curve of the figures on Fashion-MNIST."""
     # A CPU takes a tenth of a second for a step of the small run, and seconds for one of the CNN.
     model, epochs = setting.sized(("cnn", None), ("softmax", 1))
-    setting.attempt({"run": "digits"}, lambda: _run(
-        dataset="digits", agents=16, topology="ring", model=model, epochs=epochs
-    ))  # fmt: skip
+    options = {"dataset": "digits", "agents": 16, "topology": "ring"}
+    measure = partial(_run, model=model, epochs=epochs, **options)
+    setting.attempt({"run": "digits"}, measure, least_seconds=_LEAST_SECONDS)
     folder = setting.options.data_dir
     if folder is None:
         setting.record({"run": "fashion_mnist", "skipped": "no --data-dir"})
@@ -25,7 +28,8 @@ def runs(setting: Setting) -> None:
     options = {"dataset": "fashion_mnist", "data_dir": folder, "train_samples": samples}
     # The curve "CDMSGD" of the figures: five agents, a complete graph, batches of 128.
     facts = {"run": "fashion_mnist", "epochs": epochs}
-    setting.attempt(facts, lambda: _run(model=model, epochs=epochs, **options))
+    measure = partial(_run, model=model, epochs=epochs, **options)
+    setting.attempt(facts, measure, least_seconds=_LEAST_SECONDS)
 
 
 def _run(**options: Any) -> Row:

@@ -61,15 +61,18 @@ class Setting:
         """Seconds to the section's deadline."""
         return self.deadline - time.monotonic()
 
-    def attempt(self, facts: Row, measure: Callable[[], Row]) -> Row | None:
+    def attempt(
+        self, facts: Row, measure: Callable[[], Row], *, least_seconds: float = 1.0
+    ) -> Row | None:
         """Records the facts with what is measured, or with the error, or that time is short.
 
-        Time is short if less is left than half of what the longest row took.
+        Time is short if less is left than ``least_seconds``, or than half of what the longest row
+        took.
 
         Returns:
             What was measured, None without success.
         """
-        if self.time_left() <= self.longest / 2:
+        if self.time_left() < max(least_seconds, self.longest / 2):
             self.record({**facts, "skipped": f"{self.time_left():.1f} s are left"})
             return None
         start, measured = time.monotonic(), None
