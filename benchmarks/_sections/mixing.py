@@ -41,7 +41,7 @@ def _bandwidth(setting: Setting, size: int) -> float:
 
 def _row(setting: Setting, family: str, agents: int, size: int, bandwidth: float) -> Row:
     graph = topology.create(family, agents)
-    mixers = plans_of(graph, setting.sized(1024, 64), most_shifts=16)
+    mixers = plans_of(graph, setting.sized(1024, 64), most_shifts=32)
     times = setting.times(mixing_programs(mixers, (agents, size // agents)))
     medians = {name: median(values) for name, values in times.items()}
     ratios = {f"{name}_times_axpy": ratio(times, name, "axpy") for name in mixers}
