@@ -41,7 +41,7 @@ def auto(topology: Topology) -> Mixer:
 def choose(topology: Topology) -> str:
     """The name of the plan that :func:`auto` takes.
 
-    - ``dense`` for a graph of many edges: where an agent would read more than 2√N rows of x;
+    - ``dense`` for a graph of many edges: where an agent would read more than 8 + 2√N rows of x;
     - ``shifts`` for a sparse Π with no more diagonals than an agent has neighbours (ring, path,
       grid, exponential) on several devices, over which the agent axis may be sharded;
     - ``neighbors`` for the rest.
@@ -66,8 +66,8 @@ def choose(topology: Topology) -> str:
 def product_is_faster(rows_read: int, num_agents: int) -> bool:
     """Whether to multiply by all of Π rather than have every agent read so many rows of x."""
     # From so many rows read on, the product with Π is faster than reading neighbours, on 2 CPU
-    # cores with AVX-512 in float32; the lower number is for 32M parameters in all and steps in a
+    # cores with AVX2 in float32; the lower number is for 32M parameters in all and steps in a
     # compiled loop, the higher one for 2M parameters or one step per dispatch into donated memory:
-    #   N     16    64    256    1024
-    #   rows  4–16  4–20  15–50  45–200
-    return rows_read > 2 * math.sqrt(num_agents)
+    #   N     16     64     256
+    #   rows  9–>14  17–32  31–68
+    return rows_read > 8 + 2 * math.sqrt(num_agents)

@@ -17,6 +17,12 @@ from cdjax.topology._topology import TOLERANCE
 # Weights that are equal by construction differ by rounding: each row was made to sum to one.
 _ROUNDING = 1e-15
 
+# Up to so many agents a sum of differences, fused with the optimizer's update, is one pass without
+# temporary memory. Relative to einsum(Π, x), which lets agents in consensus drift, a CDSGD step of
+# 8 agents (2 CPU cores, 8M parameters) takes 0.7 so, and 4.3 with the product of the differences;
+# in a compiled loop, where pages are not new, 2.0 and 2.1. For 16 agents the loop takes 2.5, 2.0.
+_MOST_SUMMED = 8
+
 
 def dense(topology: Topology) -> Mixer:
     r"""A mixer that multiplies every leaf by the whole mixing matrix.
@@ -55,10 +61,15 @@ def product(
     Rounded to float32 a row does not sum to one: three times 1/3 is 1 + 3e-8. Times x itself it
     would let agents that agree grow by as much in every step, 1/(1 − μ) times as much with momentum
     μ: 10 % in 30,000 steps of CDMSGD with μ = 0.99. The rounded weights therefore multiply
-    differences, here those to the first agent, which are zeros in consensus.
+    differences, which are zeros in consensus: to the receiver among few agents, else to the first.
     """
-    first = x[:1]
     weights = jnp.asarray(matrix, x.dtype)
+    if len(x) <= _MOST_SUMMED:
+        senders = zip(weights.T, jnp.split(x, len(x)), strict=True)
+        return weighted(sums, x) + sum(along_agents(w, x) * (sent - x) for w, sent in senders)
+    # Blocks of columns would spare the memory for all differences, but XLA:CPU runs a loop's small
+    # operations on one core: for 16 and 64 agents it takes 3.0 and 2.4 there, and this 2.0 and 1.6.
+    first = x[:1]
     # "highest" keeps GPUs and TPUs from rounding the weights.
     pulls = jnp.einsum("jl,l...->j...", weights, x - first, precision="highest")
     return weighted(sums, first) + pulls
