@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from cdjax.checkpoint._integrity import damage_in
@@ -84,8 +85,16 @@ def restore(folder: str | os.PathLike[str], step: int, *, like: Any) -> Any:
                 f"{wanted.get(name, 'missing')} in the state to fill; build the state as it was "
                 "when it was saved"
             )
-    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    abstract = jax.tree.map(lambda x: ocp.utils.to_shape_dtype_struct(_with_data(x)), like)
     args = ocp.args.PyTreeRestore(abstract, ocp.checkpoint_utils.construct_restore_args(abstract))
     handler = ocp.PyTreeCheckpointHandler(**host_barriers())
     with contextlib.closing(ocp.Checkpointer(handler, **host_barriers())) as reader:
         return reader.restore(path / "state", args)
+
+
+def _with_data(leaf: Any) -> Any:
+    """Random keys in place of their shape and dtype, which Orbax takes for those of their data."""
+    is_shape = isinstance(leaf, jax.ShapeDtypeStruct)
+    if is_shape and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.device_put(jnp.empty(leaf.shape, leaf.dtype), leaf.sharding)
+    return leaf

@@ -28,7 +28,10 @@ def bits(tree):
     leaves = jax.tree.leaves(tree)
     is_key = [jnp.issubdtype(x.dtype, jax.dtypes.prng_key) for x in leaves]
     arrays = [jax.random.key_data(x) if k else x for x, k in zip(leaves, is_key, strict=True)]
-    return jax.tree.structure(tree), [(str(x.dtype), np.asarray(x).tobytes()) for x in arrays]
+    dtypes = [str(x.dtype) for x in leaves]
+    return jax.tree.structure(tree), [
+        *zip(dtypes, [np.asarray(x).tobytes() for x in arrays], strict=True)
+    ]
 
 
 def save_steps(folder, *steps, keep=10, scores=None):

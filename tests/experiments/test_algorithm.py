@@ -7,12 +7,15 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import cdjax
 from cdjax import mixing, topology
 from experiments.run.algorithm import ALGORITHMS, Setting, algorithm_table, messages_per_step
+from experiments.run.config import Run, replaced
+from experiments.run.job import prepare
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs" / "algorithms.md"
@@ -60,6 +63,36 @@ def test_messages_per_step(name, options, expected):
     assert found == pytest.approx(expected)
     alone = setting(topology=topology.ring(1))
     assert messages_per_step(row, alone, {**row.options, **options}) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "messages_per_epoch"),
+    [
+        # Five agents on a complete graph, each heard by its four neighbours.
+        ({"algorithm": "cdsgd", "turns": "sequential"}, 20),  # once in its neighbours' turns
+        ({"algorithm": "cdsgd"}, 17 * 20),  # in every step
+        # Ten of a hundred clients, there and back.
+        ({"algorithm": "fedavg", "agents": 100, "batch_size": 2, "client_fraction": 0.1}, 20),
+    ],
+)
+def test_messages_are_counted_that_are_sent(options, messages_per_epoch):
+    job = prepare(replaced(Run(), dataset="digits", model="softmax", **options))
+    sent = job.bytes_per_step * job.problem.steps_per_epoch
+    assert sent == pytest.approx(messages_per_epoch * 4 * 30_730)
+
+
+def test_an_epoch_of_fedavg_is_a_pass_of_every_client_over_its_own_samples():
+    unequal = {"partition": "dirichlet", "dirichlet_alpha": 0.5, "agents": 3, "model": "softmax"}
+    job = prepare(replaced(Run(), dataset="digits", algorithm="fedavg", **unequal))
+    own_steps = job.problem.sizes // 16
+    assert len({*own_steps}) == 3 and job.problem.steps_per_epoch == own_steps.max()
+    params, state = job.state.params, job.state.opt_state
+    tx = ALGORITHMS["fedavg"].build(job.setting)
+    moved = np.zeros(3, int)
+    for _ in range(own_steps.max() - 1):  # the last step averages
+        updates, state = tx.update(jax.tree.map(jnp.ones_like, params), state, params)
+        moved += [bool(x.any()) for x in jax.tree.leaves(updates)[0]]
+    np.testing.assert_array_equal(moved, np.minimum(own_steps, own_steps.max() - 1))
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)

@@ -56,6 +56,39 @@ def test_cdsgd_in_turn_is_the_loop_of_the_released_code(x64):
     np.testing.assert_array_equal(state.model_state["count"], [2 * NUM_STEPS] * 5)
 
 
+def test_momentum_inside_of_consensus_holds_back_and_that_of_the_released_code_does_not(x64):
+    """An agent against neighbours that stand still: five on a complete graph, 79 steps a turn."""
+    mix, alpha, mu = mixing.auto(topology.complete(5)), 0.01, 0.95
+    outside = optax.chain(optax.sgd(alpha, momentum=mu, nesterov=True), cdjax.consensus(mix))
+    expected = {
+        "CDSGD": (cdjax.cdsgd(alpha, mix), [0.201, 1.123, 2.159]),
+        "inside": (cdjax.cdmsgd(alpha, mix, momentum=mu), [0.173, 0.940, 1.820]),
+        "released": (outside, [2.960, 8.766, 9.862]),
+    }
+    centres, indices = np.full((5, 1, 1), 10.0), np.zeros((79, 5, 1), int)
+    for name, (tx, means) in expected.items():
+        for epochs, mean in zip((1, 5, 10), means, strict=True):
+            state, _ = trained(tx, centres, indices, epochs=epochs)
+            found = cdjax.eval_params(state.opt_state, state.params)["x"].mean()
+            assert float(found) == pytest.approx(mean, abs=6e-4), (name, epochs)
+
+
+def test_the_released_momentum_is_nesterovs_outside_of_consensus(x64):
+    """CDMSGD.py: v = μ m − α g; x = Σ π x + μ v − α g."""
+    graph, centres, indices = random_problem()
+    sgd = optax.sgd(ALPHA, momentum=MU, nesterov=True)
+    x, v = np.zeros((5, 3)), np.zeros((5, 3))
+    for j in range(5):
+        for k in range(NUM_STEPS):
+            mixed = sum(graph.mixing_matrix[j, i] * x[i] for i in range(5))
+            g = gradient(centres, indices, x[j], j, k)
+            v[j] = MU * v[j] - ALPHA * g
+            x[j] = mixed + MU * v[j] - ALPHA * g
+    tx = optax.chain(sgd, cdjax.consensus(mixing.auto(graph)))
+    state, _ = trained(tx, centres, indices)
+    np.testing.assert_allclose(state.params["x"], x, rtol=1e-12, atol=1e-14)
+
+
 def test_cdmsgd_in_turn_moves_one_agents_velocity_alone(x64):
     graph, centres, indices = random_problem()
     tx = cdjax.cdmsgd(ALPHA, mixing.auto(graph), momentum=MU)
