@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -67,12 +68,21 @@ def run_all(runs: Sequence[tuple[Run, Path]], *, jobs: int) -> Iterator[None]:
 
 
 def _take_share(numbers: multiprocessing.SimpleQueue, jobs: int) -> None:
-    """Leaves this process its own cores, before JAX counts them."""
+    """Leaves this process its own cores, before JAX counts them; it ends with the one above it."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     number = numbers.get()
     os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 / jobs:.3f}"
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, cores[number % len(cores) :: jobs] or cores)
+
+
+def _end_with_parent() -> None:
+    """A signal to the process above would leave this one at work."""
+    parent = multiprocessing.parent_process()
+    if parent:
+        parent.join()
+        os._exit(1)
 
 
 def _described(options: Run) -> dict[str, Any]:
