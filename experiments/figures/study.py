@@ -60,6 +60,7 @@ def write(
         for seed, records in enumerate(line.runs, config.training.seed)
         for record in records
     ]
+    rows = [{n: f"{v:.7g}" if isinstance(v, float) else v for n, v in row.items()} for row in rows]
     with (config.out / "curves.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, dict.fromkeys(name for row in rows for name in row))
         writer.writeheader()
