@@ -90,8 +90,9 @@ def _systems(config: Compare) -> list[System]:
 def _check(config: Compare, systems: Sequence[System]) -> None:
     """Raises for an option that cannot work, before the first run."""
     for name in ("seeds", "tune_seeds", "tune_epochs", "jobs"):
-        if (getattr(config, name) or 1) < 1 or getattr(config, name) == 0:
-            raise UsageError(f"{flag(name)}: {getattr(config, name)} is too few; give at least 1")
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise UsageError(f"{flag(name)}: {value} is too few; give at least 1")
     if not systems or not config.learning_rates:
         raise UsageError("--algorithms, --learning-rates: give one or more")
     for system in systems:
