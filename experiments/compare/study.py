@@ -161,7 +161,7 @@ def _beyond(grid: Sequence[float], losses: Sequence[float]) -> list[float]:
 
 def _loss(config: Compare, system: System, rate: float) -> float:
     """Of what is trained, on the whole training set at the end; infinite if a seed diverges."""
-    made = [run_once(*run, quiet=True) for run in _tuning_runs(config, system, rate)]
+    made = [run_once(*run) for run in _tuning_runs(config, system, rate)]
     losses = [records[-1]["train_loss"] if records else np.inf for records in made]
     return float(np.nan_to_num(np.mean(losses), nan=np.inf))
 
@@ -177,7 +177,7 @@ def _results(config: Compare, rates: Mapping[System, float], console: Console) -
     every = [run for of_system in runs.values() for run in of_system]
     tracked(console, "runs", run_all(every, jobs=config.jobs), total=len(every))
     results = [
-        Result(system, rates[system], [run_once(*run, quiet=True) for run in of_system])
+        Result(system, rates[system], [run_once(*run) for run in of_system])
         for system, of_system in runs.items()
     ]
     for system, rate, records in results:

@@ -128,7 +128,7 @@ def _runs(config: Figures, curve: Curve) -> list[tuple[Run, Path]]:
 
 
 def _line(config: Figures, curve: Curve) -> plots.Line:
-    runs = [run_once(run, folder, quiet=True) for run, folder in _runs(config, curve)]
+    runs = [run_once(run, folder) for run, folder in _runs(config, curve)]
     if not all(runs):
         raise UsageError(f"--learning-rate: {curve.label} diverges in its first epoch; give less")
     return plots.Line(curve.label, runs)

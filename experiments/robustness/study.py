@@ -40,7 +40,7 @@ def compare(config: Robustness) -> tuple[dict[str, dict[str, Runs]], dict[str, R
         return [(run, config.out / f"{name}{run.training.seed}") for run in runs]
 
     def done(row: str, column: str, runs: Sequence[Run]) -> Runs:
-        return [run_once(*run, quiet=True) for run in named(row, column, runs)]
+        return [run_once(*run) for run in named(row, column, runs)]
 
     cells = [(row, *cell) for row, of_row in attacked.items() for cell in of_row.items()]
     cells += [(row, config.fault_topology, runs) for row, runs in faulty.items()]

@@ -21,7 +21,7 @@ from experiments.run.runner import run
 Records = list[dict[str, Any]]
 
 
-def run_once(options: Run, folder: Path, *, quiet: bool = False) -> Records:
+def run_once(options: Run, folder: Path) -> Records:
     """The records of a run, one per evaluation, from its folder if it has ended there before.
 
     What another or an unfinished run left in the folder is written over. Of a run that diverges,
@@ -32,7 +32,7 @@ def run_once(options: Run, folder: Path, *, quiet: bool = False) -> Records:
     if not done.exists() or _described(Run()) | json.loads(done.read_text()) != described:
         done.unlink(missing_ok=True)
         try:
-            run(options, folder=folder, quiet=quiet)
+            run(options, folder=folder, quiet=True)
         except Diverged:
             pass  # what it is worth is in its records
         done.write_text(json.dumps(described, indent=2) + "\n")
@@ -46,7 +46,7 @@ def run_all(runs: Sequence[tuple[Run, Path]], *, jobs: int) -> Iterator[None]:
     """
     if jobs == 1:
         for run, folder in runs:
-            run_once(run, folder, quiet=True)
+            run_once(run, folder)
             yield
         return
     distinct = {folder: run for run, folder in runs}
@@ -56,9 +56,7 @@ def run_all(runs: Sequence[tuple[Run, Path]], *, jobs: int) -> Iterator[None]:
     for number in range(jobs):
         numbers.put(number)
     with ProcessPoolExecutor(jobs, spawned, _take_share, (numbers, jobs)) as pool:
-        futures = [
-            pool.submit(run_once, run, folder, quiet=True) for folder, run in distinct.items()
-        ]
+        futures = [pool.submit(run_once, run, folder) for folder, run in distinct.items()]
         try:
             for future in as_completed(futures):
                 future.result()

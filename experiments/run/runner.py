@@ -34,7 +34,7 @@ def run(options: Run, *, folder: Path | None = None, quiet: bool = False) -> lis
     Args:
         options: the options.
         folder: where; by default that of ``--resume``, or else a new one in ``--out``.
-        quiet: whether to print nothing.
+        quiet: whether to print and draw nothing.
 
     Returns:
         The records of metrics.jsonl. Of several processes only the first prints and writes.
@@ -71,7 +71,7 @@ def run_job(
         if is_first:
             files.write_options(job, folder)
         records = _train(console, job, progress, folder)
-        if is_first:
+        if is_first and not console.quiet:
             plots.curves(records, files.title(job)).savefig(folder / "curves.png", dpi=120)
     show_end(console, job, records[-1], folder)
     return records
