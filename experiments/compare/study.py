@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -190,8 +190,9 @@ def _preamble(config: Compare, results: Sequence[Result]) -> str:
     reference, epochs = results[_reference(results)].system.label, results[0].runs[0][-1]["epoch"]
     return (
         f"{epochs} epochs, n = {config.seeds} seeds, ± their sample standard deviation. Each "
-        f"system has the step size with the lowest training loss on {config.tune_seeds} other "
-        "seeds. *Test* is the accuracy of what is trained: the server's parameters, or the mean "
+        "system has the step size with the lowest training loss at the end, on seeds that are not "
+        f"reported ({config.tune_seeds} for each step size). *Test* is the accuracy of what is "
+        "trained: the server's parameters, or the mean "
         "over the agents. "
         f"*Against {reference}* is the paired difference with its 95 % interval (Student's t); it "
         f"is starred where Holm's correction for {len(results) - 1} comparisons leaves it "
@@ -250,14 +251,14 @@ def _row(result: Result, target: float, against: tuple[str, str]) -> dict[str, s
 
 
 def _screen_table(rows: Sequence[dict[str, str]], title: str) -> Table:
-    """The table in 80 columns; table.md has the intervals and the spread over the seeds."""
+    """What of the table fits into 80 columns."""
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
-    shown: Iterable[str] = [name for name in rows[0] if not name.startswith("against")]
+    left_out = ("against", "model", "train", "distance")
+    shown = [name for name in rows[0] if not name.startswith(left_out)]
     for column in shown:
         side = "left" if column == "algorithm" else "right"
         table.add_column(column.replace(" ", "\n"), justify=side, no_wrap=True)
     for row in rows:
-        brief = {c: row[c].partition(" ±")[0] for c in ("model %", "train %")}
-        cells = row | brief | {"test %": row["test %"].replace(" ", "")}
+        cells = row | {"test %": row["test %"].replace(" ", "")}
         table.add_row(*(cells[name] for name in shown))
     return table

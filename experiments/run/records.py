@@ -27,15 +27,14 @@ def run_once(options: Run, folder: Path) -> Records:
     What another or an unfinished run left in the folder is written over. Of a run that diverges,
     the records are those before.
     """
-    described, done = _described(options), folder / "done.json"
-    # Of options that did not exist when the run was made, it has the defaults.
-    if not done.exists() or _described(Run()) | json.loads(done.read_text()) != described:
+    if not _is_done(options, folder):
+        done = folder / "done.json"
         done.unlink(missing_ok=True)
         try:
             run(options, folder=folder, quiet=True)
         except Diverged:
             pass  # what it is worth is in its records
-        done.write_text(json.dumps(described, indent=2) + "\n")
+        done.write_text(json.dumps(_described(options), indent=2) + "\n")
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -44,19 +43,19 @@ def run_all(runs: Sequence[tuple[Run, Path]], *, jobs: int) -> Iterator[None]:
 
     Each job is a process with its share of the cores and of an accelerator's memory.
     """
-    if jobs == 1:
-        for run, folder in runs:
+    missing = {folder: run for run, folder in runs if not _is_done(run, folder)}
+    yield from [None] * (len(runs) - len(missing))
+    if jobs == 1 or not missing:
+        for folder, run in missing.items():
             run_once(run, folder)
             yield
         return
-    distinct = {folder: run for run, folder in runs}
-    yield from [None] * (len(runs) - len(distinct))
     spawned = multiprocessing.get_context("spawn")  # JAX's threads do not survive a fork
     numbers = spawned.SimpleQueue()
     for number in range(jobs):
         numbers.put(number)
     with ProcessPoolExecutor(jobs, spawned, _take_share, (numbers, jobs)) as pool:
-        futures = [pool.submit(run_once, run, folder) for folder, run in distinct.items()]
+        futures = [pool.submit(run_once, run, folder) for folder, run in missing.items()]
         try:
             for future in as_completed(futures):
                 future.result()
@@ -81,6 +80,12 @@ def _end_with_parent() -> None:
     if parent:
         parent.join()
         os._exit(1)
+
+
+def _is_done(options: Run, folder: Path) -> bool:
+    done = folder / "done.json"
+    # Of options that did not exist when the run was made, it has the defaults.
+    return done.exists() and _described(Run()) | json.loads(done.read_text()) == _described(options)
 
 
 def _described(options: Run) -> dict[str, Any]:
