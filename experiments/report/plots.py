@@ -68,13 +68,15 @@ def comparison(lines: Sequence[Line], *, title: str, legend: str) -> Figure:
 
     Lines are means over the seeds, shades their range; ``legend`` says what the labels are.
     """
-    figure, ((by_epoch, by_bytes),) = panels(title, size=(12, 5), shape=(1, 2), sharey=True)
+    figure, ((by_epoch, by_bytes),) = panels(title, size=(14, 5), shape=(1, 2), sharey=True)
     for number, line in enumerate(lines):
         for axes, column, unit in ((by_epoch, "epoch", 1), (by_bytes, "bytes_sent", 1e9)):
             x = _stacked(line, column) / unit
-            _plot_range(axes, x, _test(line), color=f"C{number}", label=line.label)
+            # There are ten colours.
+            style = {"color": f"C{number % 10}", "linestyle": "-" if number < 10 else "--"}
+            _plot_range(axes, x, _test(line), label=line.label, **style)
     by_epoch.set(xlabel="epoch", ylabel="test accuracy (%)")
-    by_epoch.legend(title=legend)
+    figure.legend(*by_epoch.get_legend_handles_labels(), title=legend, loc="outside right center")
     by_bytes.set(xlabel="sent by all, GB", xscale="log")
     return figure
 
