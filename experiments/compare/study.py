@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from rich.table import Table
 from experiments.compare.config import Compare
 from experiments.report import plots
 from experiments.report.tables import markdown_table, over_seeds, percents
-from experiments.report.verdicts import interval, paired, verdicts
+from experiments.report.verdicts import against
 from experiments.run.algorithm import ALGORITHMS
 from experiments.run.config import Run, check_choices, run_of
 from experiments.run.errors import UsageError, flag
@@ -192,8 +192,7 @@ def _preamble(config: Compare, results: Sequence[Result]) -> str:
         f"{epochs} epochs, n = {config.seeds} seeds, ± their sample standard deviation. Each "
         "system has the step size with the lowest training loss at the end, on seeds that are not "
         f"reported ({config.tune_seeds} for each step size). *Test* is the accuracy of what is "
-        "trained: the server's parameters, or the mean "
-        "over the agents. "
+        "trained: the server's parameters, or the mean over the agents. "
         f"*Against {reference}* is the paired difference with its 95 % interval (Student's t); it "
         f"is starred where Holm's correction for {len(results) - 1} comparisons leaves it "
         "significant at 5 %. *Model* is the accuracy of the agents' mean parameters, *spread* the "
@@ -209,24 +208,21 @@ def _reference(results: Sequence[Result]) -> int:
 
 def _rows(results: Sequence[Result], target: float) -> list[dict[str, str]]:
     return [
-        _row(result, target, against)
-        for result, against in zip(results, _against(results), strict=True)
+        _row(result, target, difference)
+        for result, difference in zip(results, _against(results), strict=True)
     ]
 
 
-def _against(results: Sequence[Result]) -> Iterator[tuple[str, str]]:
+def _against(results: Sequence[Result]) -> list[tuple[str, str]]:
     """For each row, the head and the cell of the comparison with the reference."""
     number = _reference(results)
-    finals = [np.array(percents(runs, "test_accuracy")) for _, _, runs in results]
-    family = [paired(final - finals[number]) for final in finals]
-    seen = iter(verdicts(family[:number] + family[number + 1 :]))
-    for row, difference in enumerate(family):
-        star = "" if row == number or next(seen) == "no difference seen" else " *"
-        cell = "" if row == number else f"{interval(difference)}{star}"
-        yield f"against {results[number].system.label}", cell
+    finals = [percents(runs, "test_accuracy") for _, _, runs in results]
+    others = [None if row == number else final for row, final in enumerate(finals)]
+    head = f"against {results[number].system.label}"
+    return [(head, cell) for cell in against(finals[number], others)]
 
 
-def _row(result: Result, target: float, against: tuple[str, str]) -> dict[str, str]:
+def _row(result: Result, target: float, difference: tuple[str, str]) -> dict[str, str]:
     runs = result.runs
     test, train = percents(runs, "test_accuracy"), percents(runs, "train_accuracy")
     spread = np.subtract(percents(runs, "test_accuracy_max"), percents(runs, "test_accuracy_min"))
@@ -239,7 +235,7 @@ def _row(result: Result, target: float, against: tuple[str, str]) -> dict[str, s
         "algorithm": result.system.label,
         "step size": f"{result.learning_rate:g}",
         "test %": over_seeds(test, ".2f"),
-        against[0]: against[1],
+        difference[0]: difference[1],
         "model %": over_seeds(percents(runs, "mean_params_test_accuracy"), ".2f"),
         "spread": f"{np.mean(spread):.2f}",
         "train %": over_seeds(train, ".2f"),

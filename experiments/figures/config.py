@@ -34,7 +34,7 @@ class Figures:
     learning_rate: float = 0.01
     """Step size alpha; some figures also draw a tenth and ten times as much."""
     momentum: float | None = None
-    """Momentum mu of CDMSGD and of momentum SGD, in [0, 1) (default: 0.9)."""
+    """Momentum mu of CDMSGD, momentum SGD and rivals with momentum, in [0, 1) (default: 0.9)."""
     model: ModelName | None = None
     """cnn (the paper's), mlp or softmax (regression)."""
     dtype: Literal["float32", "bfloat16"] = "float32"

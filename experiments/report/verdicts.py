@@ -73,6 +73,23 @@ def verdicts(family: Sequence[Difference]) -> list[Verdict]:
     ]
 
 
+def against(reference: Sequence[float], others: Sequence[Sequence[float] | None]) -> list[str]:
+    """Cells with the paired differences of others to a reference, one family; "" for None.
+
+    A star says that Holm's correction leaves a difference significant.
+    """
+    family = [paired(np.subtract(other, reference)) for other in others if other is not None]
+    shown = iter(zip(family, verdicts(family), strict=True))
+    cells = []
+    for other in others:
+        cell = ""
+        if other is not None:
+            difference, verdict = next(shown)
+            cell = interval(difference) + " *" * (verdict != "no difference seen")
+        cells.append(cell)
+    return cells
+
+
 def interval(difference: Difference, form: str = ".2f") -> str:
     """A difference and its 95 % interval, as ``1.20 (0.80 to 1.60)``."""
     mean, half = difference.mean, difference.half_width

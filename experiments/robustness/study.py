@@ -14,7 +14,7 @@ from rich.console import Console
 
 from experiments.report.plots import bars
 from experiments.report.tables import Runs, markdown_table, over_seeds, percents
-from experiments.report.verdicts import interval, paired, verdicts
+from experiments.report.verdicts import against
 from experiments.robustness.config import Robustness
 from experiments.run.config import Run, check_choices, run_of
 from experiments.run.disturbance import ATTACKS, FAULTS, MIXERS
@@ -122,23 +122,10 @@ def _cell(config: Robustness, runs: Runs) -> str:
 
 
 def _against_first(config: Robustness, rows: Sequence[Runs]) -> list[str]:
-    """For each row its paired difference to the first, starred where it is significant.
-
-    The comparisons are one family, by Holm's correction.
-    """
-    finals = [np.array(percents(runs)) for runs in rows]
-    comparable = _ended(config, rows[0])
-    others = [comparable and _ended(config, runs) for runs in rows[1:]]
-    family = [paired(final - finals[0]) for final, ok in zip(finals[1:], others, strict=True) if ok]
-    shown = iter(zip(family, verdicts(family), strict=True))
-    cells = []
-    for ok in others:
-        cell = ""
-        if ok:
-            difference, verdict = next(shown)
-            cell = interval(difference) + " *" * (verdict != "no difference seen")
-        cells.append(cell)
-    return ["", *cells]
+    """For each row its paired difference to the first."""
+    comparable = [_ended(config, rows[0]) and _ended(config, runs) for runs in rows[1:]]
+    others = [percents(runs) if ok else None for runs, ok in zip(rows[1:], comparable, strict=True)]
+    return ["", *against(percents(rows[0]), others)]
 
 
 def _setting(config: Robustness) -> str:
@@ -161,10 +148,10 @@ def _markdown(
     ]
     if by_fault:
         head = ["fault", "test %", "of the worst agent", "of the mean parameters", "distance"]
-        against = _against_first(config, [*by_fault.values()])
+        differences = _against_first(config, [*by_fault.values()])
         rows = [
             [row, *_fault_row(config, of), difference]
-            for (row, of), difference in zip(by_fault.items(), against, strict=True)
+            for (row, of), difference in zip(by_fault.items(), differences, strict=True)
         ]
         parts += [
             f"The weighted mean on {config.fault_topology}; absences are drawn every "
