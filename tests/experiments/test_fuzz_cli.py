@@ -70,7 +70,7 @@ MISFITS = {
     "--topology hypercube --agents 12": "--topology",
     "--topology star --weights uniform --agents 6": "--topology",
     "--turns sequential --algorithm easgd": "--turns",
-    "--momentum 0.9 --algorithm gosgd": "--momentum",
+    "--momentum 0.9 --algorithm easgd": "--momentum",
     "--num-trimmed 1 --mixer median": "--num-trimmed",
     "--attack-strength 1 --mixer median": "--attack-strength",
     "--absence-duration 3": "--absence-duration",
