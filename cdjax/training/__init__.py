@@ -10,6 +10,8 @@ and step only, and ``metrics`` a dict of scalars.
 
 from cdjax.training._evaluation import evaluation as evaluation
 from cdjax.training._loop import train_loop as train_loop
+from cdjax.training._rounds import fedavg_loop as fedavg_loop
+from cdjax.training._rounds import local_loop as local_loop
 from cdjax.training._sequential import sequential_loop as sequential_loop
 from cdjax.training._step import LossFn as LossFn
 from cdjax.training._step import Metrics as Metrics

@@ -65,11 +65,11 @@ def init_state(
         model_state: stacked non-trainable collections, {} by default.
 
     Returns:
-        The state, with a copy of ``params``, so that a donating loop may consume it.
+        The state, with copies of the arguments, so that a donating loop may consume it.
 
     Example: ``state = cdjax.training.init_state(params, tx, key=jax.random.key(0))``
     """
-    params = jax.tree.map(jnp.copy, params)
+    params, key = jax.tree.map(jnp.copy, (params, key))
     model_state = jax.tree.map(jnp.copy, {} if model_state is None else model_state)
     return TrainState(jnp.zeros([], jnp.int32), params, tx.init(params), model_state, key)
 

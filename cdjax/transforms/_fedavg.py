@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, ArrayLike, Bool, Int, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
 
 from cdjax._checks import (
     check_count,
@@ -45,9 +45,12 @@ def fedavg(
         \quad \text{after the last step of round } r
 
     The clients :math:`S_r` of a round, :math:`\max(\lfloor C N \rfloor, 1)` agents, are drawn anew
-    from ``fold_in(key, r)``. The other agents step as well, because all agents of a stack do, but
-    their round is discarded: they have no weight and receive the mean, from which every round
-    starts. The inner optimizer's state stays with its agent, neither averaged nor reset.
+    from ``fold_in(key, r)``. The other agents rest: neither their parameters nor their part of the
+    inner optimizer's state change, until they receive the mean, from which every round starts.
+    The inner optimizer's state stays with its agent, neither averaged nor reset.
+
+    Gradients of agents that rest are ignored. :func:`cdjax.training.fedavg_loop` does not compute
+    them in the first place.
 
     Args:
         inner: any optax optimizer, each client's own.
@@ -69,30 +72,80 @@ def fedavg(
     Reference: McMahan et al. (2017), Algorithm 1.
     """
     check_optimizer("inner", inner)
+    rounds = fedavg_rounds(local_steps, fraction=fraction, weights=weights, key=key)
+    if rounds.some_rest:
+        inner = _resting(inner, rounds)
+
+    def average_clients(tree: Params, step: int | Int[Array, ""] = 0) -> Params:
+        agents = rounds.clients(step, stacked_size(tree))
+        sizes = rounds.sizes(stacked_size(tree))
+        if agents is not None:
+            sizes = jnp.zeros_like(sizes).at[agents].set(sizes[agents])
+        return agent_average(tree, sizes)
+
+    # `every` passes the round on as the step of its mixer, so `step` above is r.
+    return adapt_then_combine(inner, every(rounds.period, average_clients))
+
+
+class FedAvgRounds(NamedTuple):
+    """Who trains in which round, for how long, and with which weight.
+
+    ``own_steps`` are those of each agent, or of all; ``fraction`` is 1 where nobody is drawn.
+    """
+
+    own_steps: Int[np.ndarray, ...]
+    fraction: float
+    weights: Array | None
+    key: PRNGKeyArray | None
+
+    @property
+    def period(self) -> int:
+        """The steps of a round."""
+        return int(self.own_steps.max())
+
+    @property
+    def some_rest(self) -> bool:
+        """Whether there are steps in which not all agents train."""
+        return self.fraction < 1 or self.own_steps.ndim > 0
+
+    def num_clients(self, num_agents: int) -> int:
+        """The number of agents that train in a round."""
+        # 0.29 * 100 is 28.999999999999996, but means 29.
+        return max(1, math.floor(self.fraction * num_agents + 1e-9))
+
+    def clients(
+        self, number: int | Int[Array, ""], num_agents: int
+    ) -> Int[Array, " clients"] | None:
+        """The agents that train in a round; None for all."""
+        if self.fraction == 1 or self.key is None:
+            return None
+        order = jax.random.permutation(jax.random.fold_in(self.key, number), num_agents)
+        return jnp.argsort(order)[: self.num_clients(num_agents)]
+
+    def sizes(self, num_agents: int) -> Float[Array, " agents"]:
+        """The agents' weights in the mean."""
+        return jnp.ones(num_agents) if self.weights is None else self.weights
+
+
+def fedavg_rounds(
+    local_steps: int | Int[np.ndarray, " agents"],
+    *,
+    fraction: float,
+    weights: ArrayLike | None,
+    key: PRNGKeyArray | None,
+) -> FedAvgRounds:
+    """The rounds of :func:`fedavg`, from its checked arguments."""
     own_steps = np.asarray(local_steps)
     for steps in own_steps.ravel().tolist():
         check_count("local_steps", steps, low=1)
-    if own_steps.ndim:
-        inner = _resting(inner, own_steps)
     check_range("fraction", fraction, low=0, high=1)
     check_positive_weights(weights)
     if key is None and fraction < 1:
         raise ValueError(f"fraction is {fraction}: give key=jax.random.key(0) to draw clients from")
     if key is not None:
         check_key(key)
-
-    def average_clients(tree: Params, step: int | Int[Array, ""] = 0) -> Params:
-        num_agents = stacked_size(tree)
-        sizes = jnp.ones(num_agents) if weights is None else jnp.asarray(weights)
-        if key is not None:
-            # 0.29 * 100 is 28.999999999999996, but means 29.
-            num_clients = max(1, math.floor(fraction * num_agents + 1e-9))
-            draw = jax.random.permutation(jax.random.fold_in(key, step), num_agents)
-            sizes = jnp.where(draw < num_clients, sizes, 0)
-        return agent_average(tree, sizes)
-
-    # `every` passes the round on as the step of its mixer, so `step` above is r.
-    return adapt_then_combine(inner, every(int(own_steps.max()), average_clients))
+    sizes = None if weights is None else jnp.asarray(weights, float)
+    return FedAvgRounds(own_steps, fraction, sizes, key)
 
 
 class RestingState(NamedTuple):
@@ -103,22 +156,27 @@ class RestingState(NamedTuple):
 
 
 def _resting(
-    inner: optax.GradientTransformation, own_steps: Int[np.ndarray, " agents"]
+    inner: optax.GradientTransformation, rounds: FedAvgRounds
 ) -> optax.GradientTransformationExtraArgs:
-    """The optimizer with which every agent takes its own number of steps at a round's beginning.
+    """The optimizer with which only a round's clients step, each its own number of times.
 
     While an agent rests, neither its parameters nor its part of the optimizer's state change.
     """
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> RestingState:
-        check_stacked(params, own_steps.size, holder="local_steps")
+        if rounds.own_steps.ndim:
+            check_stacked(params, rounds.own_steps.size, holder="local_steps")
         return RestingState(jnp.zeros([], jnp.int32), inner.init(params))
 
     def update(
         updates: optax.Updates, state: RestingState, params: Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, RestingState]:
-        active: Bool[Array, " agents"] = state.step % int(own_steps.max()) < own_steps
+        num_agents, position = stacked_size(updates), state.step % rounds.period
+        active: Bool[Array, " agents"] = jnp.full(num_agents, position < rounds.own_steps)
+        agents = rounds.clients(state.step // rounds.period, num_agents)
+        if agents is not None:
+            active &= jnp.zeros_like(active).at[agents].set(True)
 
         def held(is_stacked: bool, new: Array, old: Array) -> Array:
             return jnp.where(along_agents(active, new), new, old) if is_stacked else new

@@ -68,6 +68,8 @@ class Algorithm(NamedTuple):
             ``gradients`` where they are averaged, or nothing since it is ``always`` so.
         own_passes: whether an epoch ends once every agent has been through its own data, and not
             once all have drawn as many samples as they hold together.
+        loop: makes the training loop from a setting, the loss and, by keyword, the plan and the
+            options, where that does less work than steps of all agents; for one device.
     """
 
     build: Callable[..., optax.GradientTransformation]
@@ -79,6 +81,7 @@ class Algorithm(NamedTuple):
     recursion: Literal["", "plain", "polyak", "nesterov"] = ""
     weighting: Literal["loss", "gradients", "always"] = "loss"
     own_passes: bool = False
+    loop: Callable[..., Callable[..., Any]] | None = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -154,14 +157,30 @@ def _fedavg(
     period: int | None = None,
     client_fraction: float = 1.0,
 ) -> optax.GradientTransformation:
+    return cdjax.fedavg(_sgd(run, momentum), **_fedavg_rounds(run, period, client_fraction))
+
+
+def _fedavg_loop(
+    run: Setting,
+    loss: Callable[..., Any],
+    *,
+    plan: str,
+    momentum: float,
+    period: int | None,
+    client_fraction: float,
+) -> Callable[..., Any]:
+    rounds = _fedavg_rounds(run, period, client_fraction)
+    return cdjax.training.fedavg_loop(loss, _sgd(run, momentum), **rounds, plan=plan)
+
+
+def _fedavg_rounds(run: Setting, period: int | None, client_fraction: float) -> dict[str, Any]:
     equal = np.ptp(run.own_steps) == 0
-    return cdjax.fedavg(
-        _sgd(run, momentum),
-        local_steps=period or (int(run.own_steps[0]) if equal else run.own_steps),
-        fraction=client_fraction,
-        weights=run.sizes,
-        key=run.key,
-    )
+    return {
+        "local_steps": period or (int(run.own_steps[0]) if equal else run.own_steps),
+        "fraction": client_fraction,
+        "weights": run.sizes,
+        "key": run.key,
+    }
 
 
 def _to_clients_and_back(
@@ -274,7 +293,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     ),
     "fedavg": Algorithm(
         _fedavg, _to_clients_and_back, "FedAvg", f"{_MCMAHAN}, Algorithm 1",
-        server="stateless", weighting="always", own_passes=True,
+        server="stateless", weighting="always", own_passes=True, loop=_fedavg_loop,
     ),
     "easgd": Algorithm(_easgd, title="EASGD", reference=f"{_ZHANG}, Algorithm 1", **_SERVES),
     "eamsgd": Algorithm(_eamsgd, title="EAMSGD", reference=f"{_ZHANG}, Algorithm 2", **_SERVES),

@@ -21,6 +21,7 @@ from experiments.run.dispatch import Report, Rows
 from experiments.run.disturbance import ATTACKS, FAULTS, MIXERS
 from experiments.run.job import Job
 from experiments.run.network import Network
+from experiments.run.progress import agent_means
 
 # All eigenvalues take 2 s for so many agents, and time with the cube of their number.
 _MOST_AGENTS_OF_SPECTRUM = 2000
@@ -151,7 +152,8 @@ def reporter(bars: Progress, job: Job) -> Report:
     samples_per_step = job.network.num_agents * job.problem.batch_size
 
     def report(steps: int, seconds: float, rows: Rows, distance: float) -> None:
-        loss, accuracy = rows["loss"].mean(axis=0), rows["accuracy"].mean(axis=0)
+        means = agent_means({name: values.sum(axis=0) for name, values in rows.items()}, steps)
+        loss, accuracy = means["loss"], means["accuracy"]
         bars.update(
             bar,
             advance=steps,

@@ -12,13 +12,14 @@ from cdjax import metrics, training
 from experiments.run.bounds import consensus_bound
 from experiments.run.dispatch import fetched
 from experiments.run.job import Job
-from experiments.run.progress import Progress, bytes_sent
+from experiments.run.progress import Progress, agent_means, bytes_sent
 
 
 def evaluated(job: Job, state: training.TrainState, progress: Progress) -> dict[str, Any]:
     """The record of a state; training metrics are means over the steps since the last record."""
     step = int(state.step)
-    means = {name: total / (step - progress.last_recorded) for name, total in progress.sums.items()}
+    sums = {name: total[job.network.honest] for name, total in progress.sums.items()}
+    means = agent_means(sums, step - progress.last_recorded)
     record = {
         "dataset": job.problem.dataset.name,
         "epoch": step // job.problem.steps_per_epoch,
@@ -63,8 +64,8 @@ def _of_agents(
         for name in ("loss", "accuracy")
     }
     record |= {
-        "train_loss_mean": np.mean(train_metrics["loss"][honest]),
-        "train_accuracy_mean": np.mean(train_metrics["accuracy"][honest]),
+        "train_loss_mean": np.mean(train_metrics["loss"]),
+        "train_accuracy_mean": np.mean(train_metrics["accuracy"]),
         "test_loss_mean": np.mean(test["loss"]),
         "test_accuracy_mean": accuracy.mean,
         "test_accuracy_min": accuracy.min,

@@ -119,13 +119,20 @@ def prepare(run: Run) -> Job:
     if in_turns:  # the neighbours stand still, so each is heard once a turn
         messages /= task.steps_per_epoch
     plan = run.machine.agent_plan
+    if in_turns:
+        loop = training.sequential_loop(task.loss, tx)
+    elif row.loop and mesh.size == 1:
+        loop = row.loop(setting, task.loss, plan=plan, **options)
+    else:
+        step = training.train_step(task.loss, tx, plan=plan, mesh=mesh)
+        loop = training.train_loop(step, mesh=mesh)
     return Job(
         run=run,
         network=net,
         problem=task,
         setting=setting,
         mesh=mesh,
-        programs=_programs(task, tx, plan=plan, mesh=mesh, view=_view(row, net), turns=in_turns),
+        programs=_programs(task, loop, plan=plan, mesh=mesh, view=_view(row, net)),
         state=state,
         agent_data=_agent_data(task, mesh),
         sample_sets=_sample_sets(task, mesh, with_train=run.training.evaluate_train),
@@ -191,18 +198,12 @@ def _sample_sets(
 
 def _programs(
     task: problem.Problem,
-    tx: optax.GradientTransformation,
+    loop: Callable[..., tuple[training.TrainState, training.Metrics]],
     *,
     plan: str,
     mesh: Mesh,
     view: Callable[[training.TrainState], View],
-    turns: bool,
 ) -> Programs:
-    if turns:
-        loop = training.sequential_loop(task.loss, tx)
-    else:
-        step = training.train_step(task.loss, tx, plan=plan, mesh=mesh)
-        loop = training.train_loop(step, mesh=mesh)
     evaluate = functools.partial(training.evaluation, task.metrics, plan=plan)
     return Programs(loop, evaluate(mesh=mesh), evaluate(mesh=None), jax.jit(view))
 

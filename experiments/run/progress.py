@@ -53,6 +53,16 @@ def advanced(progress: Progress, rows: Rows) -> Progress:
     return progress._replace(sums=sums, largest_gradient=float(largest))
 
 
+def agent_means(sums: dict[str, np.ndarray], steps: int) -> dict[str, np.ndarray]:
+    """The mean of each training metric in each agent that trained at all, from sums over steps.
+
+    An algorithm that trains some of the agents in a step says so by the metric ``trained``.
+    """
+    shape = np.shape(next(iter(sums.values())))
+    trained = sums.get("trained", np.full(shape, steps))
+    return {name: total[trained > 0] / trained[trained > 0] for name, total in sums.items()}
+
+
 def recorded(progress: Progress, record: dict[str, Any]) -> Progress:
     """The progress after an evaluation."""
     return progress._replace(records=[*progress.records, record], sums={})
