@@ -16,6 +16,7 @@ class Preset(NamedTuple):
     epochs: int
     seeds: int
     others: Sequence[str] = ()
+    eval_every: int = 1
 
 
 PRESETS = {

@@ -99,8 +99,9 @@ class Training:
     """Samples per agent and step (default: 128; 16 on digits)."""
     seed: int = 0
     """Seed of the partition, the initial parameters and the order of the data."""
-    eval_every: int = 1
-    """Epochs between evaluations."""
+    eval_every: int | None = None
+    """Epochs between evaluations (default: so many that they take a third of the training's time at
+    most, and one for --epochs below 10)."""
     evaluate_train: bool = False
     """Also evaluate what is trained on all training samples; the training loss and accuracy are
     means over the steps otherwise."""

@@ -134,7 +134,7 @@ def is_due(job: Job, step: int, epochs: int | None) -> bool:
 
 def next_stop(job: Job, step: int) -> int:
     """The step of the next evaluation or checkpoint, or the last."""
-    cadences = (job.run.training.eval_every, job.run.saving.checkpoint_every or job.problem.epochs)
+    cadences = (job.problem.eval_every, job.run.saving.checkpoint_every or job.problem.epochs)
     steps = [epochs * job.problem.steps_per_epoch for epochs in cadences]
     return min(job.problem.num_steps, *(step + every - step % every for every in steps))
 

@@ -58,6 +58,7 @@ def options_record(job: Job) -> dict[str, Any]:
         "dataset": job.problem.dataset.name,
         "batch_size": job.problem.batch_size,
         "epochs": job.problem.epochs,
+        "eval_every": job.problem.eval_every,
         "format": FORMAT,
     }
     return json.loads(json.dumps(record, default=str))  # as JSON gives them back

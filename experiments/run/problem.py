@@ -37,6 +37,7 @@ class Problem(NamedTuple):
     batch_size: int
     steps_per_epoch: int
     epochs: int
+    eval_every: int
     loss: training.LossFn
     metrics: Callable[..., training.Metrics]
     initial: Callable[[jax.Array], tuple[cdjax.Params, cdjax.Params]]
@@ -72,6 +73,7 @@ def build(
     net = _NETWORKS[model.model](num_classes=dataset.num_classes, dtype=jnp.dtype(model.dtype))
     loss, metrics = _on_raw_images(net, dataset)
     example = jnp.zeros((1, *dataset.train_images.shape[1:]))
+    epochs = length.epochs or (20 if on_digits else 50)
     return Problem(
         dataset=dataset,
         notice=notice,
@@ -79,11 +81,26 @@ def build(
         sizes=sizes,
         batch_size=batch_size,
         steps_per_epoch=max(1, int(sizes.sum()) // (network.num_agents * batch_size)),
-        epochs=length.epochs or (20 if on_digits else 50),
+        epochs=epochs,
+        eval_every=length.eval_every or _eval_every(epochs, len(parts), dataset, length),
         loss=loss,
         metrics=metrics,
         initial=lambda key: models.init_model(net, key, example),
     )
+
+
+def _eval_every(
+    epochs: int, num_agents: int, dataset: data.Dataset, length: config.Training
+) -> int:
+    """Epochs between evaluations that take a third of the training's time at most.
+
+    A sample costs a third as much to evaluate as to train on, which needs two gradients. There are
+    at least five evaluations, for the sake of the curves.
+    """
+    num_train = len(dataset.train_labels)
+    evaluated = len(dataset.test_labels) + num_train * length.evaluate_train
+    wanted = -(-(num_agents + 1) * evaluated // num_train)  # all agents, and the mean of them
+    return max(1, min(wanted, epochs // 5))
 
 
 def load_dataset(options: config.Data, *, seed: int) -> tuple[data.Dataset, str]:

@@ -93,7 +93,7 @@ def _train(console: Console, job: Job, progress: Progress, folder: Path) -> list
         while True:
             step, stopped = int(state.step), agreed(signals)
             is_new = step > progress.last_recorded
-            if is_new and not stopped and is_due(job, step, job.run.training.eval_every):
+            if is_new and not stopped and is_due(job, step, job.problem.eval_every):
                 record = evaluated(job, state, progress)
                 files.write_record(file, record)
                 console.print(evaluation_line(record), highlight=False, soft_wrap=True)
