@@ -1,4 +1,6 @@
 import functools
+import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ import optax
 import pytest
 
 import cdjax
+from benchmarks import plans
 from cdjax import agents, mixing, topology
 from tests.trees import assert_trees_close, random_stacked_tree
 
@@ -49,6 +52,27 @@ def test_auto_on_a_cpu_unrolls_convolutions_and_loops_over_large_agents():
     assert describe(convolve, small).count("conv_general_dilated[") == 2
     assert "scan[" in describe(jnp.sin, large)
     assert "scan[" not in describe(jnp.sin, small)
+
+
+@pytest.mark.parametrize(
+    ("num_agents", "dtype", "plan"),
+    [(4, "float32", "unroll"), (17, "float32", "map"), (99, "float32", "map"),
+     (2, "bfloat16", "unroll"), (16, "bfloat16", "vmap"), (16, "float16", "vmap")],
+)  # fmt: skip
+def test_auto_on_a_gpu_takes_the_plan_that_was_measured_to_be_the_fastest(
+    num_agents, dtype, plan, monkeypatch
+):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    image = jax.ShapeDtypeStruct((1, 1, 8, 8), dtype)
+    convolve = lambda x: jax.lax.conv(x, x, (1, 1), "SAME")  # noqa: E731
+    assert agents.choose_plan(convolve, (image,), num_agents=num_agents) == plan
+    assert agents.choose_plan(jnp.sin, (image,), num_agents=num_agents) == "vmap"
+
+
+def test_the_table_of_plans_is_that_of_the_committed_results():
+    for backend, table in json.loads(plans.TABLE.read_text()).items():
+        results = Path(plans.__file__).parent / "results" / table["results"]
+        assert plans.table_of(results) == (backend, table)
 
 
 def test_an_unknown_plan_is_named():
