@@ -82,13 +82,20 @@ def report(
         json_path: where to write the JSON; nothing is written if None.
         **facts: further results to record, such as the machine's matmul speed.
     """
-    _print_table(title, rows)
+    print_table(title, rows)
     for name, value in facts.items():
         print(f"{name.replace('_', ' ')}: {value}")
     if json_path:
-        record = circumstances() | {"title": title, **facts, "rows": list(rows)}
-        json_path.parent.mkdir(parents=True, exist_ok=True)
-        json_path.write_text(json.dumps(record, indent=2) + "\n")
+        write_json(title, rows, json_path, **facts)
+
+
+def write_json(
+    title: str, rows: Sequence[Mapping[str, Any]], json_path: Path, **facts: Any
+) -> None:
+    """Writes results with machine, versions and command, see :func:`report`."""
+    record = circumstances() | {"title": title, **facts, "rows": list(rows)}
+    json_path.parent.mkdir(parents=True, exist_ok=True)
+    json_path.write_text(json.dumps(record, indent=2) + "\n")
 
 
 def circumstances() -> dict[str, Any]:
@@ -106,7 +113,8 @@ def circumstances() -> dict[str, Any]:
     }
 
 
-def _print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Prints the rows as a table."""
     # Here, so that times can be taken where Rich is not installed.
     from rich.console import Console
     from rich.table import Table

@@ -46,7 +46,7 @@ def train_parts(
     num_steps: int = 1,
 ) -> TrainParts:
     """The parts of a step of every agent, or of a loop of ``num_steps`` with ``in_loop``."""
-    loss = _loss_of_raw_images(model)
+    loss = loss_of_raw_images(model)
     mix = mix or mixing.auto(topology.ring(num_agents))
     tx = cdjax.cdmsgd(LEARNING_RATE, mix, momentum=MOMENTUM)
     train_step = training.train_step(loss, tx, plan=plan)
@@ -149,7 +149,8 @@ def cnn_operations() -> float:
     return 2.0 * (3 * sum(products) - products[0])
 
 
-def _loss_of_raw_images(model: models.Model) -> training.LossFn:
+def loss_of_raw_images(model: models.Model) -> training.LossFn:
+    """The loss of a model on images in bytes, which it normalises."""
     loss = models.classification_loss(model)
 
     def scaled_loss(

@@ -1,25 +1,27 @@
-"""The same step in PyTorch, where it is installed."""
+"""The same step in PyTorch, where it is installed, in one process with cdjax's."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from functools import partial
 from statistics import median
-from typing import Any
 
-import numpy as np
-
+from benchmarks._peers import ours
+from benchmarks._peers.forms import FORMS, Form, forms_for
+from benchmarks._peers.problem import Fingerprint, Problem, Program, disagreement, fingerprint
+from benchmarks._peers.problems import steps
 from benchmarks._sections.setting import Row, Setting, failure
 from benchmarks._timing import ratio
-from benchmarks._torch import PLANS, torch_program
-from benchmarks._training import cnn_operations, train_program
-from cdjax import models
+from benchmarks._training import cnn_operations
 
 _LEAST_SECONDS = 5  # to import PyTorch and to compile cdjax's step
+# The forms that may be the fastest come first, in case time ends; torch.compile takes longest.
+_ORDER = ("graph", "vmap", "graph_of_streams", "streams", "vmap_channels_last")
+_ORDER += ("by_hand", "in_place", "plain", "compile")
 
 
 def torch(setting: Setting) -> None:
-    """PyTorch: a loop in the layout channels last, ``torch.func.vmap``, and CUDA graphs."""
+    """PyTorch: loops over modules, ``torch.func.vmap``, CUDA graphs and streams."""
     if not importlib.util.find_spec("torch"):
         setting.record({"skipped": "PyTorch is not installed"})
         return
@@ -28,47 +30,41 @@ def torch(setting: Setting) -> None:
         return
     import torch
 
-    # cdjax's products and convolutions are rounded to TF32 by default too.
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    torch.backends.cudnn.benchmark = True
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    agents, batch = setting.sized((16, 64), (2, 4))
-    facts = {"agents": agents, "batch": batch, "device": device, "tf32": device == "cuda"}
-    ours = train_program(models.CNN(), agents, batch)
-    losses = [float(np.mean(ours())) for _ in range(2)]
-    for name, plan in PLANS.items():
-        if plan.graph and device == "cpu":
-            continue
-
-        def measure(plan: Any = plan) -> Row:
-            program = torch_program(torch, plan, agents=agents, batch_size=batch, device=device)
-            return _compared(setting, ours, program, losses=losses, samples=agents * batch)
-
-        setting.attempt({**facts, "program": f"torch {name}"}, measure)
-    if device == "cuda":
+    gpu = torch.cuda.is_available()
+    agents, batch = setting.sized((16, 64), (3, 4))
+    facts = {"agents": agents, "batch": batch, "device": "cuda" if gpu else "cpu", "tf32": gpu}
+    problem = steps("cnn", agents=agents, batch=batch, algorithm="cdmsgd")
+    program = ours.steps(problem)
+    wanted = fingerprint(program)
+    for name in _ORDER:
+        if name in forms_for("cnn", gpu=gpu):
+            measure = partial(_compared, setting, problem, program, FORMS[name], wanted=wanted)
+            setting.attempt({**facts, "program": f"torch {name}"}, measure)
+    if gpu:
         torch.cuda.empty_cache()
 
 
 def _compared(
-    setting: Setting,
-    ours: Callable[[], Any],
-    program: Callable[[], Any],
-    *,
-    losses: list[float],
-    samples: int,
+    setting: Setting, problem: Problem, program: Program, form: Form, *, wanted: Fingerprint
 ) -> Row:
-    """The time of a program and cdjax's in turn; both losses before and after the first step."""
-    found = [float(np.mean(program())) for _ in range(2)]
+    """The time of a form and cdjax's in turn, and whether its first steps are the same."""
+    from benchmarks._peers import torch_forms
+
+    peer: Program = getattr(torch_forms, form.function)(problem, **form.options)
+    found = fingerprint(peer)
+    other = disagreement(found, wanted, tolerance=2e-2)
     row: Row = {
-        "first_losses": found,
-        "first_losses_of_cdjax": losses,
-        "same": bool(np.allclose(found, losses, rtol=1e-2)),
+        "first_losses": found.losses.mean(axis=1).tolist(),
+        "first_losses_of_cdjax": wanted.losses.mean(axis=1).tolist(),
+        "same": other is None,
     }
+    if other:
+        return row | {"other": other}
     try:
-        times = setting.times({"cdjax": ours, "torch": program})
+        times = setting.times({"cdjax": program.step, "torch": peer.step})
     except Exception as error:
         return row | failure(error)
-    seconds = median(times["torch"])
+    seconds, samples = median(times["torch"]), problem.labels.size
     return row | {
         "seconds": seconds,
         "cdjax_seconds": median(times["cdjax"]),
