@@ -100,7 +100,8 @@ def cdmsgd(
         next_lookahead = lookahead_at(next_step)
         alpha, mu = value_at(learning_rate, state.step), value_at(momentum, state.step)
 
-        iterate = _iterate(check_params(params, "cdmsgd", updates), state)
+        stored = check_params(params, "cdmsgd", updates)
+        iterate = _iterate(stored, state) if nesterov else stored
         velocity = map_floats(
             lambda v, pull, g: pull + scalar_like(mu, v) * v - scalar_like(alpha, v) * g,
             state.velocity,
@@ -108,12 +109,9 @@ def cdmsgd(
             updates,
         )
         updates = map_floats(
-            lambda v_next, v: (
-                scalar_like(1 + next_lookahead, v_next) * v_next
-                - scalar_like(state.lookahead, v_next) * v
-            ),
+            lambda v_next, ahead: scalar_like(1 + next_lookahead, v_next) * v_next - ahead,
             velocity,
-            state.velocity,
+            displacement(stored, iterate),
         )
         return updates, CDMSGDState(next_step, velocity, next_lookahead)
 

@@ -100,13 +100,15 @@ def delayed(
         updates: optax.Updates, state: DelayedState, params: Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, DelayedState]:
         sent: list[Params] = []
+        received: list[Params] = []
 
         def mix_late(tree: Params, step: int | Int[Array, ""] = 0) -> Params:
             check_stacked(tree, len(lags), holder="delays")
             sent.append(tree)
             if not lags.any():
                 return mix(tree, step)
-            return _mixed(mix, tree, _received(tree, state, lags), jnp.eye(len(lags)), step)
+            received.append(jax.lax.optimization_barrier(_received(tree, state, lags)))
+            return _mixed(mix, tree, received[-1], jnp.eye(len(lags)), step)
 
         # An algorithm closes over its mixer, and this mixer over the history of this step; so the
         # algorithm is made again, in Python, whenever JAX traces a step. Its state does not depend
@@ -117,7 +119,8 @@ def delayed(
         # Each call of the mixer runs in Python once per trace, so counting there is counting all.
         if len(sent) != 1:
             raise ValueError(f"make's algorithm mixes {len(sent)} times per step; expected once")
-        return updates, DelayedState(state.step + 1, _remembered(state, sent[0]), inner_state)
+        history = _remembered(state, sent[0], received[0]) if received else state.history
+        return updates, DelayedState(state.step + 1, history, inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
 
@@ -153,11 +156,13 @@ def _mixed(
     )
 
 
-def _remembered(state: DelayedState, sent: Params) -> Params:
+def _remembered(state: DelayedState, sent: Params, received: Params) -> Params:
     """The history after this step: what was sent takes the place of what has become too old."""
 
-    def leaf(past: Array, x: Array) -> Array:
-        longest = past.shape[1]
-        return past.at[:, state.step % longest].set(x) if longest else past
+    def leaf(past: Array, x: Array, late: Array) -> Array:
+        # Never `late`, but XLA cannot know that: so the history is written after it was read, and
+        # in place. Without an order XLA reads a second copy of all of it.
+        x = jnp.where(state.step < 0, late, x)
+        return past.at[:, state.step % past.shape[1]].set(x)
 
-    return jax.tree.map(leaf, state.history, sent)
+    return jax.tree.map(leaf, state.history, sent, received)

@@ -5,7 +5,7 @@ Distributed Deep Networks*, NIPS 2012, section 4.1, and DownpourSGDClient in the
 
 Gradients are late twice over: they are taken at parameters fetched some steps ago, and wait for the
 next push. Adagrad's sum after push j is the sum :math:`s` before the step plus the squares pushed
-so far in it, so that the server's steps are exact without a loop over agents:
+so far in it:
 
 .. math::
     s^j = s + \sum_{i \le j} (a^i)^2, \qquad
@@ -16,7 +16,7 @@ An agent that does not push counts as one that pushes :math:`a^j = 0`, which cha
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -114,7 +114,7 @@ def downpour(
 
         accrued = optax.tree.add(state.accrued, updates)
         nothing = optax.tree.zeros_like(accrued)
-        server, sums = _pushed(state, _where(pushes, accrued, nothing), gamma)
+        server, sums = _pushed(state, accrued, pushes, gamma)
 
         stepped = jax.tree.map(lambda x, g: x - (alpha * g).astype(x.dtype), x, updates)
         fetched = _where(fetches, jax.tree.map(lambda s: s[None], server), stepped)
@@ -124,24 +124,31 @@ def downpour(
     return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
 
 
-def _pushed(state: DownpourState, pushes: Params, gamma: ArrayLike) -> tuple[Params, Params]:
-    """The server and its sums of squares after the pushes of one step, each (N, ...)."""
-    # s^j of all agents at once, (N, ...).
-    sums = jax.tree.map(
-        lambda s, a: s[None] + jnp.cumsum(jnp.square(a.astype(s.dtype)), axis=0),
-        state.sums_of_squares,
-        pushes,
-    )
-    server = jax.tree.map(
-        lambda x, a, s: x - (gamma * _adagrad(a, s)).astype(x.dtype), state.server, pushes, sums
-    )
-    return server, jax.tree.map(lambda s: s[-1], sums)
+def _pushed(
+    state: DownpourState, accrued: Params, pushes: Bool[Array, " agents"], gamma: ArrayLike
+) -> tuple[Params, Params]:
+    """The server and its sums of squares after the pushes of one step, in the agents' order."""
+
+    # A loop needs memory for one agent. The sums of all agents at once are three copies of the
+    # parameters, and for 16 agents (2 CPU cores, 8M parameters) take 20 times as long.
+    def push(carry: tuple[Params, Params], agent: tuple[Array, Params]) -> tuple[Any, None]:
+        sums, moves = carry
+        does_push, accrued = agent
+        pushed = jax.tree.map(
+            lambda a, s: jnp.where(does_push, a, 0).astype(s.dtype), accrued, sums
+        )
+        sums = jax.tree.map(lambda s, a: s + jnp.square(a), sums, pushed)
+        return (sums, jax.tree.map(lambda m, a, s: m + _adagrad(a, s), moves, pushed, sums)), None
+
+    start = state.sums_of_squares, optax.tree.zeros_like(state.sums_of_squares)
+    (sums, moves), _ = jax.lax.scan(push, start, (pushes, accrued))
+    server = jax.tree.map(lambda x, m: x - (gamma * m).astype(x.dtype), state.server, moves)
+    return server, sums
 
 
-def _adagrad(pushes: Array, sums: Array) -> Array:
-    """Σ_j a^j / √s^j; a parameter that never had a gradient stays."""
-    steps = jnp.where(sums > 0, pushes.astype(sums.dtype) * jax.lax.rsqrt(sums), 0)
-    return jnp.sum(steps, axis=0)
+def _adagrad(pushed: Array, sums: Array) -> Array:
+    """a^j / √s^j; a parameter that never had a gradient stays."""
+    return jnp.where(sums > 0, pushed * jax.lax.rsqrt(sums), 0)
 
 
 def _where(agents: Bool[Array, " agents"], these: Params, those: Params) -> Params:
