@@ -33,8 +33,10 @@ from cdjax.transforms._consensus import AdaptThenCombineState
 from cdjax.transforms._fedavg import RestingState, fedavg_rounds
 from cdjax.transforms._weighting import agent_average
 
-# Parameters, gradients and optimizer states of a block of agents, in bytes, on a CPU.
-_BLOCK_BYTES = 4 << 20
+# On a CPU, the bytes of the parameters of the agents that step together: with as much for their
+# gradients they stay in the cache. Of 100 MLPs of 0.44 MB on two cores, a round of 30 steps took
+# 1.18, 1.07, 0.97, 1.08, 1.28 and 1.14 s for blocks of 1, 2, 5, 10, 20 and 100 agents.
+_BLOCK_BYTES = 5 << 19
 
 Agents = Int[Array, " clients"]
 
@@ -310,10 +312,16 @@ def _block_size(
     gradient: Callable[..., Any], one_agent: tuple[Any, ...], num_clients: int, *, plan: str
 ) -> int:
     """How many agents step together; it divides their number."""
-    plan = choose_plan(gradient, one_agent, num_agents=num_clients) if plan == "auto" else plan
-    if plan != "vmap":
+    chosen = choose_plan(gradient, one_agent, num_agents=num_clients) if plan == "auto" else plan
+    if chosen != "vmap":
         return 1
-    return num_clients
+    if plan == "vmap" or jax.default_backend() != "cpu":
+        return num_clients
+    num_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(one_agent[0]))
+    most = max(1, _BLOCK_BYTES // num_bytes)
+    return max(
+        size for size in range(1, num_clients + 1) if num_clients % size == 0 and size <= most
+    )
 
 
 def _arguments(state: TrainState, data: Any, indices: Indices) -> tuple[Any, ...]:

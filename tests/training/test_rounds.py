@@ -8,6 +8,7 @@ import pytest
 
 import cdjax
 from cdjax import data, mixing, topology, training
+from cdjax.training._rounds import _block_size
 from tests.slow import slow
 from tests.trees import assert_trees_close
 
@@ -70,7 +71,7 @@ def assert_same_numbers(loop, tx):
     return ours
 
 
-@pytest.mark.parametrize("plan", ["vmap", *slow("map")])
+@pytest.mark.parametrize("plan", ["auto", *slow("map")])
 @pytest.mark.parametrize(
     ("inner", "rounds"),
     [
@@ -98,6 +99,13 @@ def test_a_loop_of_local_steps_is_the_loop_of_steps_that_mixes_now_and_then(inne
     tx = cdjax.adapt_then_combine(inner, mixing.every(4, mix))
     state = assert_same_numbers(loop, tx)
     np.testing.assert_array_equal(state.model_state["calls"], sum(DISPATCHES))
+
+
+def test_agents_step_in_blocks_that_the_cache_holds():
+    one_agent = ({"kernel": jax.ShapeDtypeStruct((110_000,), jnp.float32)}, {}, (), ())
+    sizes = {plan: [_block_size(lambda *args: args, one_agent, n, plan=plan) for n in (10, 100, 7)]
+             for plan in ("auto", "vmap", "map")}  # fmt: skip
+    assert sizes == {"auto": [5, 5, 1], "vmap": [10, 100, 7], "map": [1, 1, 1]}
 
 
 def test_agents_that_are_not_drawn_compute_nothing_and_keep_their_states():
