@@ -18,13 +18,12 @@ from experiments.run.progress import Progress, agent_means, bytes_sent
 def evaluated(job: Job, state: training.TrainState, progress: Progress) -> dict[str, Any]:
     """The record of a state; training metrics are means over the steps since the last record."""
     step = int(state.step)
-    sums = {name: total[job.network.honest] for name, total in progress.sums.items()}
-    means = agent_means(sums, step - progress.last_recorded)
+    steps = step - progress.last_recorded
     record = {
         "dataset": job.problem.dataset.name,
         "epoch": step // job.problem.steps_per_epoch,
         "step": step,
-    } | _of_agents(job, state, means)
+    } | _of_agents(job, state, progress.sums, steps=steps)
     bound = consensus_bound(
         job, step, largest_gradient=progress.largest_gradient,
         initial_distance=progress.initial_distance,
@@ -35,9 +34,11 @@ def evaluated(job: Job, state: training.TrainState, progress: Progress) -> dict[
 
 
 def _of_agents(
-    job: Job, state: training.TrainState, train_metrics: training.Metrics
+    job: Job, state: training.TrainState, sums: dict[str, np.ndarray], *, steps: int
 ) -> dict[str, float]:
     """Metrics of the honest agents, of their one model, and of what is trained.
+
+    ``sums`` are those of each training metric over ``steps`` steps, of all agents.
 
     What is trained are the parameters of the server, or else of the agents: then it is their mean.
     """
@@ -57,6 +58,7 @@ def _of_agents(
     if "train" in job.sample_sets:
         of_trained = of_model if job.algorithm.server else of_agents
         trained["train"] = of_trained(job.sample_sets["train"])
+    train = agent_means({name: total[honest] for name, total in sums.items()}, steps)
     accuracy = metrics.agent_statistics(test["accuracy"])
     record = {
         f"{split}_{name}": np.mean(values[name])
@@ -64,8 +66,8 @@ def _of_agents(
         for name in ("loss", "accuracy")
     }
     record |= {
-        "train_loss_mean": np.mean(train_metrics["loss"]),
-        "train_accuracy_mean": np.mean(train_metrics["accuracy"]),
+        "train_loss_mean": np.mean(train["loss"]),
+        "train_accuracy_mean": np.mean(train["accuracy"]),
         "test_loss_mean": np.mean(test["loss"]),
         "test_accuracy_mean": accuracy.mean,
         "test_accuracy_min": accuracy.min,
