@@ -64,6 +64,7 @@ def kill_at_random(server, out, num_kills, *options, seed=0):
 
 
 def check_end_after_kills(server, out, num_kills, *options):
+    """The options say how often to evaluate: by default a longer run is evaluated less often."""
     folder = kill_at_random(server, out / "killed", num_kills, *options)
     reached = max(int(path.name) for path in (folder / "checkpoints").glob("*[0-9]"))
     epochs = reached // STEPS_PER_EPOCH + 3
@@ -77,7 +78,8 @@ def check_end_after_kills(server, out, num_kills, *options):
 
 @pytest.mark.slow
 def test_after_kill_9_at_twenty_random_moments_the_end_is_the_same_bit_by_bit(server, tmp_path):
-    epochs = check_end_after_kills(server, tmp_path, 20, "--checkpoint-every", 1)
+    options = ("--checkpoint-every", 1, "--eval-every", 1)
+    epochs = check_end_after_kills(server, tmp_path, 20, *options)
     assert epochs > 10  # most of the lives have got somewhere
 
 
@@ -85,11 +87,11 @@ def test_after_kill_9_at_twenty_random_moments_the_end_is_the_same_bit_by_bit(se
 @pytest.mark.parametrize(
     "options",
     [
-        "--algorithm easgd --period 3 --checkpoint-every 2",
+        "--algorithm easgd --period 3 --checkpoint-every 2 --eval-every 1",
         "--algorithm fedavg --checkpoint-every 3 --eval-every 2",
-        "--algorithm gosgd --model mlp --checkpoint-every 1",
-        "--algorithm cdsgd --turns sequential --checkpoint-every 1",
-        "--algorithm atc --dtype bfloat16 --checkpoint-every 1 --keep-checkpoints 1",
+        "--algorithm gosgd --model mlp --checkpoint-every 1 --eval-every 1",
+        "--algorithm cdsgd --turns sequential --checkpoint-every 1 --eval-every 1",
+        "--algorithm atc --dtype bfloat16 --checkpoint-every 1 --keep-checkpoints 1 --eval-every 1",
     ],
 )
 def test_every_kind_of_run_survives_five_kills(options, server, tmp_path):
