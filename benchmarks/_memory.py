@@ -57,8 +57,14 @@ class Algorithm(NamedTuple):
     exchange: tuple[str, ...] = ()
 
 
-def mixing_algorithms(mix: cdjax.Mixer, num_agents: int) -> dict[str, Algorithm]:
-    """The algorithms that mix over a topology."""
+def mixing_algorithms(graph: topology.Topology, plan: str) -> dict[str, Algorithm]:
+    """The algorithms that mix over a topology by a plan, with what the plan itself holds."""
+    make, held = PLANS[plan]
+    algorithms = _over(make(graph), graph.num_agents)
+    return {name: Algorithm(tx, (*exchange, *held)) for name, (tx, exchange) in algorithms.items()}
+
+
+def _over(mix: cdjax.Mixer, num_agents: int) -> dict[str, Algorithm]:
     momentum = optax.sgd(RATE, 0.9, nesterov=True)
     late = partial(cdjax.delayed, mix=mix, delays=np.arange(num_agents) % 4)
     result = ("result",)

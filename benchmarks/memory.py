@@ -21,7 +21,6 @@ import jax
 import tyro
 
 from benchmarks._memory import (
-    PLANS,
     Algorithm,
     Step,
     mixing_algorithms,
@@ -59,21 +58,18 @@ def main(options: Options) -> None:
     graph = topology.create(options.graph, options.agents)
     rows = []
     for name in options.mixers:
-        mix, held = PLANS[name]
-        algorithms = mixing_algorithms(mix(graph), options.agents)
-        rows += _rows(algorithms, name, held=held, options=options)
-    rows += _rows(other_algorithms(options.agents), "", held=(), options=options)
+        rows += _rows(mixing_algorithms(graph, name), name, options=options)
+    rows += _rows(other_algorithms(options.agents), "", options=options)
     title = f"bytes of a step in units of the parameters, N = {options.agents}, {options.graph}"
     report(title, rows, options.json)
 
 
 def _rows(
-    algorithms: Mapping[str, Algorithm], mixer: str, *, held: tuple[str, ...], options: Options
+    algorithms: Mapping[str, Algorithm], mixer: str, *, options: Options
 ) -> list[dict[str, Any]]:
     model = models.MLP(hidden=options.hidden)
     rows = []
     for name, (tx, exchange) in algorithms.items():
-        exchange = (*exchange, *held)
         steps = {plan: train_step(tx, model, options.agents, plan=plan) for plan in options.plans}
         steps = {"update": update_step(tx, _leaves(options.agents))} | steps
         found = {plan: _units(bytes_needed(step.compiled()), step) for plan, step in steps.items()}

@@ -17,7 +17,7 @@ import optax
 from jaxtyping import Array, ArrayLike, Int, PRNGKeyArray
 
 from cdjax._checks import check_choice, check_count, check_mixer, check_optimizer, stacked_size
-from cdjax._trees import along_agents, have_agent_axis
+from cdjax._trees import have_agent_axis
 from cdjax._types import Mixer, OptState, Params
 from cdjax.agents import PLANS, agent_map, choose_plan
 from cdjax.training._loop import Indices, empty_rows
@@ -30,7 +30,7 @@ from cdjax.training._step import (
     gradient_fn,
 )
 from cdjax.transforms._consensus import AdaptThenCombineState
-from cdjax.transforms._fedavg import RestingState, fedavg_rounds
+from cdjax.transforms._fedavg import RestingState, fedavg_rounds, of_active
 from cdjax.transforms._weighting import agent_average
 
 # On a CPU, the bytes of the parameters of the agents that step together: with as much for their
@@ -44,12 +44,12 @@ Agents = Int[Array, " clients"]
 class _Rounds(NamedTuple):
     """A round: its length, who trains in it, for how many steps, and what ends it.
 
-    ``clients(number, num_agents)`` are the agents that train, None for all; ``combine(params,
+    ``clients(number, num_agents)`` are the agents that train, in ascending order; ``combine(params,
     agents, number)`` are the parameters of those agents after the round.
     """
 
     period: int
-    clients: Callable[[Any, int], Agents | None]
+    clients: Callable[[Any, int], Agents]
     own_steps: Int[np.ndarray, ...]
     combine: Callable[[Params, Agents, Any], Params]
 
@@ -96,7 +96,7 @@ def local_loop(
     """
     check_mixer(mix)
     check_count("period", period, low=1)
-    everybody = lambda number, num_agents: None  # noqa: E731
+    everybody = lambda number, num_agents: jnp.arange(num_agents)  # noqa: E731
     combine = lambda params, agents, number: mix(params, number)  # noqa: E731
     rounds = _Rounds(period, everybody, np.array(period), combine)
     return _round_loop(loss_fn, inner, rounds, plan=plan)
@@ -196,18 +196,14 @@ def _round_loop(
             def combined(params: Params, server: Params, agents: Agents) -> tuple[Any, ...]:
                 params = rounds.combine(params, agents, number)
                 server = jax.tree.map(lambda x: x[0], params) if some_rest else None
-                return params, server, drawn(number + 1)
+                return params, server, rounds.clients(number + 1, num_agents)
 
             same = lambda *args: args  # noqa: E731
             args = (block.params, server, agents)
             params, server, agents = jax.lax.cond(ended, combined, same, *args)
             return until, any_ended | ended, server, agents, block._replace(params=params)
 
-        def drawn(number: Int[Array, ""]) -> Agents:
-            agents = rounds.clients(number, num_agents)
-            return jnp.arange(num_agents) if agents is None else agents
-
-        agents = drawn(first // rounds.period)
+        agents = rounds.clients(first // rounds.period, num_agents)
         some_rest = len(agents) < num_agents
         shapes = jax.eval_shape(gradient, *_arguments(start, data, indices))[2]
         rows = empty_rows(shapes, (len(indices), num_agents))
@@ -258,13 +254,11 @@ def _local_steps(
         mapped = agent_map(gradient, plan="vmap" if len(agents) > 1 else "unroll")
         grads, model_state, metrics = mapped(block.params, block.model_state, batch, keys)
         updates, opt_state = inner.update(grads, block.opt_state, block.params)
-        params = optax.apply_updates(block.params, updates)
         if rounds.own_steps.ndim:
             active = part.position + k - part.first < jnp.asarray(rounds.own_steps)[agents]
-            hold = lambda new, old: jnp.where(along_agents(active, new), new, old)  # noqa: E731
-            params = jax.tree.map(hold, params, block.params)
-            hold_stacked = lambda s, new, old: hold(new, old) if s else new  # noqa: E731
-            opt_state = jax.tree.map(hold_stacked, is_stacked, opt_state, block.opt_state)
+            states = opt_state, block.opt_state
+            updates, opt_state = of_active(active, updates, states, is_stacked)
+        params = optax.apply_updates(block.params, updates)
         if "trained" in block.rows:
             metrics |= {"trained": jnp.ones(len(agents), bool)}
         rows = jax.tree.map(lambda rows, x: rows.at[k, agents].set(x), block.rows, metrics)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Bool, Int, PRNGKeyArray
 
 from cdjax._checks import (
     check_count,
@@ -77,11 +77,9 @@ def fedavg(
         inner = _resting(inner, rounds)
 
     def average_clients(tree: Params, step: int | Int[Array, ""] = 0) -> Params:
-        agents = rounds.clients(step, stacked_size(tree))
-        sizes = rounds.sizes(stacked_size(tree))
-        if agents is not None:
-            sizes = jnp.zeros_like(sizes).at[agents].set(sizes[agents])
-        return agent_average(tree, sizes)
+        num_agents = stacked_size(tree)
+        sizes = jnp.ones(num_agents) if rounds.weights is None else rounds.weights
+        return agent_average(tree, jnp.where(rounds.are_clients(step, num_agents), sizes, 0))
 
     # `every` passes the round on as the step of its mixer, so `step` above is r.
     return adapt_then_combine(inner, every(rounds.period, average_clients))
@@ -113,18 +111,17 @@ class FedAvgRounds(NamedTuple):
         # 0.29 * 100 is 28.999999999999996, but means 29.
         return max(1, math.floor(self.fraction * num_agents + 1e-9))
 
-    def clients(
-        self, number: int | Int[Array, ""], num_agents: int
-    ) -> Int[Array, " clients"] | None:
-        """The agents that train in a round; None for all."""
+    def are_clients(self, number: int | Int[Array, ""], num_agents: int) -> Bool[Array, " agents"]:
+        """Whether each agent trains in a round."""
         if self.fraction == 1 or self.key is None:
-            return None
+            return jnp.ones(num_agents, bool)
         order = jax.random.permutation(jax.random.fold_in(self.key, number), num_agents)
-        return jnp.argsort(order)[: self.num_clients(num_agents)]
+        return order < self.num_clients(num_agents)
 
-    def sizes(self, num_agents: int) -> Float[Array, " agents"]:
-        """The agents' weights in the mean."""
-        return jnp.ones(num_agents) if self.weights is None else self.weights
+    def clients(self, number: int | Int[Array, ""], num_agents: int) -> Int[Array, " clients"]:
+        """The numbers of the agents that train in a round, in ascending order."""
+        marks, size = self.are_clients(number, num_agents), self.num_clients(num_agents)
+        return jnp.flatnonzero(marks, size=size)
 
 
 def fedavg_rounds(
@@ -173,18 +170,30 @@ def _resting(
         updates: optax.Updates, state: RestingState, params: Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, RestingState]:
         num_agents, position = stacked_size(updates), state.step % rounds.period
-        active: Bool[Array, " agents"] = jnp.full(num_agents, position < rounds.own_steps)
-        agents = rounds.clients(state.step // rounds.period, num_agents)
-        if agents is not None:
-            active &= jnp.zeros_like(active).at[agents].set(True)
-
-        def held(is_stacked: bool, new: Array, old: Array) -> Array:
-            return jnp.where(along_agents(active, new), new, old) if is_stacked else new
-
+        active = rounds.are_clients(state.step // rounds.period, num_agents)
+        active &= position < rounds.own_steps
         is_stacked = have_agent_axis(inner.init, updates)
-        updates, stepped = inner.update(updates, state.inner, params, **extra_args)
-        updates = jax.tree.map(lambda u: held(True, u, jnp.zeros_like(u)), updates)
-        inner_state = jax.tree.map(held, is_stacked, stepped, state.inner)
+        updates, inner_state = inner.update(updates, state.inner, params, **extra_args)
+        updates, inner_state = of_active(active, updates, (inner_state, state.inner), is_stacked)
         return updates, RestingState(state.step + 1, inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
+
+
+def of_active(
+    active: Bool[Array, " agents"],
+    updates: optax.Updates,
+    states: tuple[OptState, OptState],
+    is_stacked: Any,
+) -> tuple[optax.Updates, OptState]:
+    """An optimizer's step of the agents that are active; the others neither move nor change.
+
+    ``states`` are those after and before the step, ``is_stacked`` says which of their leaves have
+    the agent axis.
+    """
+
+    def held(is_stacked: bool, new: Array, old: Array) -> Array:
+        return jnp.where(along_agents(active, new), new, old) if is_stacked else new
+
+    updates = jax.tree.map(lambda u: held(True, u, jnp.zeros_like(u)), updates)
+    return updates, jax.tree.map(held, is_stacked, *states)

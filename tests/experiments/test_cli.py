@@ -205,8 +205,8 @@ def test_help_does_not_wait_for_jax():
 )
 @pytest.mark.slow
 def test_five_agents_learn_fashion_mnist_from_its_archive_files(tmp_path):
-    options = ("--agents", 5, "--topology", "complete", "--model", "mlp", "--epochs", 3)
+    options = ("--agents", 5, "--topology", "complete", "--model", "mlp", "--epochs", 6)
     folder = "/usr/share/datasets/fashion-mnist"
     result = experiment("fashion_mnist", *options, "--data-dir", folder, "--out", tmp_path)
     assert result.returncode == 0, result.stderr
-    assert records_of(tmp_path)[1][-1]["test_accuracy_mean"] > 0.82
+    assert records_of(tmp_path)[1][-1]["test_accuracy_mean"] > 0.85
