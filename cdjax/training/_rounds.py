@@ -34,8 +34,9 @@ from cdjax.transforms._fedavg import RestingState, fedavg_rounds, of_active
 from cdjax.transforms._weighting import agent_average
 
 # On a CPU, the bytes of the parameters of the agents that step together: with as much for their
-# gradients they stay in the cache. Of 100 MLPs of 0.44 MB on two cores, a round of 30 steps took
-# 1.18, 1.07, 0.97, 1.08, 1.28 and 1.14 s for blocks of 1, 2, 5, 10, 20 and 100 agents.
+# gradients they stay in the cache. Of 100 MLPs of 0.44 MB on two busy cores, a round of 30 steps
+# took 1.2–1.6, 1.0–1.1, 1.0, 1.0–1.1, 1.3 and 1.1–1.3 s for blocks of 1, 2, 5, 10, 20 and 100
+# agents (the least of five turns, in two measurements).
 _BLOCK_BYTES = 5 << 19
 
 Agents = Int[Array, " clients"]

@@ -8,6 +8,7 @@ from flax import linen as nn
 from flax import nnx
 from jax import lax
 
+from cdjax.models import _conv
 from cdjax.models._conv import conv_general_dilated
 
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -71,6 +72,21 @@ def test_values_and_gradients_are_those_of_jax(name):
         actual = value_and_gradients(convolve(conv_general_dilated), *args)
         assert_close(actual, value_and_gradients(convolve(lax.conv_general_dilated), *args))
         assert "conv_general_dilated" not in primitives(convolve(conv_general_dilated), *args)
+
+
+@pytest.mark.parametrize("choice", range(4))
+@pytest.mark.parametrize("name", ["explicit", "cropped", "strides", "all", "even_batch"])
+def test_a_kernels_gradient_is_the_same_however_the_pixels_are_read(name, choice, monkeypatch):
+    monkeypatch.setattr(_conv, "_cheapest_views", lambda *axes, widths: _conv._views(*axes)[choice])
+    monkeypatch.setattr(_conv, "_COPIED_BYTES", 50_000)  # some images at a time
+    test_values_and_gradients_are_those_of_jax(name)
+
+
+@pytest.mark.parametrize("widths, on_images", [((3, 32), 9), ((32, 32), 3), ((32, 3), 1)])
+def test_the_wider_array_is_copied_less_often(widths, on_images):
+    axis = _conv._Axis(16, 3, 16, 1, 1, 1, 1, 1)
+    images, result = _conv._cheapest_views(axis, axis, widths=widths)
+    assert (images.num_copies, result.num_copies) == (on_images, 9 // on_images)
 
 
 @pytest.mark.parametrize("dtype, rtol", [("float32", 1e-5), ("bfloat16", 2e-2), ("float16", 2e-3)])

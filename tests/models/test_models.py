@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cdjax import agent_map, models, replicate
-from cdjax.models._networks import _max_pool
+from cdjax.models._networks import _relu_max_pool
 
 KEY = jax.random.key(0)
 
@@ -96,9 +96,9 @@ def test_cnn_computes_what_flaxs_own_layers_compute():
 @pytest.mark.parametrize("size", [(6, 8), (7, 9)])
 def test_pooling_has_the_values_and_gradients_of_flax_at_ties_too(size):
     rng = np.random.default_rng(0)
-    images = jnp.asarray(rng.integers(0, 3, (3, *size, 2)), jnp.float32)
-    actual, vjp = jax.vjp(_max_pool, images)
-    expected, vjp_of_flax = jax.vjp(lambda x: nn.max_pool(x, (2, 2), (2, 2)), images)
+    images = jnp.asarray(rng.integers(-2, 3, (3, *size, 2)), jnp.float32)
+    actual, vjp = jax.vjp(_relu_max_pool, images)
+    expected, vjp_of_flax = jax.vjp(lambda x: nn.max_pool(nn.relu(x), (2, 2), (2, 2)), images)
     np.testing.assert_array_equal(actual, expected)
     cotangent = jnp.asarray(rng.normal(size=actual.shape), jnp.float32)
     np.testing.assert_array_equal(vjp(cotangent)[0], vjp_of_flax(cotangent)[0])
@@ -107,7 +107,7 @@ def test_pooling_has_the_values_and_gradients_of_flax_at_ties_too(size):
 @pytest.mark.parametrize("place", [(0, 0), (0, 1), (1, 0), (1, 1)])
 def test_a_nan_anywhere_in_a_window_is_its_maximum(place):
     images = jnp.zeros((1, 4, 4, 1)).at[0, *place, 0].set(jnp.nan)
-    is_nan = jnp.isnan(_max_pool(images))[0, ..., 0]
+    is_nan = jnp.isnan(_relu_max_pool(images))[0, ..., 0]
     np.testing.assert_array_equal(is_nan, [[True, False], [False, False]])
 
 
