@@ -89,6 +89,20 @@ def along_agents(numbers: ArrayLike, leaf: ArrayLike) -> Shaped[Array, "agents .
     return numbers if numbers.dtype == bool else numbers.astype(jnp.result_type(leaf))
 
 
+def sum_over_agents(leaf: Shaped[Array, "agents ..."]) -> Array:
+    """The sum over the agent axis, as a product with ones.
+
+    XLA:CPU takes 5 to 90 times as long for ``jnp.sum(leaf, axis=0)``, which adds numbers that lie
+    far apart one by one; devices among which the agents are divided add what each has summed.
+    """
+    return jnp.tensordot(jnp.ones(len(leaf), leaf.dtype), leaf, axes=1, precision="highest")
+
+
+def mean_over_agents(leaf: Shaped[Array, "agents ..."]) -> Array:
+    """The mean over the agent axis, see :func:`sum_over_agents`."""
+    return sum_over_agents(leaf) / len(leaf)
+
+
 def scalar_like(scalar: ArrayLike, leaf: ArrayLike) -> Array:
     """The scalar in the leaf's dtype, so that a float32 step does not widen a bfloat16 leaf."""
     return jnp.asarray(scalar, jnp.result_type(leaf))

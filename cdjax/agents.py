@@ -20,7 +20,7 @@ from cdjax._checks import (
     stacked_size,
 )
 from cdjax._plans import measured_plan
-from cdjax._trees import is_floating
+from cdjax._trees import is_floating, mean_over_agents, widened
 from cdjax._types import OptState, Params
 
 PLANS = ("auto", "vmap", "map", "unroll")
@@ -65,8 +65,11 @@ def mean_params(params: Params) -> Params:
         ValueError: if the leaves disagree about the number of agents.
     """
     stacked_size(params)
-    # jnp.mean itself sums bfloat16 and float16 in float32.
-    return jax.tree.map(lambda x: jnp.mean(x, axis=0) if is_floating(x) else x[0], params)
+
+    def mean(x: Any) -> Any:
+        return mean_over_agents(widened(x)).astype(jnp.result_type(x)) if is_floating(x) else x[0]
+
+    return jax.tree.map(mean, params)
 
 
 def agent_map(fn: Callable[..., Any], *, plan: str = "auto") -> Callable[..., Any]:

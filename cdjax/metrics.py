@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from cdjax._checks import check_stacked, check_topology, stacked_size
-from cdjax._trees import floating_leaves, widened
+from cdjax._trees import floating_leaves, mean_over_agents, widened
 from cdjax._types import Params
 from cdjax.topology import Topology
 
@@ -48,7 +48,7 @@ def consensus_distance(params: Params) -> Float[Array, ""]:
     leaves = map(widened, floating_leaves(params))
     # Of the differences to the first agent: the mean of equal values rounds to another one.
     apart = [x - x[:1] for x in leaves]
-    centred = (x - jnp.mean(x, axis=0, keepdims=True) for x in apart)
+    centred = (x - mean_over_agents(x)[None] for x in apart)
     squares = (jnp.sum(jnp.square(jnp.abs(x))) for x in centred)
     return jnp.sqrt(sum(squares, start=jnp.zeros([])) / num_agents)
 

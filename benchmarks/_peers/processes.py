@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 MALLOC: Mapping[str, Mapping[str, str]] = {
     "glibc": {},
     "kept": {
+        "MALLOC_ARENA_MAX": "1",  # other threads' arenas give large blocks back
         "MALLOC_MMAP_MAX_": "0",
         "MALLOC_TRIM_THRESHOLD_": "100000000000",
         "MALLOC_TOP_PAD_": "268435456",

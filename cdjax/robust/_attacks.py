@@ -23,7 +23,7 @@ from cdjax._checks import (
     check_step,
     stacked_size,
 )
-from cdjax._trees import along_agents, map_floats, scalar_like
+from cdjax._trees import along_agents, map_floats, mean_over_agents, scalar_like
 from cdjax._types import Mixer, Params
 
 
@@ -161,9 +161,9 @@ def alie(deviations: float | None = None) -> Attack:
     def sent(x: Array, malicious: Bool[np.ndarray, " agents"]) -> Array:
         honest = x[~malicious]
         z = largest_hidden_deviation(malicious) if deviations is None else deviations
-        deviation = jnp.std(honest, axis=0, keepdims=True).astype(x.dtype)
-        mean = jnp.mean(honest, axis=0, keepdims=True)
-        return jnp.broadcast_to(mean - z * deviation, x.shape)
+        mean = mean_over_agents(honest)
+        variance = mean_over_agents(jnp.square(jnp.abs(honest - mean[None])))
+        return jnp.broadcast_to(mean - z * jnp.sqrt(variance).astype(x.dtype), x.shape)
 
     return lambda tree, step, malicious: map_floats(lambda x: sent(x, malicious), tree)
 

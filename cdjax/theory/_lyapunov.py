@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from cdjax import mixing
 from cdjax._checks import check_stacked
-from cdjax._trees import floating_leaves
+from cdjax._trees import floating_leaves, mean_over_agents
 from cdjax._types import Params
 from cdjax.theory._constants import check_symmetric
 from cdjax.topology import Topology
@@ -53,7 +53,7 @@ def lyapunov(
     check_stacked(params, topology.num_agents)
     # I − Π maps the mean to zero. Without it, rounding does not hide a small disagreement.
     leaves = floating_leaves(params)
-    centred = jax.tree.map(lambda x: x - jnp.mean(x, axis=0, keepdims=True), leaves)
+    centred = jax.tree.map(lambda x: x - mean_over_agents(x)[None], leaves)
     products = jax.tree.map(jnp.vdot, centred, _displacement(centred, topology))
     disagreement = sum(jax.tree.leaves(products), start=jnp.zeros([]))
     return jnp.sum(losses_fn(params)) + disagreement / (2 * step_size)

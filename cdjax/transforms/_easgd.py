@@ -18,7 +18,7 @@ import optax
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from cdjax._checks import check_count, check_optimizer, check_params, check_range, stacked_size
-from cdjax._trees import displacement, scalar_like
+from cdjax._trees import displacement, scalar_like, sum_over_agents
 from cdjax._types import OptState, Params, ScalarOrSchedule
 from cdjax.agents import mean_params
 from cdjax.transforms._cdmsgd import cdmsgd, eval_params
@@ -178,7 +178,7 @@ def _all_at_once(
     updates: Params, x: Params, center: Params, moving_rates: Float[Array, " agents"]
 ) -> tuple[Params, Params]:
     pulls = jax.vmap(_pull, in_axes=(0, None, 0))(x, center, moving_rates)
-    center = jax.tree.map(lambda c, pull: c + jnp.sum(pull, axis=0, dtype=c.dtype), center, pulls)
+    center = jax.tree.map(lambda c, pull: c + sum_over_agents(pull.astype(c.dtype)), center, pulls)
     return optax.tree.sub(updates, pulls), center
 
 

@@ -18,6 +18,8 @@ from experiments.run.signals import agreed, of_all
 # Long enough that the host costs nothing, short enough that the bar moves.
 _SECONDS_PER_DISPATCH = 0.5
 _MAX_STEPS_PER_DISPATCH = 100
+# The distance reads all parameters, which for large agents takes as long as a part of a step.
+_SECONDS_PER_DISTANCE = 2.0
 
 Rows = dict[str, np.ndarray]
 
@@ -38,7 +40,7 @@ class Advance(NamedTuple):
     divergence: Divergence | None
 
 
-# Told after every dispatch: its steps, its seconds, its rows and the consensus distance.
+# Told after every dispatch: its steps, its seconds, its rows and the last known consensus distance.
 Report = Callable[[int, float, Rows, float], None]
 
 
@@ -57,10 +59,10 @@ def dispatcher(
     loop = _finite_loop(job.programs.loop)
     distance = jax.jit(lambda state: job.programs.view(state).consensus_distance)
     copy = jax.jit(lambda state: jax.tree.map(jnp.copy, state))
-    chunk = fixed or 1
+    chunk, shown, due = fixed or 1, float("nan"), time.monotonic()
 
     def advance(state: training.TrainState, num_steps: int) -> Advance:
-        nonlocal chunk
+        nonlocal chunk, shown, due
         done, parts = 0, []
         while done < num_steps and not agreed(signals):
             chunk = int(of_all(chunk).min())  # which each process finds by its own clock
@@ -82,7 +84,9 @@ def dispatcher(
                 return Advance(state, joined(parts), divergence)
             parts.append(rows)
             done += steps
-            report(steps, seconds, rows, float(distance(state)))
+            if of_all(time.monotonic() >= due).any():  # all processes, or none
+                shown, due = float(distance(state)), time.monotonic() + _SECONDS_PER_DISTANCE
+            report(steps, seconds, rows, shown)
             if not fixed:
                 wanted = int(steps * _SECONDS_PER_DISPATCH / seconds)
                 chunk = min(max(wanted, 1), 2 * chunk, most)
