@@ -8,9 +8,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from cdjax._checks import check_count
+from cdjax._trees import scalar_like
 from cdjax._types import Params
 
 
@@ -28,22 +29,25 @@ def hessian_extremes(
     key: PRNGKeyArray,
     num_iterations: int = 100,
 ) -> HessianExtremes:
-    r"""Estimates the extreme eigenvalues of a loss's Hessian by power iteration.
+    r"""Estimates the extreme eigenvalues of a loss's Hessian by Lanczos' method.
 
-    Three runs of :math:`v \leftarrow M v / \|M v\|` with Hessian-vector products: on
-    :math:`\nabla^2 f` for its spectral radius r, then on :math:`r I + \nabla^2 f` and
-    :math:`r I - \nabla^2 f`, whose largest eigenvalues are those of the two ends.
+    Of the Krylov space of a random vector :math:`v_0`, the span of :math:`\nabla^{2i} f \, v_0` for
+    i below ``num_iterations``, it builds an orthonormal basis V one Hessian-vector product at a
+    time, in which the Hessian is a tridiagonal matrix:
+
+    .. math:: V^T \nabla^2 f \, V = T, \qquad
+              \lambda_{\min}(T) \ge \lambda_{\min}(\nabla^2 f), \quad
+              \lambda_{\max}(T) \le \lambda_{\max}(\nabla^2 f)
 
     Args:
         loss_fn: the loss of one agent; under ``jax.vmap`` of every agent.
         params: the point at which the Hessian is taken; a tree of floating-point leaves.
         key: of the random start.
-        num_iterations: Hessian-vector products of each run.
+        num_iterations: Hessian-vector products.
 
     Returns:
-        Both eigenvalues, approached from inside the spectrum. The error falls with the
-        2 ``num_iterations``-th power of the ratio of the two leading eigenvalues of M, so
-        ``smallest`` converges slowly if many eigenvalues are close to it.
+        Both eigenvalues, approached from inside the spectrum, up to rounding. An end that stands
+        apart from its neighbours is found first.
 
     Raises:
         ValueError: if ``num_iterations`` is not a whole number of at least 1.
@@ -57,24 +61,48 @@ def hessian_extremes(
     (2017); on quadratics they are these eigenvalues.
     """
     check_count("num_iterations", num_iterations, low=1)
+    # Linearized once, so that a product costs neither the gradient again nor its compilation.
+    _, product = jax.linearize(jax.grad(loss_fn), params)
+    start = _unit(optax.tree.random_like(key, params, sampler=jax.random.normal))
+    dtype = optax.tree.norm(start).dtype
 
-    def run(shift: float | Array, sign: float | Array) -> tuple[Array, Array]:
-        """Power iteration on ``shift I + sign ∇²f``: Rayleigh quotient, length of the image."""
+    def extend(carry: _Lanczos, _: None) -> tuple[_Lanczos, tuple[Array, Array]]:
+        """The next column of T, and the next vector: three terms, since T is symmetric."""
+        image = product(carry.vector)
+        diagonal = optax.tree.vdot(carry.vector, image)
+        rest = jax.tree.map(
+            lambda w, v, u: w - scalar_like(diagonal, w) * v - scalar_like(carry.coupling, w) * u,
+            image, carry.vector, carry.last,
+        )  # fmt: skip
+        coupling = optax.tree.norm(rest)
+        scale = jnp.maximum(carry.scale, jnp.abs(diagonal) + coupling)
+        # The space is exhausted: the rest of T is apart from what is known, and adds nothing to it.
+        ends = carry.ended | (coupling <= 10 * jnp.finfo(dtype).eps * scale)
+        inverse = jnp.where(ends, 0, 1 / jnp.where(ends, 1, coupling))
+        following = jax.tree.map(lambda w: scalar_like(inverse, w) * w, rest)
+        first = jnp.where(carry.first == jnp.inf, diagonal, carry.first)
+        column = jnp.where(carry.ended, first, diagonal), jnp.where(ends, 0, coupling)
+        return _Lanczos(following, carry.vector, column[1], scale, first, ends), column
 
-        def image(vector: Params) -> Params:
-            curved = jax.jvp(jax.grad(loss_fn), (params,), (vector,))[1]
-            return jax.tree.map(lambda v, c: shift * v + sign * c, vector, curved)
+    nothing = jnp.zeros([], dtype)
+    carry = _Lanczos(
+        start, optax.tree.zeros_like(start), nothing, nothing, nothing + jnp.inf, nothing > 0
+    )
+    diagonal, coupling = jax.lax.scan(extend, carry, length=num_iterations)[1]
+    beside = coupling[:-1]
+    values = jnp.linalg.eigvalsh(jnp.diag(diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1))
+    return HessianExtremes(values[0], values[-1])
 
-        start = _unit(optax.tree.random_like(key, params, sampler=jax.random.normal))
-        vector = jax.lax.fori_loop(0, num_iterations, lambda _, v: _unit(image(v)), start)
-        quotient = jnp.asarray(optax.tree.vdot(vector, image(vector)))
-        return quotient, jnp.asarray(optax.tree.norm(image(vector)))
 
-    # Of ∇²f itself, power iteration finds the end of larger modulus, whose sign is unknown; shifted
-    # by the radius, the spectrum has one sign, and the end sought is the one of largest modulus.
-    _, radius = run(0.0, 1.0)
-    ends, _ = jax.lax.map(lambda sign: run(radius, sign), jnp.array([-1.0, 1.0], radius.dtype))
-    return HessianExtremes(radius - ends[0], ends[1] - radius)
+class _Lanczos(NamedTuple):
+    """Two basis vectors and what couples them, the size of T, its first entry, and if it ended."""
+
+    vector: Params
+    last: Params
+    coupling: Float[Array, ""]
+    scale: Float[Array, ""]
+    first: Float[Array, ""]
+    ended: Bool[Array, ""]
 
 
 def gradient_bound(gradient_fn: Callable[[Params], Params], points: Params) -> Float[Array, ""]:

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import tyro
 
-from experiments.launch import processes
-from experiments.run.config import Machine, Run, replaced
+from experiments.launch import memory, processes
+from experiments.run.config import Machine, Model, Run, replaced
 from experiments.run.errors import RunEnded, UsageError
 
 Config = TypeVar("Config")
@@ -43,6 +43,8 @@ def main(
         if getattr(config, "jobs", 1) > 1:
             # Those processes share an accelerator, whose memory this one would take.
             os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+        if getattr(config, "model", Model()).model != "cnn":
+            memory.keep_pages()
         processes.join(getattr(config, "machine", Machine()), kept=_kept(config))
         if run is None:
             from experiments.run.runner import run

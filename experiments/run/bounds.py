@@ -8,6 +8,7 @@ import numpy as np
 import cdjax
 from cdjax import data, metrics, sharding, theory
 from experiments.run.checks import disturbances
+from experiments.run.compiling import jit_once
 from experiments.run.job import Job
 
 _MOST_AGENTS = 2000  # of which the eigenvalues are wanted
@@ -25,7 +26,7 @@ def initial_distance(job: Job) -> float:
     """How far all agents together are from their mean at the start of a run."""
     if job.run.model.init == "same":
         return 0.0  # exactly: the mean over equal agents rounds
-    distance = jax.jit(lambda params: metrics.consensus_distance(params))(job.state.params)
+    distance = jit_once(metrics.consensus_distance)(job.state.params)
     distance = jax.device_get(sharding.replicate_on_devices(distance, job.mesh))
     return float(np.sqrt(job.network.num_agents) * distance)
 
@@ -88,7 +89,7 @@ def _smoothness(job: Job) -> float:
     params = job.programs.view(job.state).params
     own = jax.tree.map(lambda x: x[:1], (params, job.state.model_state, job.agent_data))
 
-    @jax.jit
+    @jit_once
     def largest(params: cdjax.Params, model_state: cdjax.Params, samples: data.AgentData):
         batch = jax.tree.map(lambda x: x[0], data.take_batch(samples, indices[:1]))
         one = jax.tree.map(lambda x: x[0], (params, model_state))

@@ -16,14 +16,6 @@ from experiments.run.errors import blame
 from experiments.run.job import Job
 
 
-def keep_compilations() -> None:
-    """Keeps compiled programs on the disk, so that only the first run of a kind compiles."""
-    if not jax.config.jax_compilation_cache_dir:
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-        jax.config.update("jax_compilation_cache_dir", str(caches / "cdjax"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-
-
 def make_folder(job: Job, folder: Path | None) -> Path:
     """Makes the run's folder: the given one, or one that tells what is run, and when."""
     with blame("--out"):

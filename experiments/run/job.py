@@ -21,6 +21,7 @@ from experiments.run.algorithm import (
     transformation,
 )
 from experiments.run.checks import check_options
+from experiments.run.compiling import jit_once
 from experiments.run.config import SCHEDULES, Run, option_values
 
 
@@ -173,7 +174,7 @@ def _initial_state(
         return training.init_state(params, tx, key=run_key, model_state=model_state)
 
     places = sharding.agent_shardings(jax.eval_shape(make), mesh, num_agents=num_agents)
-    return jax.jit(make, out_shardings=places)()
+    return jit_once(make, out_shardings=places)()
 
 
 def _agent_data(task: problem.Problem, mesh: Mesh) -> data.AgentData:

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from cdjax import checkpoint
 from experiments.report import plots
-from experiments.run import drop, files, resume
+from experiments.run import compiling, drop, files, resume
 from experiments.run.config import Run
 from experiments.run.dispatch import dispatcher, is_due, next_stop
 from experiments.run.display import evaluation_line, progress_bar, reporter, show_end, show_start
@@ -43,7 +43,7 @@ def run(options: Run, *, folder: Path | None = None, quiet: bool = False) -> lis
         UsageError: for an option that cannot work; nothing has been written then.
         RunEnded: if a signal, divergence or a failing disk ends it early.
     """
-    files.keep_compilations()
+    compiling.keep_compilations()
     console = Console(quiet=quiet or jax.process_index() > 0)
     found = resume.find(options)
     for line, style in resume.notices(options, found):

@@ -132,7 +132,7 @@ def _run_sick(sick, options):
     """A run in which the parameters of an agent are not numbers in a step, counted from 1."""
     from rich.console import Console
 
-    from experiments.run import files, job, progress, runner
+    from experiments.run import compiling, job, progress, runner
 
     if sick is None:
         return runner.run(options)
@@ -141,7 +141,7 @@ def _run_sick(sick, options):
     import optax
 
     agent, step = sick
-    files.keep_compilations()
+    compiling.keep_compilations()
     healthy = job.prepare(options)
 
     def loop(state, samples, indices, num_steps):
