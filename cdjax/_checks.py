@@ -16,6 +16,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Int
 
+from cdjax._trees import is_random_key
 from cdjax._types import Params
 
 
@@ -139,6 +140,16 @@ def check_arrays(tree: Params) -> None:
     for path, leaf in jax.tree.leaves_with_path(tree):
         if not hasattr(leaf, "dtype") and not isinstance(leaf, int | float | complex):
             raise ValueError(f"leaf '{_name(path)}' is {_kind(leaf)}; give arrays or numbers")
+
+
+def check_no_keys(tree: Params) -> None:
+    """Raises if a leaf of a tree of one agent is a random key."""
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        if is_random_key(leaf):
+            raise ValueError(
+                f"leaf '{_name(path)}' is a random key, with a copy of which all agents would draw "
+                'the same; give keys="split" for a key per agent, or keys="same" for copies'
+            )
 
 
 def stacked_size(tree: Params) -> int:

@@ -13,12 +13,31 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Int, Shaped
 
-from cdjax._types import Params, ScalarOrSchedule
+from cdjax._types import AgentScalarOrSchedule, Params
 
 
 def is_floating(leaf: Any) -> bool:
     """Whether a leaf is real or complex floating point: what optimizers step and mixers mix."""
     return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+
+
+def is_random_key(leaf: Any) -> bool:
+    """Whether a leaf of one agent is a random key: a typed one, or what raw ones look like."""
+    dtype = getattr(leaf, "dtype", None)
+    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        return True
+    return dtype == jnp.uint32 and jnp.shape(leaf) in [(2,), (4,)]
+
+
+def key_per_agent(keys: Array) -> Array:
+    """Stacked copies of a key, each with its agent's number folded in."""
+
+    def fold_in(key: Array, agent: Int[Array, ""]) -> Array:
+        if key.ndim and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):  # several keys
+            return jax.vmap(fold_in, (0, None))(key, agent)
+        return jax.random.fold_in(key, agent)
+
+    return jax.vmap(fold_in)(keys, jnp.arange(len(keys)))
 
 
 def floating_leaves(tree: Params) -> list[Any]:
@@ -103,11 +122,20 @@ def mean_over_agents(leaf: Shaped[Array, "agents ..."]) -> Array:
     return sum_over_agents(leaf) / len(leaf)
 
 
+def lifted(value: ArrayLike, leaf: Array) -> Array:
+    """A number, or one per agent of shape (N,), in the dtype and with the axes of the leaf.
+
+    Any leading axes will do: a state that was made under ``jax.vmap`` holds a number per agent.
+    """
+    value = scalar_like(value, leaf)
+    return value.reshape(value.shape + (1,) * (leaf.ndim - value.ndim)) if value.ndim else value
+
+
 def scalar_like(scalar: ArrayLike, leaf: ArrayLike) -> Array:
     """The scalar in the leaf's dtype, so that a float32 step does not widen a bfloat16 leaf."""
     return jnp.asarray(scalar, jnp.result_type(leaf))
 
 
-def value_at(value: ScalarOrSchedule, step: int | Int[Array, ""]) -> Any:
+def value_at(value: AgentScalarOrSchedule, step: int | Int[Array, ""]) -> Any:
     """A number, or a schedule's value at a step."""
     return value(step) if callable(value) else value

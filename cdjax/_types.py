@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
+import numpy as np
 import optax
 from jaxtyping import Array, Int
 
@@ -24,6 +25,8 @@ Params: TypeAlias = Any
 # Not optax.OptState, a recursive alias that typing.get_type_hints resolves only inside of optax.
 OptState: TypeAlias = Any
 ScalarOrSchedule: TypeAlias = float | jax.Array | optax.Schedule
+# The same, or one number per agent, of shape (N,).
+AgentScalarOrSchedule: TypeAlias = float | jax.Array | np.ndarray | optax.Schedule
 
 
 @runtime_checkable

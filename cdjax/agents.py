@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -10,17 +11,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.extend.core import Jaxpr, jaxprs_in_params
+from jaxtyping import Array
 
 from cdjax._checks import (
     check_arrays,
     check_callable,
     check_choice,
+    check_count,
+    check_no_keys,
     check_num_agents,
     check_optimizer,
     stacked_size,
 )
 from cdjax._plans import measured_plan
-from cdjax._trees import is_floating, mean_over_agents, widened
+from cdjax._trees import is_floating, is_random_key, key_per_agent, mean_over_agents, widened
 from cdjax._types import OptState, Params
 
 PLANS = ("auto", "vmap", "map", "unroll")
@@ -30,24 +34,36 @@ PLANS = ("auto", "vmap", "map", "unroll")
 _MAP_BYTES = 1 << 20
 
 
-def replicate(params: Params, num_agents: int) -> Params:
+def replicate(params: Params, num_agents: int, *, keys: str | None = None) -> Params:
     """Gives every agent the same parameters, by adding the leading agent axis.
 
     Args:
         params: a pytree of one agent, leaves of shape ``(...)``.
         num_agents: the number of agents N.
+        keys: what to do with random keys in the tree (of dropout, of noise): ``split`` folds the
+            agent's number into each, so that agents draw independently; ``same`` copies them.
 
     Returns:
         The stacked tree, leaves of shape ``(N, ...)``.
 
     Raises:
-        ValueError: if ``num_agents`` is not a whole number of at least 1, or a leaf is no array.
+        ValueError: if ``num_agents`` is not a whole number of at least 1, a leaf is no array, or
+            one is a random key and ``keys`` does not say what to do with it.
 
     Example: ``params = cdjax.replicate({"w": jnp.ones(3)}, 16)  # w has shape (16, 3)``
     """
     check_num_agents(num_agents)
     check_arrays(params)
-    return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_agents, *jnp.shape(x))), params)
+    if keys is None:
+        check_no_keys(params)
+    else:
+        check_choice("keys", keys, ["split", "same"])
+
+    def stacked(x: Any) -> Array:
+        copies = jnp.broadcast_to(x, (num_agents, *jnp.shape(x)))
+        return key_per_agent(copies) if keys == "split" and is_random_key(x) else copies
+
+    return jax.tree.map(stacked, params)
 
 
 def mean_params(params: Params) -> Params:
@@ -65,14 +81,22 @@ def mean_params(params: Params) -> Params:
         ValueError: if the leaves disagree about the number of agents.
     """
     stacked_size(params)
-
-    def mean(x: Any) -> Any:
-        return mean_over_agents(widened(x)).astype(jnp.result_type(x)) if is_floating(x) else x[0]
-
-    return jax.tree.map(mean, params)
+    leaves, structure = jax.tree.flatten(params)
+    return structure.unflatten(_means(leaves))
 
 
-def agent_map(fn: Callable[..., Any], *, plan: str = "auto") -> Callable[..., Any]:
+# One program for all leaves. With a program each, agents on several virtual devices of a CPU would
+# wait for each other for ever, as JAX starts the programs in any order.
+@jax.jit
+def _means(leaves: list[Array]) -> list[Array]:
+    return [
+        mean_over_agents(widened(x)).astype(x.dtype) if is_floating(x) else x[0] for x in leaves
+    ]
+
+
+def agent_map(
+    fn: Callable[..., Any], *, plan: str = "auto", num_shared: int = 0
+) -> Callable[..., Any]:
     """Maps a function of one agent over the agent axis of all its arguments and results.
 
     Every plan computes the same values, up to rounding:
@@ -85,8 +109,11 @@ def agent_map(fn: Callable[..., Any], *, plan: str = "auto") -> Callable[..., An
       convolution, which is slow otherwise; ``map`` for agents above 1 MiB each; else ``vmap``.
 
     Args:
-        fn: a function of one agent, on pytrees of arrays.
+        fn: a function of one agent, on pytrees of arrays or modules of Flax NNX, in which it may
+            change batch statistics and the like.
         plan: ``auto``, ``vmap``, ``map`` or ``unroll``.
+        num_shared: how many of the last arguments all agents share, without an agent axis: a
+            number, a key, a base model. They are given to ``fn`` as they are.
 
     Raises:
         ValueError: if the plan is unknown or the arguments disagree about the number of agents.
@@ -95,8 +122,14 @@ def agent_map(fn: Callable[..., Any], *, plan: str = "auto") -> Callable[..., An
     """
     check_callable("fn", fn, "a function of one agent")
     check_choice("plan", plan, PLANS)
+    check_count("num_shared", num_shared, low=0)
 
     def mapped(*args: Any) -> Any:
+        if num_shared:
+            own, shared = args[:-num_shared], args[-num_shared:]
+            return agent_map(lambda *own: fn(*own, *shared), plan=plan)(*own)
+        if modules := _nnx_modules(args):
+            return _map_modules(fn, args, modules, plan=plan)
         num_agents = stacked_size(args)
         match _choose_plan(fn, args) if plan == "auto" else plan:
             case "vmap":
@@ -110,7 +143,34 @@ def agent_map(fn: Callable[..., Any], *, plan: str = "auto") -> Callable[..., An
     return mapped
 
 
-def per_agent(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+def _nnx_modules(args: tuple[Any, ...]) -> list[int]:
+    """Which arguments are modules of Flax NNX; none if that has not been imported."""
+    nnx = sys.modules.get("flax.nnx")
+    return [i for i, x in enumerate(args) if nnx and isinstance(x, nnx.Module)]
+
+
+def _map_modules(
+    fn: Callable[..., Any], args: tuple[Any, ...], places: list[int], plan: str
+) -> Any:
+    """As ``nnx.vmap``: what the function changes in a module (batch statistics) stays changed."""
+    nnx = sys.modules["flax.nnx"]
+    modules = [args[i] for i in places]
+    graph, states = nnx.split(modules)
+    others = [x for i, x in enumerate(args) if i not in places]
+
+    def pure(states: Any, others: list[Any]) -> tuple[Any, Any]:
+        own, rest = iter(modules := nnx.merge(graph, states)), iter(others)
+        given = [next(own) if i in places else next(rest) for i in range(len(args))]
+        return fn(*given), nnx.state(modules)
+
+    results, states = agent_map(pure, plan=plan)(states, others)
+    nnx.update(modules, states)
+    return results
+
+
+def per_agent(
+    tx: optax.GradientTransformation, *, stacked: Collection[str] = ()
+) -> optax.GradientTransformationExtraArgs:
     """Runs an optax transformation independently in every agent.
 
     Elementwise transformations (SGD, momentum, Adam) do not need this. Those that reduce over
@@ -119,10 +179,13 @@ def per_agent(tx: optax.GradientTransformation) -> optax.GradientTransformationE
 
     Args:
         tx: an optax transformation for one agent.
+        stacked: names of the extra arguments that lead with the agent axis, such as ``value`` for
+            the agents' losses, of which each agent gets its own; of the others all get the same.
 
     Returns:
-        The transformation on stacked trees. Every leaf of its state leads with the agent axis. It
-        passes extra arguments on to ``tx``, the same for every agent.
+        The transformation on stacked trees. Every leaf of its state leads with the agent axis, and
+        random keys in it (of noise) have the agent's number folded in. It passes extra arguments on
+        to ``tx``.
 
     Example::
 
@@ -134,13 +197,21 @@ def per_agent(tx: optax.GradientTransformation) -> optax.GradientTransformationE
 
     def init(params: Params) -> OptState:
         stacked_size(params)
-        return jax.vmap(tx.init)(params)
+        one_agent = jax.eval_shape(tx.init, jax.tree.map(lambda x: x[0], params))
+        return jax.tree.map(
+            lambda x, one: key_per_agent(x) if is_random_key(one) else x,
+            jax.vmap(tx.init)(params),
+            one_agent,
+        )
 
     def update(
         updates: Params, state: OptState, params: Params | None = None, **extra_args: Any
     ) -> tuple[Params, OptState]:
-        stacked_size(updates)
-        return jax.vmap(lambda u, s, p: tx.update(u, s, p, **extra_args))(updates, state, params)
+        own = {name: value for name, value in extra_args.items() if name in stacked}
+        shared = {name: value for name, value in extra_args.items() if name not in stacked}
+        stacked_size((updates, own))
+        of_one = lambda u, s, p, own: tx.update(u, s, p, **own, **shared)  # noqa: E731
+        return jax.vmap(of_one)(updates, state, params, own)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

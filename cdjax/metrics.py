@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
@@ -45,12 +46,16 @@ def consensus_distance(params: Params) -> Float[Array, ""]:
     arXiv:2102.04828, eq. 2.
     """
     num_agents = stacked_size(params)
-    leaves = map(widened, floating_leaves(params))
+    return jnp.sqrt(_squared_distances(floating_leaves(params)) / num_agents)
+
+
+@jax.jit  # one program, for the reason that `mean_params` has
+def _squared_distances(leaves: list[Array]) -> Float[Array, ""]:
     # Of the differences to the first agent: the mean of equal values rounds to another one.
-    apart = [x - x[:1] for x in leaves]
+    apart = [x - x[:1] for x in map(widened, leaves)]
     centred = (x - mean_over_agents(x)[None] for x in apart)
     squares = (jnp.sum(jnp.square(jnp.abs(x))) for x in centred)
-    return jnp.sqrt(sum(squares, start=jnp.zeros([])) / num_agents)
+    return sum(squares, start=jnp.zeros([]))
 
 
 def agent_statistics(values: Float[Array | np.ndarray, " agents"]) -> AgentStatistics:

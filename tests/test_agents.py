@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 import cdjax
 from benchmarks import plans
@@ -130,3 +131,106 @@ def test_the_five_lines_of_the_readme_compose():
     params = cdjax.replicate({"w": jnp.ones(3)}, 4)
     updates, _ = tx.update(params, tx.init(params), params)
     np.testing.assert_allclose(updates["w"], -0.1 / np.sqrt(3), rtol=1e-6)
+
+
+def test_replicate_refuses_random_keys_unless_told_what_to_do():
+    tree = {"w": jnp.ones(3), "dropout": {"key": jax.random.key(0)}}
+    with pytest.raises(ValueError, match="leaf 'dropout/key' is a random key.*keys=\"split\""):
+        cdjax.replicate(tree, 4)
+    with pytest.raises(ValueError, match="unknown keys 'copy'"):
+        cdjax.replicate(tree, 4, keys="copy")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: jax.random.key(0),
+        lambda: jax.random.PRNGKey(0),
+        lambda: jax.random.split(jax.random.key(0), 3),
+        lambda: jax.random.split(jax.random.key(0), (2, 3)),
+        lambda: jax.random.key(0, impl="rbg"),
+    ],
+)
+def test_keys_are_copied_or_one_per_agent(make):
+    data = lambda keys: np.asarray(jax.random.key_data(keys))  # noqa: E731
+    same = cdjax.replicate({"key": make()}, 4, keys="same")["key"]
+    assert (data(same) == data(make())).all()
+    split = cdjax.replicate({"key": make(), "w": jnp.ones(2)}, 4, keys="split")
+    np.testing.assert_array_equal(split["w"], np.ones((4, 2)))
+    assert split["key"].shape == same.shape and split["key"].dtype == same.dtype
+    single = data(split["key"]).reshape(-1, data(make()).shape[-1])
+    assert len(np.unique(single, axis=0)) == len(single)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: optax.add_noise(0.1, 0.5, jax.random.key(0)),
+        lambda: optax.chain(optax.add_noise(0.1, 0.5, 0), optax.adam(0.1)),
+    ],
+)
+def test_per_agent_gives_each_agent_noise_of_its_own(make):
+    params = {"w": jnp.ones((4, 1000))}
+    tx = cdjax.per_agent(make())
+    state = tx.init(params)
+    for _ in range(2):
+        noise, state = tx.update(jax.tree.map(jnp.zeros_like, params), state, params)
+        assert np.abs(np.corrcoef(noise["w"]) - np.eye(4)).max() < 0.2
+
+
+def test_shared_arguments_have_no_agent_axis():
+    def scaled(x, factor, names):
+        return factor * x + len(names)
+
+    mapped = cdjax.agent_map(scaled, num_shared=2)
+    for given in (2.0, jnp.array(3.0)):
+        np.testing.assert_array_equal(
+            mapped(jnp.ones((4, 2)), given, ["a"]), given * np.ones((4, 2)) + 1
+        )
+    with pytest.raises(ValueError, match="num_shared is -1"):
+        cdjax.agent_map(scaled, num_shared=-1)
+
+
+class Normed(nnx.Module):
+    def __init__(self, rngs):
+        self.norm, self.dropout = nnx.BatchNorm(6, rngs=rngs), nnx.Dropout(0.5, rngs=rngs)
+        self.linear = nnx.Linear(6, 3, rngs=rngs)
+
+    def __call__(self, x):
+        return self.linear(self.dropout(self.norm(x)))
+
+
+@pytest.mark.parametrize("plan", agents.PLANS)
+def test_modules_of_nnx_keep_what_changes_in_them(plan):
+    make = lambda: cdjax.replicate(Normed(nnx.Rngs(0)), 3, keys="split")  # noqa: E731
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 8, 6)), jnp.float32)
+    grad = nnx.value_and_grad(lambda x, model: jnp.mean(jnp.square(model(x))), argnums=1)
+    module, by_nnx = make(), make()
+    actual = cdjax.agent_map(grad, plan=plan)(x, module)
+    expected = nnx.vmap(grad)(x, by_nnx)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-6), actual, expected)
+    np.testing.assert_allclose(module.norm.mean[...], by_nnx.norm.mean[...], 1e-5)
+    assert float(jnp.abs(module.norm.mean[...]).max()) > 0
+    np.testing.assert_array_equal(module.dropout.rngs.count[...], [1, 1, 1])
+
+
+def test_means_of_agents_on_several_devices_are_one_program():
+    mesh = cdjax.sharding.agent_mesh()
+    params = {str(i): jnp.ones((2 * mesh.size, 8)) for i in range(60)}
+    params = cdjax.sharding.shard_agents(params, mesh)
+    for _ in range(20):
+        distance, mean = cdjax.metrics.consensus_distance(params), cdjax.mean_params(params)
+    assert float(distance) == 0
+    np.testing.assert_array_equal(mean["0"], np.ones(8))
+
+
+def test_stacked_extra_arguments_are_each_agents_own():
+    plateau = optax.contrib.reduce_on_plateau(patience=1, cooldown=0)
+    tx = cdjax.per_agent(plateau, stacked=["value"])
+    params = {"w": jnp.ones((2, 3))}
+    state = tx.init(params)
+    for _ in range(4):  # agent 0 is stuck at a loss of 1, agent 1 gets better
+        values = jnp.array([1.0, 1.0 / (1 + state.scale[1] + _)])
+        updates, state = tx.update(params, state, params, value=values)
+    assert float(state.scale[0]) < 1 and float(state.scale[1]) == 1
+    np.testing.assert_allclose(updates["w"], state.scale[:, None] * np.ones((2, 3)))

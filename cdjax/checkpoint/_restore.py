@@ -13,7 +13,13 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from cdjax.checkpoint._integrity import damage_in
-from cdjax.checkpoint._save import host_barriers, leaf_types, read_notes, steps
+from cdjax.checkpoint._save import (
+    host_barriers,
+    leaf_types,
+    read_notes,
+    steps,
+    with_arrays,
+)
 
 
 class Found(NamedTuple):
@@ -57,7 +63,8 @@ def restore(folder: str | os.PathLike[str], step: int, *, like: Any) -> Any:
         folder: the folder of the checkpoints.
         step: the step of the checkpoint, see :func:`find`.
         like: a state of the same structure, shapes and dtypes, or its ``jax.eval_shape``. Each leaf
-            gets the sharding of its counterpart, whatever its sharding was when it was saved.
+            gets the sharding of its counterpart, whatever its sharding was when it was saved. Bare
+            numbers come back as arrays.
 
     Returns:
         The state, bit by bit as it was saved.
@@ -72,6 +79,7 @@ def restore(folder: str | os.PathLike[str], step: int, *, like: Any) -> Any:
             cdjax.checkpoint.save(checkpoints, 100, params)
         params = cdjax.checkpoint.restore("saved", 100, like=params)
     """
+    like = with_arrays(like)
     path = Path(folder, str(step)).absolute()
     if damage := damage_in(path):
         raise ValueError(f"checkpoint {path} is damaged: {damage}; take another step of {folder}")

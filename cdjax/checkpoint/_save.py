@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 from cdjax._checks import check_count
@@ -95,7 +97,8 @@ def save(
     Args:
         checkpoints: an open folder, see :func:`writing`.
         step: the step of the state, at least 0; it names the checkpoint.
-        state: a pytree of arrays, sharded or not, such as a :class:`cdjax.training.TrainState`.
+        state: a pytree of arrays, sharded or not, and numbers, such as a
+            :class:`cdjax.training.TrainState` or one of Flax.
         notes: anything that JSON can represent, stored with the state.
         score: the quality of the state; the checkpoint of the highest score is kept.
 
@@ -103,6 +106,7 @@ def save(
         OSError: if this save or the one before cannot be written, with the reason. Earlier
             checkpoints remain.
     """
+    state = with_arrays(state)
     wait(checkpoints)
     _prune(checkpoints)
     described = {"score": score, "notes": notes, "leaves": leaf_types(state)}
@@ -137,6 +141,20 @@ def steps(folder: str | os.PathLike[str]) -> list[int]:
     if not Path(folder).is_dir():
         return []
     return sorted(int(path.name) for path in Path(folder).iterdir() if path.name.isdecimal())
+
+
+def with_arrays(state: Any) -> Any:
+    """The state with bare numbers as arrays, such as the step of a fresh Flax ``TrainState``.
+
+    They get the dtype that they have once a jitted step has returned them.
+    """
+
+    def as_array(leaf: Any) -> Any:
+        if isinstance(leaf, np.generic):
+            return np.asarray(leaf)
+        return leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
+
+    return jax.tree.map(as_array, state)
 
 
 def leaf_types(state: Any) -> dict[str, str]:

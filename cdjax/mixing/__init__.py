@@ -6,6 +6,7 @@ from cdjax.mixing._dense import dense as dense
 from cdjax.mixing._every import cycle as cycle
 from cdjax.mixing._every import every as every
 from cdjax.mixing._exchange import exchange as exchange
+from cdjax.mixing._for_each import for_each as for_each
 from cdjax.mixing._neighbors import neighbors as neighbors
 from cdjax.mixing._peers import Peers as Peers
 from cdjax.mixing._peers import pull as pull

@@ -29,8 +29,8 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from cdjax._checks import check_mixer, check_params, check_range
-from cdjax._trees import displacement, is_floating, map_floats, scalar_like, value_at
-from cdjax._types import Mixer, OptState, Params, ScalarOrSchedule
+from cdjax._trees import displacement, is_floating, lifted, map_floats, value_at
+from cdjax._types import AgentScalarOrSchedule, Mixer, OptState, Params
 
 
 class CDMSGDState(NamedTuple):
@@ -42,10 +42,10 @@ class CDMSGDState(NamedTuple):
 
 
 def cdmsgd(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: AgentScalarOrSchedule,
     mix: Mixer,
     *,
-    momentum: ScalarOrSchedule = 0.9,
+    momentum: AgentScalarOrSchedule = 0.9,
     nesterov: bool = True,
 ) -> optax.GradientTransformation:
     r"""Consensus-based distributed SGD with momentum.
@@ -62,9 +62,10 @@ def cdmsgd(
     The velocity holds the consensus displacement; for momentum without it see :func:`consensus`.
 
     Args:
-        learning_rate: the step size :math:`\alpha`, a number or a schedule of the step.
+        learning_rate: the step size :math:`\alpha`, a number, one per agent of shape (N,), or a
+            schedule of either.
         mix: a mixer, ``mix(tree, step) -> tree`` on stacked trees.
-        momentum: :math:`\mu` in [0, 1), a number or a schedule of the step.
+        momentum: :math:`\mu` in [0, 1), likewise.
         nesterov: whether the gradient is taken at the look-ahead point, as in the paper's
             experiments; otherwise Polyak's heavy ball.
 
@@ -103,13 +104,13 @@ def cdmsgd(
         stored = check_params(params, "cdmsgd", updates)
         iterate = _iterate(stored, state) if nesterov else stored
         velocity = map_floats(
-            lambda v, pull, g: pull + scalar_like(mu, v) * v - scalar_like(alpha, v) * g,
+            lambda v, pull, g: pull + lifted(mu, v) * v - lifted(alpha, v) * g,
             state.velocity,
             displacement(mix(iterate, state.step), iterate),
             updates,
         )
         updates = map_floats(
-            lambda v_next, ahead: scalar_like(1 + next_lookahead, v_next) * v_next - ahead,
+            lambda v_next, ahead: lifted(1 + next_lookahead, v_next) * v_next - ahead,
             velocity,
             displacement(stored, iterate),
         )
@@ -139,11 +140,18 @@ def eval_params(state: OptState, params: Params) -> Params:
 
 
 def _iterate(params: Params, state: CDMSGDState) -> Params:
+    (lookahead,) = jax.tree.leaves(state.lookahead)  # nnx.Optimizer wraps it
+
     def leaf(v: Array | optax.MaskedNode, y: Params) -> Params:
         if isinstance(v, optax.MaskedNode) or not is_floating(y):
             return y
-        return y - scalar_like(state.lookahead, v) * v
+        return y - lifted(lookahead, v) * v
 
     # optax.masked leaves MaskedNodes in the velocity for the parameters that it passes by.
     is_masked = lambda v: isinstance(v, optax.MaskedNode)  # noqa: E731
-    return jax.tree.map(leaf, state.velocity, params, is_leaf=is_masked)
+    velocities = jax.tree.leaves(state.velocity, is_masked)
+    if any(map(is_masked, velocities)):
+        return jax.tree.map(leaf, state.velocity, params, is_leaf=is_masked)
+    # Leaf by leaf, as nnx.Optimizer wraps the leaves of its state in other nodes than a model's.
+    leaves, structure = jax.tree.flatten(params)
+    return structure.unflatten([leaf(v, y) for v, y in zip(velocities, leaves, strict=True)])

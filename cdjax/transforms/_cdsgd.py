@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import optax
 
-from cdjax._checks import check_range
-from cdjax._types import Mixer, ScalarOrSchedule
+from cdjax._checks import check_mixer, check_range
+from cdjax._types import AgentScalarOrSchedule, Mixer
 from cdjax.transforms._consensus import consensus
+from cdjax.transforms._descent import descent
 
 
-def cdsgd(learning_rate: ScalarOrSchedule, mix: Mixer) -> optax.GradientTransformation:
+def cdsgd(learning_rate: AgentScalarOrSchedule, mix: Mixer) -> optax.GradientTransformation:
     r"""Consensus-based distributed SGD.
 
     .. math:: x^+ = \Pi x - \alpha \, g(x)
@@ -22,7 +23,8 @@ def cdsgd(learning_rate: ScalarOrSchedule, mix: Mixer) -> optax.GradientTransfor
     :func:`adapt_then_combine`.
 
     Args:
-        learning_rate: the step size :math:`\alpha`, a number or a schedule of the step.
+        learning_rate: the step size :math:`\alpha`, a number, one per agent of shape (N,), or a
+            schedule of either.
         mix: a mixer, ``mix(tree, step) -> tree`` on stacked trees.
 
     Returns:
@@ -35,5 +37,6 @@ def cdsgd(learning_rate: ScalarOrSchedule, mix: Mixer) -> optax.GradientTransfor
 
     Reference: Jiang et al. (2017), eq. 5.
     """
+    check_mixer(mix)
     check_range("learning_rate", learning_rate, low=0)
-    return optax.chain(optax.sgd(learning_rate), consensus(mix))
+    return optax.chain(descent(learning_rate), consensus(mix))

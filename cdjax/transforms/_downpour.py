@@ -24,8 +24,8 @@ import optax
 from jaxtyping import Array, ArrayLike, Bool, Int
 
 from cdjax._checks import check_count, check_params, check_range, stacked_size
-from cdjax._trees import along_agents, displacement, value_at, widened
-from cdjax._types import Params, ScalarOrSchedule
+from cdjax._trees import along_agents, displacement, lifted, value_at, widened
+from cdjax._types import AgentScalarOrSchedule, Params, ScalarOrSchedule
 from cdjax.agents import mean_params
 from cdjax.transforms._server import check_clocks, clocks_tick
 
@@ -40,7 +40,7 @@ class DownpourState(NamedTuple):
 
 
 def downpour(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: AgentScalarOrSchedule,
     server_learning_rate: ScalarOrSchedule,
     *,
     push_period: int = 1,
@@ -71,8 +71,10 @@ def downpour(
     and one agent is ``optax.adagrad``. Longer periods and unequal clocks make gradients stale.
 
     Args:
-        learning_rate: :math:`\alpha`, of an agent's own steps, a number or a schedule of the step.
-        server_learning_rate: :math:`\gamma`, likewise; also the length of a parameter's first step.
+        learning_rate: :math:`\alpha`, of an agent's own steps, a number, one per agent of shape
+            (N,), or a schedule of either.
+        server_learning_rate: :math:`\gamma`, a number or a schedule; also the length of a
+            parameter's first step.
         push_period: steps between an agent's pushes, at least 1.
         fetch_period: steps between an agent's fetches, at least 1.
         clocks: offsets of the agents' clocks in steps, whole numbers of shape (N,); 0 by default.
@@ -116,7 +118,7 @@ def downpour(
         nothing = optax.tree.zeros_like(accrued)
         server, sums = _pushed(state, accrued, pushes, gamma)
 
-        stepped = jax.tree.map(lambda x, g: x - (alpha * g).astype(x.dtype), x, updates)
+        stepped = jax.tree.map(lambda x, g: x - (lifted(alpha, g) * g).astype(x.dtype), x, updates)
         fetched = _where(fetches, jax.tree.map(lambda s: s[None], server), stepped)
         accrued = _where(pushes, nothing, accrued)
         return displacement(fetched, x), DownpourState(state.step + 1, server, sums, accrued)

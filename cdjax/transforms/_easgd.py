@@ -19,9 +19,10 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from cdjax._checks import check_count, check_optimizer, check_params, check_range, stacked_size
 from cdjax._trees import displacement, scalar_like, sum_over_agents
-from cdjax._types import OptState, Params, ScalarOrSchedule
+from cdjax._types import AgentScalarOrSchedule, OptState, Params
 from cdjax.agents import mean_params
 from cdjax.transforms._cdmsgd import cdmsgd, eval_params
+from cdjax.transforms._descent import descent
 from cdjax.transforms._server import check_clocks, clocks_tick
 
 
@@ -34,7 +35,7 @@ class EASGDState(NamedTuple):
 
 
 def easgd(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: AgentScalarOrSchedule,
     *,
     beta: ArrayLike = 0.9,
     period: int = 10,
@@ -50,7 +51,7 @@ def easgd(
     which does the same for any optimizer, for the arguments and for who reads whose old values.
 
     Args:
-        learning_rate: :math:`\eta`, a number or a schedule of the step.
+        learning_rate: :math:`\eta`, a number, one per agent of shape (N,), or a schedule of either.
         beta: :math:`\beta = N a`, how far the centre moves to the mean in an exchange.
         period: τ, in steps, at least 1.
         clocks: offsets of the agents' clocks, shape (N,): the asynchronous form.
@@ -66,13 +67,13 @@ def easgd(
     Reference: Zhang et al. (2015), eqs. 5 and 6 and Algorithm 1; defaults of their section 5.
     """
     check_range("learning_rate", learning_rate, low=0)
-    return elastic_averaging(optax.sgd(learning_rate), beta=beta, period=period, clocks=clocks)
+    return elastic_averaging(descent(learning_rate), beta=beta, period=period, clocks=clocks)
 
 
 def eamsgd(
-    learning_rate: ScalarOrSchedule,
+    learning_rate: AgentScalarOrSchedule,
     *,
-    momentum: ScalarOrSchedule = 0.99,
+    momentum: AgentScalarOrSchedule = 0.99,
     beta: ArrayLike = 0.9,
     period: int = 10,
     clocks: ArrayLike | None = None,
@@ -87,7 +88,7 @@ def eamsgd(
     :math:`x + \delta v`: take gradients there and get :math:`x` from :func:`eval_params`.
 
     Args:
-        learning_rate: :math:`\eta`, a number or a schedule of the step.
+        learning_rate: :math:`\eta`, a number, one per agent of shape (N,), or a schedule of either.
         momentum: :math:`\delta` in [0, 1), a number or a schedule of the step.
         beta: as in :func:`easgd`.
         period: τ, in steps, at least 1.

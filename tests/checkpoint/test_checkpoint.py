@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax.training.train_state import TrainState as FlaxState
 
 from cdjax import checkpoint, sharding
 from cdjax.training import TrainState
@@ -215,3 +216,18 @@ def test_a_folder_that_cannot_be_made_is_an_error_that_names_it(tmp_path):
 def test_to_keep_none_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"keep is 0; it must lie in \[1, inf\)"):
         save_steps(tmp_path, 1, keep=0)
+
+
+def test_a_fresh_flax_state_takes_what_a_jitted_step_has_saved(tmp_path):
+    params = {"w": jnp.ones((NUM_AGENTS, 2))}
+    fresh = FlaxState.create(apply_fn=None, params=params, tx=optax.adam(0.1))
+    assert isinstance(fresh.step, int)
+    trained = jax.jit(lambda state: state.apply_gradients(grads=params))(fresh)
+    numbers = {"epoch": 3, "best": 0.5, "numpy": np.float64(0.1), "done": True}
+    with checkpoint.writing(tmp_path) as checkpoints:
+        checkpoint.save(checkpoints, 1, (trained, numbers))
+        checkpoint.save(checkpoints, 2, (fresh, numbers))
+    found, restored = checkpoint.restore(tmp_path, 1, like=(fresh, numbers))
+    jax.tree.map(np.testing.assert_array_equal, found, trained)
+    jax.tree.map(np.testing.assert_array_equal, restored, numbers)
+    assert checkpoint.restore(tmp_path, 2, like=(trained, numbers))[0].step == 0

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 import cdjax
 from cdjax import mixing, topology
@@ -156,3 +157,73 @@ def test_eval_params_finds_every_state_of_multi_transform():
 def test_eval_params_of_other_optimizers_are_the_parameters():
     params = random_stacked_tree(3)
     assert cdjax.eval_params(optax.adam(0.1).init(params), params) is params
+
+
+def test_eval_params_of_a_state_that_was_made_under_vmap(x64):
+    params = {"w": jnp.ones((4, 3, 2)), "b": jnp.ones(4)}
+    mix = mixing.auto(topology.ring(4))
+    whole, single = cdjax.cdmsgd(0.1, mix), cdjax.cdmsgd(0.1, mixing.for_each(mix))
+    grads = jax.tree.map(lambda x: jnp.arange(x.size, dtype=float).reshape(x.shape), params)
+    _, of_all = whole.update(grads, whole.init(params), params)
+    _, of_each = jax.vmap(single.update)(grads, jax.vmap(single.init)(params), params)
+    assert of_each.lookahead.shape == (4,)
+    expected = cdjax.eval_params(of_all, params)
+    jax.tree.map(np.testing.assert_array_equal, cdjax.eval_params(of_each, params), expected)
+    by_one = jax.vmap(cdjax.eval_params)(of_each, params)
+    jax.tree.map(np.testing.assert_array_equal, by_one, expected)
+
+
+def test_eval_params_of_an_optimizer_of_nnx(x64):
+    model = cdjax.replicate(nnx.Linear(3, 2, rngs=nnx.Rngs(0)), 4)
+    optimizer = nnx.Optimizer(
+        model, cdjax.cdmsgd(0.1, mixing.auto(topology.ring(4))), wrt=nnx.Param
+    )
+    grads = jax.tree.map(jnp.ones_like, nnx.state(model, nnx.Param))
+    for _ in range(2):
+        optimizer.update(model, grads)
+    found = cdjax.eval_params(optimizer.opt_state, nnx.state(model, nnx.Param))
+    plain = nnx.as_pure(optimizer.opt_state), nnx.as_pure(nnx.state(model, nnx.Param))
+    jax.tree.map(np.testing.assert_array_equal, nnx.as_pure(found), cdjax.eval_params(*plain))
+
+
+RATES = np.array([0.1, 0.2, 0.0, 0.4])
+
+
+@pytest.mark.parametrize("as_schedule", [False, True])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda rate, mix: cdjax.cdsgd(rate, mix),
+        lambda rate, mix: cdjax.cdmsgd(rate, mix),
+        lambda rate, mix: cdjax.cdmsgd(rate, mix, nesterov=False),
+        lambda rate, mix: cdjax.easgd(rate),
+        lambda rate, mix: cdjax.eamsgd(rate),
+        lambda rate, mix: cdjax.downpour(rate, 0.01, fetch_period=100),
+    ],
+)
+def test_step_sizes_of_agents_are_gradients_so_much_longer(make, as_schedule, x64):
+    mix = mixing.auto(topology.ring(4))
+    rng = np.random.default_rng(0)
+    start = {"w": jnp.asarray(rng.normal(size=(4, 3, 2))), "b": jnp.asarray(rng.normal(size=4))}
+    grads = [jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape)), start) for _ in "abc"]
+    scaled = [jax.tree.map(lambda g: g * jnp.asarray(RATES).reshape(-1, *[1] * (g.ndim - 1)), g)
+              for g in grads]  # fmt: skip
+
+    def run(tx, grads):
+        params, state = start, tx.init(start)
+        for g in grads:
+            updates, state = tx.update(g, state, params)
+            params = optax.apply_updates(params, updates)
+        return params
+
+    rates = (lambda step: jnp.asarray(RATES)) if as_schedule else RATES
+    actual = run(make(rates, mix), grads)
+    # Downpour's server sees gradients, and not steps; no agent fetches from it so early.
+    expected = run(make(1.0, mix), scaled)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, 1e-12), actual, expected)
+
+
+def test_another_number_of_step_sizes_is_named():
+    tx = cdjax.cdsgd(jnp.ones(3), mixing.auto(topology.ring(4)))
+    with pytest.raises(ValueError, match="leading axis 4, but the learning rate has 3 agents"):
+        tx.init(jnp.ones((4, 2)))
