@@ -26,6 +26,7 @@ from cdjax._checks import (
 from cdjax._plans import measured_plan
 from cdjax._trees import is_floating, is_random_key, key_per_agent, mean_over_agents, widened
 from cdjax._types import OptState, Params
+from cdjax.sharding import AXIS
 
 PLANS = ("auto", "vmap", "map", "unroll")
 
@@ -63,7 +64,7 @@ def replicate(params: Params, num_agents: int, *, keys: str | None = None) -> Pa
         copies = jnp.broadcast_to(x, (num_agents, *jnp.shape(x)))
         return key_per_agent(copies) if keys == "split" and is_random_key(x) else copies
 
-    return jax.tree.map(stacked, params)
+    return _with_axis_names(jax.tree.map(stacked, params), "add_axis")
 
 
 def mean_params(params: Params) -> Params:
@@ -82,7 +83,7 @@ def mean_params(params: Params) -> Params:
     """
     stacked_size(params)
     leaves, structure = jax.tree.flatten(params)
-    return structure.unflatten(_means(leaves))
+    return _with_axis_names(structure.unflatten(_means(leaves)), "remove_axis")
 
 
 # One program for all leaves. With a program each, agents on several virtual devices of a CPU would
@@ -141,6 +142,15 @@ def agent_map(
                 return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
 
     return mapped
+
+
+def _with_axis_names(tree: Params, change: str) -> Params:
+    """With the agents' name added to, or removed from, the names of axes that Flax boxes carry."""
+    meta: Any = sys.modules.get("flax.core.meta")
+    is_box = lambda x: isinstance(x, meta.AxisMetadata)  # noqa: E731
+    if meta is None or not any(map(is_box, jax.tree.leaves(tree, is_leaf=is_box))):
+        return tree
+    return getattr(meta, change)(tree, 0, {meta.PARTITION_NAME: AXIS})
 
 
 def _nnx_modules(args: tuple[Any, ...]) -> list[int]:

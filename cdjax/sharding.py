@@ -4,6 +4,9 @@ A *mesh* has an axis ``agents`` of D devices. Device d holds the block of N / D 
 that starts at d N / D: their parameters, optimizer state, data and keys, and no other agent's. One
 device is the special case D = 1. In a run of several processes, all of them must call every
 function here in the same way.
+
+A mesh may have other axes beside, over which each agent's own arrays are divided (FSDP, tensor
+parallelism), and the axis of the agents another name. Nothing here touches those axes.
 """
 
 from __future__ import annotations
@@ -48,12 +51,13 @@ def agent_mesh(num_devices: int | None = None) -> Mesh:
     return jax.make_mesh((wanted,), (AXIS,), (AxisType.Auto,), devices=jax.devices()[:wanted])
 
 
-def block_size(num_agents: int, mesh: Mesh) -> int:
+def block_size(num_agents: int, mesh: Mesh, *, axis: str = AXIS) -> int:
     """N / D: how many agents each device of the mesh holds.
 
     Args:
         num_agents: N.
-        mesh: a mesh with an axis ``agents``.
+        mesh: a mesh with an axis of that name.
+        axis: the name of the agents' axis.
 
     Raises:
         ValueError: if D does not divide N, or the mesh is not like one of :func:`agent_mesh`.
@@ -62,10 +66,13 @@ def block_size(num_agents: int, mesh: Mesh) -> int:
     if not isinstance(mesh, Mesh):
         raise ValueError(f"mesh is of type {type(mesh).__name__}; give cdjax.sharding.agent_mesh()")
     axes = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
-    if axes.get(AXIS) is not AxisType.Auto:
+    if axis not in axes or any(kind is not AxisType.Auto for kind in axes.values()):
         found = ", ".join(f"{name} ({kind.name})" for name, kind in axes.items()) or "no axes"
-        raise ValueError(f"mesh has {found}; expected agents (Auto), see cdjax.sharding.agent_mesh")
-    num_devices = mesh.shape[AXIS]
+        raise ValueError(
+            f"mesh has {found}; expected {axis} (Auto) and no explicit axes, see "
+            "cdjax.sharding.agent_mesh and jax.make_mesh(axis_types=)"
+        )
+    num_devices = mesh.shape[axis]
     if num_agents % num_devices:
         fitting = next(d for d in range(num_devices, 0, -1) if num_agents % d == 0)
         below = num_agents // num_devices * num_devices
@@ -77,16 +84,28 @@ def block_size(num_agents: int, mesh: Mesh) -> int:
     return num_agents // num_devices
 
 
-def agent_shardings(tree: Params, mesh: Mesh, *, num_agents: int | None = None) -> Any:
+def agent_shardings(
+    tree: Params,
+    mesh: Mesh,
+    *,
+    num_agents: int | None = None,
+    specs: Any = None,
+    axis: str = AXIS,
+) -> Any:
     """Where each leaf of a tree belongs, for ``jax.jit``'s ``out_shardings``.
 
     Args:
         tree: leaves of shape ``(N, ...)``, or without axes (a step, a key); arrays or their shapes.
-        mesh: a mesh with an axis ``agents``.
+        mesh: a mesh with an axis for the agents.
         num_agents: N; needed if the tree has leaves with axes but no agent axis, as a server's.
+        specs: how an agent's own leaves are divided over the mesh's other axes: a tree of
+            ``PartitionSpec`` for the leaves of one agent, or one for a whole subtree. By default as
+            they are, if they lie on such a mesh already, and else not at all.
+        axis: the name of the agents' axis.
 
     Returns:
-        A sharding per leaf: by the agent axis, or whole on every device if the leaf has none.
+        A sharding per leaf: by the agent axis and its own, or whole on every device if the leaf has
+        no agent axis.
 
     Raises:
         ValueError: if the leaves disagree about N, or the devices do not divide it.
@@ -100,17 +119,36 @@ def agent_shardings(tree: Params, mesh: Mesh, *, num_agents: int | None = None) 
     if num_agents is None:
         with_axes = [x for x in jax.tree.leaves(tree) if np.ndim(x)]
         num_agents = stacked_size(with_axes) if with_axes else mesh.size
-    block_size(num_agents, mesh)
-    by_agent, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ([AXIS], []))
-    return jax.tree.map(lambda x: by_agent if np.shape(x)[:1] == (num_agents,) else whole, tree)
+    block_size(num_agents, mesh, axis=axis)
+
+    def place(x: Any, spec: PartitionSpec | None) -> NamedSharding:
+        if np.shape(x)[:1] != (num_agents,):
+            return NamedSharding(mesh, PartitionSpec())
+        own = _spec_of_agent(x, mesh) if spec is None else spec
+        return NamedSharding(mesh, PartitionSpec(axis, *own))
+
+    if specs is None:
+        return jax.tree.map(lambda x: place(x, None), tree)
+    is_spec = lambda x: isinstance(x, PartitionSpec)  # noqa: E731
+    return jax.tree.map(place, tree, jax.tree.broadcast(specs, tree, is_leaf=is_spec))
 
 
-def shard_agents(tree: Params, mesh: Mesh) -> Params:
+def _spec_of_agent(x: Any, mesh: Mesh) -> tuple[Any, ...]:
+    """How a stacked array is divided along the axes behind the agents', on a mesh like this one."""
+    sharding = getattr(x, "sharding", None)
+    if not isinstance(sharding, NamedSharding) or sharding.mesh.axis_names != mesh.axis_names:
+        return ()
+    return tuple(sharding.spec[1:])
+
+
+def shard_agents(tree: Params, mesh: Mesh, *, specs: Any = None, axis: str = AXIS) -> Params:
     """Puts every agent's part of a stacked tree on the agent's device.
 
     Args:
         tree: leaves of shape ``(N, ...)``, or without axes; the same in every process.
-        mesh: a mesh with an axis ``agents``.
+        mesh: a mesh with an axis for the agents.
+        specs: how an agent's own leaves are divided, see :func:`agent_shardings`.
+        axis: the name of the agents' axis.
 
     Returns:
         The tree, sharded as :func:`agent_shardings` says. Leaves that already are, are kept.
@@ -120,7 +158,7 @@ def shard_agents(tree: Params, mesh: Mesh) -> Params:
 
     Example: ``params = cdjax.sharding.shard_agents(params, mesh)``
     """
-    return jax.tree.map(_place, tree, agent_shardings(tree, mesh))
+    return jax.tree.map(_place, tree, agent_shardings(tree, mesh, specs=specs, axis=axis))
 
 
 def build_agents(build: Callable[[range], Params], num_agents: int, *, mesh: Mesh) -> Params:
@@ -171,7 +209,9 @@ def replicate_on_devices(tree: Params, mesh: Mesh) -> Params:
     return jax.tree.map(lambda x: _place(x, whole), tree)
 
 
-def sharded(fn: Callable[..., Any], mesh: Mesh, *, num_shared: int = 0) -> Callable[..., Any]:
+def sharded(
+    fn: Callable[..., Any], mesh: Mesh, *, num_shared: int = 0, axis: str = AXIS
+) -> Callable[..., Any]:
     """A function of stacked trees, run on each device's own block of agents.
 
     Without this, XLA gathers all agents on every device for some functions that only need a
@@ -182,6 +222,8 @@ def sharded(fn: Callable[..., Any], mesh: Mesh, *, num_shared: int = 0) -> Calla
             :func:`cdjax.agent_map` returns; all leaves of its results lead with the agent axis.
         mesh: a mesh with an axis ``agents``.
         num_shared: how many of the last arguments all agents share, whole on every device.
+        axis: the name of the agents' axis. Along other axes of the mesh XLA divides the work as the
+            arguments are divided.
 
     Raises:
         ValueError: if the stacked arguments disagree about N, or the devices do not divide it.
@@ -194,11 +236,13 @@ def sharded(fn: Callable[..., Any], mesh: Mesh, *, num_shared: int = 0) -> Calla
 
     def on_all(*args: Any) -> Any:
         num_stacked = len(args) - num_shared
-        block_size(stacked_size(args[:num_stacked]), mesh)
-        by_agent, whole = PartitionSpec(AXIS), PartitionSpec()
+        block_size(stacked_size(args[:num_stacked]), mesh, axis=axis)
+        by_agent, whole = PartitionSpec(axis), PartitionSpec()
         specs = (by_agent,) * num_stacked + (whole,) * num_shared
         # With check_vma, loops in fn would have to declare which carries differ between devices.
-        mapped = jax.shard_map(fn, mesh=mesh, in_specs=specs, out_specs=by_agent, check_vma=False)
+        mapped = jax.shard_map(
+            fn, mesh=mesh, in_specs=specs, out_specs=by_agent, axis_names={axis}, check_vma=False
+        )
         return mapped(*args)
 
     return on_all

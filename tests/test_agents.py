@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 from flax import nnx
+from jax.sharding import PartitionSpec
 
 import cdjax
 from benchmarks import plans
@@ -234,3 +236,12 @@ def test_stacked_extra_arguments_are_each_agents_own():
         updates, state = tx.update(params, state, params, value=values)
     assert float(state.scale[0]) < 1 and float(state.scale[1]) == 1
     np.testing.assert_allclose(updates["w"], state.scale[:, None] * np.ones((2, 3)))
+
+
+def test_boxes_of_flax_name_the_agents_axis():
+    params = {"w": nn.Partitioned(jnp.ones((8, 6)), ("data", None)), "b": jnp.ones(6)}
+    stacked = cdjax.replicate(params, 4)
+    assert nn.get_partition_spec(stacked)["w"] == PartitionSpec("agents", "data", None)
+    mean = cdjax.mean_params(stacked)
+    assert nn.get_partition_spec(mean)["w"] == PartitionSpec("data", None)
+    assert mean["w"].value.shape == (8, 6) and mean["b"].shape == (6,)

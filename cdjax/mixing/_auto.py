@@ -6,20 +6,26 @@ import functools
 import math
 
 import jax
+from jax.sharding import Mesh
 
 from cdjax._checks import check_topology
 from cdjax._types import Mixer
 from cdjax.mixing._dense import dense
+from cdjax.mixing._exchange import exchange
 from cdjax.mixing._neighbors import neighbor_table, neighbors
 from cdjax.mixing._shifts import shifts, shifts_of
+from cdjax.sharding import AXIS
 from cdjax.topology import Topology
 
 
-def auto(topology: Topology) -> Mixer:
+def auto(topology: Topology, mesh: Mesh | None = None, *, axis: str = AXIS) -> Mixer:
     """The mixer of the plan that suits the topology, see :func:`choose`.
 
     Args:
         topology: the graph and its mixing matrix.
+        mesh: the devices over which the agents are divided, if they are: then the mixer is
+            :func:`exchange`, which gathers nothing.
+        axis: the name of the agents' axis of the mesh.
 
     Returns:
         A mixer equal to ``dense(topology)`` up to rounding.
@@ -27,6 +33,8 @@ def auto(topology: Topology) -> Mixer:
     Example: ``tx = cdjax.cdsgd(0.01, cdjax.mixing.auto(topology))``
     """
     check_topology(topology)
+    if mesh is not None and mesh.shape.get(axis, 0) != 1:
+        return exchange(topology, mesh, axis=axis)
 
     # At the first mix, not here: counting devices starts the backend, and a program of several
     # processes has to connect them before that.

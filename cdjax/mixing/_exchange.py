@@ -22,7 +22,7 @@ from cdjax.topology import Topology
 _MOST_SLOTS = 16
 
 
-def exchange(topology: Topology, mesh: Mesh) -> Mixer:
+def exchange(topology: Topology, mesh: Mesh, *, axis: str = AXIS) -> Mixer:
     r"""A mixer for stacked trees whose agent axis is sharded over devices.
 
     .. math:: \text{mixed}^j = x^j + \sum_{l \in d} \Pi_{jl} (x^l - x^j)
@@ -35,8 +35,10 @@ def exchange(topology: Topology, mesh: Mesh) -> Mixer:
 
     Args:
         topology: the graph and its mixing matrix of shape (N, N).
-        mesh: a mesh with an axis ``agents`` whose length divides N, see
-            :func:`cdjax.sharding.agent_mesh`.
+        mesh: a mesh with an axis for the agents, whose length divides N, see
+            :func:`cdjax.sharding.agent_mesh`. Over its other axes each agent's own arrays may be
+            divided; they stay so, and each part is sent on its own.
+        axis: the name of the agents' axis.
 
     Returns:
         A mixer equal to ``dense(topology)`` up to rounding, under jit or not.
@@ -49,8 +51,9 @@ def exchange(topology: Topology, mesh: Mesh) -> Mixer:
     Reference: Jiang et al. (2017), eq. 5, the term :math:`\sum_l \pi_{jl} x_k^l`.
     """
     check_topology(topology)
-    block_size(topology.num_agents, mesh)
-    rounds, rows, weights = _schedule(topology.mixing_matrix, mesh.shape[AXIS])
+    block_size(topology.num_agents, mesh, axis=axis)
+    rounds, rows, weights = _schedule(topology.mixing_matrix, mesh.shape[axis])
+    is_divided = mesh.size > mesh.shape[axis]
     sums = row_sums(topology.mixing_matrix)
 
     def mix_block(
@@ -62,7 +65,8 @@ def exchange(topology: Topology, mesh: Mesh) -> Mixer:
         own = [widened(x) for x in leaves]
         moved = [_pull(weights[0], x, x) for x in own]
         for links, sent, received in zip(rounds, rows, weights[1:], strict=True):
-            arrived = send([x if len(x) == 1 else x[sent[0]] for x in leaves], AXIS, links)
+            given = [x if len(x) == 1 else x[sent[0]] for x in leaves]
+            arrived = send(given, axis, links, bundle=not is_divided)
             moved = [
                 m + _pull(received, widened(y), x)
                 for m, x, y in zip(moved, own, arrived, strict=True)
@@ -70,8 +74,10 @@ def exchange(topology: Topology, mesh: Mesh) -> Mixer:
         mixed = [along_agents(sums, x) * x + m for x, m in zip(own, moved, strict=True)]
         return [m.astype(x.dtype) for m, x in zip(mixed, leaves, strict=True)]
 
-    by_device = PartitionSpec(AXIS)
-    mix_blocks = jax.shard_map(mix_block, mesh=mesh, in_specs=by_device, out_specs=by_device)
+    by_device = PartitionSpec(axis)
+    mix_blocks = jax.shard_map(
+        mix_block, mesh=mesh, in_specs=by_device, out_specs=by_device, axis_names={axis}
+    )
     mix_blocks = jax.jit(mix_blocks)  # else a call outside of jit is one program per operation
 
     def mix(tree: Params, step: int | Int[Array, ""] = 0) -> Params:

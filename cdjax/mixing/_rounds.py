@@ -74,11 +74,16 @@ def _swap_colors(
         receiver_of[sender, new], sender_of[receiver, new] = receiver, sender
 
 
-def send(leaves: Sequence[Array], axis_name: str, links: Round) -> list[Array]:
+def send(
+    leaves: Sequence[Array], axis_name: str, links: Round, *, bundle: bool = True
+) -> list[Array]:
     """Sends one device's leaves along one round of links; a device that none leads to gets zeros.
 
-    Leaves below 1 MiB travel in one message per dtype.
+    Leaves below 1 MiB travel in one message per dtype, unless ``bundle`` is False: leaves that are
+    divided over another axis of the mesh would have to be gathered for it.
     """
+    if not bundle:
+        return [lax.ppermute(x, axis_name, links) for x in leaves]
     bundles: dict[object, list[int]] = {}
     for i, x in enumerate(leaves):
         bundles.setdefault(x.dtype if x.nbytes < _BUNDLE_BYTES else i, []).append(i)

@@ -202,3 +202,73 @@ def test_another_leading_size_names_the_leaf():
     mix = exchange(topology.ring(8), sharding.agent_mesh())
     with pytest.raises(ValueError, match=r"leaf 'kernel' has leading axis 16, but .* 8 agents"):
         mix({"kernel": jnp.ones((16, 2))})
+
+
+@functools.cache
+def agents_by_model(name="agents"):
+    """Half as many blocks of agents as devices, each agent on two of them."""
+    shape = jax.device_count() // 2, 2
+    return jax.make_mesh(shape, (name, "model"), axis_types=(AxisType.Auto,) * 2)
+
+
+def divided_tree(num_agents, mesh, axis="agents"):
+    rng = np.random.default_rng(num_agents)
+    tree = {
+        "w": jnp.asarray(rng.normal(size=(num_agents, 6, 8)), jnp.float32),
+        "b": jnp.asarray(rng.normal(size=(num_agents, 8)), jnp.float32),
+        "count": jnp.arange(num_agents),
+    }
+    specs = {
+        "w": PartitionSpec(None, "model"),
+        "b": PartitionSpec("model"),
+        "count": PartitionSpec(),
+    }
+    return sharding.shard_agents(tree, mesh, specs=specs, axis=axis)
+
+
+def kinds(program):
+    return {collective.kind for collective in collectives(program.as_text())}
+
+
+@pytest.mark.parametrize("axis", ["agents", "data"])
+@pytest.mark.parametrize("per_device", [1, 2])
+@pytest.mark.parametrize("family", ["ring", "torus", "exponential"])
+def test_agents_that_are_divided_themselves_stay_so_and_parts_alone_are_sent(
+    family, per_device, axis
+):
+    mesh = agents_by_model(axis)
+    num_agents = per_device * mesh.shape[axis]
+    graph, tree = getattr(topology, family)(num_agents), divided_tree(num_agents, mesh, axis)
+    program = jax.jit(exchange(graph, mesh, axis=axis)).lower(tree).compile()
+    mixed = program(tree)
+    assert_trees_close(mixed, mixing.dense(graph)(jax.tree.map(np.asarray, tree)), rtol=1e-5)
+    for name in ("w", "b"):
+        assert mixed[name].sharding == tree[name].sharding
+    assert kinds(program) == {"collective-permute"}
+    half_an_agent = 4 * (6 * 8 + 8) // 2
+    expected = rows_exchanged(graph, mesh.shape[axis]).sum(axis=1).repeat(2) * half_an_agent
+    assert bytes_received(program.as_text(), mesh.size) == expected.tolist()
+
+
+def test_a_mixer_for_each_agent_sends_as_much_as_the_one_for_all():
+    mesh = agents_by_model()
+    graph, tree = topology.ring(2 * mesh.shape["agents"]), divided_tree(8, mesh)
+    mix = jax.vmap(mixing.for_each(exchange(graph, mesh)))
+    program = jax.jit(mix).lower(tree).compile()
+    assert kinds(program) == {"collective-permute"}
+    assert_trees_close(
+        program(tree), mixing.dense(graph)(jax.tree.map(np.asarray, tree)), rtol=1e-5
+    )
+
+
+def test_auto_takes_the_exchange_on_a_mesh():
+    mesh = agents_by_model()
+    graph, tree = topology.torus(2 * mesh.shape["agents"]), divided_tree(8, mesh)
+    program = jax.jit(mixing.auto(graph, mesh)).lower(tree).compile()
+    assert kinds(program) == {"collective-permute"}
+
+
+def test_explicit_axes_are_refused():
+    mesh = jax.make_mesh((4, 2), ("agents", "model"))
+    with pytest.raises(ValueError, match=r"expected agents \(Auto\) and no explicit axes"):
+        exchange(topology.ring(4), mesh)
