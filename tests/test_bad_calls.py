@@ -200,7 +200,8 @@ TABLE = {
     "sharding.shard_agents(THREE, None)": "mesh is of type NoneType; give cdjax.sharding",
     # data
     "data.load('x')": "unknown data set 'x'; expected one of cifar10",
-    "data.partition('abc', 2)": r"labels have the shape \(\); give one label per sample",
+    "data.partition('abc', 2)": "labels must be a whole number, not np.str_\\('abc'\\)",
+    "data.partition(np.ones((2, 3)), 2)": r"the shape \(2, 3\); give one label per sample, or",
     "data.partition(np.arange(9.0), 2)": "labels are float64; give whole numbers",
     "data.partition(np.arange(9), 2, seed=-1)": r"seed is -1; it must lie in \[0, inf\)",
     "data.partition(np.arange(9), 20)": "num_agents is 20, more than the 9 samples",

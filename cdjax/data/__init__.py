@@ -7,6 +7,8 @@ from cdjax.data._batches import channel_statistics as channel_statistics
 from cdjax.data._batches import normalise as normalise
 from cdjax.data._batches import stack_agents as stack_agents
 from cdjax.data._batches import take_batch as take_batch
+from cdjax.data._own import deal as deal
+from cdjax.data._own import zip_agents as zip_agents
 from cdjax.data._partition import PARTITIONS as PARTITIONS
 from cdjax.data._partition import partition as partition
 from cdjax.data._sources import DATASETS as DATASETS

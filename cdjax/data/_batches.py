@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 from cdjax._checks import check_count
+from cdjax.data._own import deal
 from cdjax.data._partition import check_all_have_samples
 
 _REMEDY = "deal at least 1 to every agent"
@@ -62,16 +63,8 @@ def stack_agents(
         raise ValueError(
             f"there are {len(images)} images, but {len(labels)} labels; give one per image"
         )
-    sizes = np.array([len(subset) for subset in partition])
-    check_all_have_samples(sizes, _REMEDY)
-    for agent, subset in enumerate(partition):
-        if np.min(subset) < 0 or np.max(subset) >= len(labels):
-            raise ValueError(
-                f"partition gives agent {agent} samples {np.min(subset)} to {np.max(subset)}; "
-                f"there are {len(labels)}, numbered from 0"
-            )
-    rows = np.stack([np.resize(subset, longest or sizes.max()) for subset in partition])
-    return AgentData(images[rows], labels[rows].astype(np.int32))
+    samples = AgentData(images, labels.astype(np.int32))
+    return deal(samples, partition, longest=longest)[0]
 
 
 def batch_indices(

@@ -22,7 +22,7 @@ PARTITIONS = ("iid", "dirichlet", "shards", "classes")
 
 
 def partition(
-    labels: Int[np.ndarray, " samples"],
+    labels: Int[np.ndarray, " samples"] | int,
     num_agents: int,
     *,
     scheme: str = "iid",
@@ -40,7 +40,7 @@ def partition(
       the same class split it.
 
     Args:
-        labels: the label of every sample, shape (n,).
+        labels: the label of every sample, shape (n,); ``iid`` needs only their number n.
         num_agents: the number of agents N.
         scheme: ``iid``, ``dirichlet``, ``shards`` or ``classes``.
         seed: of the random deal.
@@ -57,12 +57,17 @@ def partition(
     """
     check_num_agents(num_agents)
     check_count("seed", seed, low=0)
-    labels = np.asarray(labels)
-    if labels.ndim != 1:
-        raise ValueError(f"labels have the shape {labels.shape}; give one label per sample")
-    if labels.dtype.kind not in "iu":
-        raise ValueError(f"labels are {labels.dtype}; give whole numbers")
     check_choice("scheme", scheme, PARTITIONS)
+    labels = np.asarray(labels)
+    if labels.ndim == 0 and scheme == "iid":
+        check_count("labels", labels[()], low=1)
+        labels = np.zeros(int(labels), int)
+    instead = "or with scheme 'iid' the number of samples"
+    if labels.ndim != 1:
+        found = f"labels have the shape {labels.shape}"
+        raise ValueError(f"{found}; give one label per sample, {instead}")
+    if labels.dtype.kind not in "iu":
+        raise ValueError(f"labels are {labels.dtype}; give whole numbers, {instead}")
     check_range("alpha", alpha, low=0, low_open=True)
     check_count("shards_per_agent", shards_per_agent, low=1)
     if num_agents > len(labels):
