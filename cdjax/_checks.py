@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.sharding import AxisType
 from jaxtyping import Array, Int
 
 from cdjax._trees import is_random_key
@@ -132,6 +133,18 @@ def check_stacked(tree: Params, num_agents: int, *, holder: str = "the topology"
             raise ValueError(
                 f"leaf '{_name(path)}' has {leads}, but {holder} has {num_agents} agents; "
                 f"stack parameters with cdjax.replicate(params, {num_agents})"
+            )
+
+
+def check_auto_axes(tree: Params) -> None:
+    """Raises if a leaf is divided over mesh axes of the explicit kind."""
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        sharding = getattr(jax.typeof(leaf), "sharding", None) if hasattr(leaf, "dtype") else None
+        if sharding and any(sharding.spec) and AxisType.Explicit in sharding.mesh.axis_types:
+            raise ValueError(
+                f"leaf '{_name(path)}' is divided over a mesh with explicit axes, where JAX does "
+                "not divide a mix; take cdjax.sharding.agent_mesh, or jax.make_mesh(..., "
+                "axis_types=(AxisType.Auto, ...))"
             )
 
 

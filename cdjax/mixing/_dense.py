@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
-from cdjax._checks import check_stacked, check_topology
+from cdjax._checks import check_auto_axes, check_stacked, check_topology
 from cdjax._trees import along_agents, map_floats
 from cdjax._types import Mixer, Params
 from cdjax.topology import Topology
@@ -100,6 +100,7 @@ def leafwise(num_agents: int, mix_leaf: Callable[[Array], Array]) -> Mixer:
     def mix(tree: Params, step: int | Int[Array, ""] = 0) -> Params:
         del step
         check_stacked(tree, num_agents)
+        check_auto_axes(tree)
         return map_floats(mix_leaf, tree)
 
     return mix

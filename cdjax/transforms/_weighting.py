@@ -22,7 +22,9 @@ def scale_by_agent(weights: ArrayLike) -> optax.GradientTransformation:
         weights: one weight per agent, shape (N,).
 
     Returns:
-        An optax transformation that goes first in a chain.
+        An optax transformation. Before SGD and momentum it scales the gradients; before Adam and
+        others that divide by the gradients' own size it has no effect. Behind the optimizer, and
+        before :func:`cdjax.consensus`, it is a step size for each agent.
 
     Raises:
         ValueError: if the weights are not a vector of finite numbers.

@@ -272,3 +272,8 @@ def test_explicit_axes_are_refused():
     mesh = jax.make_mesh((4, 2), ("agents", "model"))
     with pytest.raises(ValueError, match=r"expected agents \(Auto\) and no explicit axes"):
         exchange(topology.ring(4), mesh)
+    place = jax.NamedSharding(mesh, PartitionSpec("agents", "model"))
+    tree = {"w": jax.device_put(jnp.ones((4, 6)), place)}
+    for plan in (mixing.auto, mixing.dense, mixing.neighbors, mixing.shifts):
+        with pytest.raises(ValueError, match="leaf 'w' is divided over a mesh with explicit axes"):
+            jax.jit(plan(topology.ring(4)))(tree)
