@@ -155,7 +155,7 @@ def test_the_sdist_builds_the_same_wheel(wheel, tmp_path):
         archive.extractall(tmp_path, filter="data")
     (source,) = (path for path in tmp_path.iterdir() if path.is_dir())
     assert {path.name for path in source.iterdir() if path.is_dir()} == {
-        "cdjax", "experiments", "benchmarks", "tests", "docs"
+        "cdjax", "experiments", "benchmarks", "examples", "tests", "docs"
     }  # fmt: skip
     rebuilt = zipfile.ZipFile(build("wheel", source, tmp_path))
     assert sorted(rebuilt.namelist()) == sorted(wheel.namelist())
