@@ -98,13 +98,14 @@ def have_agent_axis(init: Callable[[Params], Any], params: Params) -> Any:
     return jax.tree.map(lambda x, y: x.shape != y.shape, shapes(0), shapes(1))
 
 
-def along_agents(numbers: ArrayLike, leaf: ArrayLike) -> Shaped[Array, "agents ..."]:
+def along_agents(numbers: ArrayLike, leaf: ArrayLike) -> Array:
     """``numbers``, of shape (N,), with as many axes as ``leaf`` has, of shape (N, ...).
 
-    In the dtype of ``leaf``, as a float32 weight would widen a bfloat16 leaf; booleans stay.
+    In the dtype of ``leaf``, as a float32 weight would widen a bfloat16 leaf; booleans stay. The
+    numbers may have any leading axes of the leaf: none, if all agents have the same.
     """
     numbers = jnp.asarray(numbers)
-    numbers = numbers.reshape(-1, *[1] * (jnp.ndim(leaf) - 1))
+    numbers = numbers.reshape(numbers.shape + (1,) * (jnp.ndim(leaf) - numbers.ndim))
     return numbers if numbers.dtype == bool else numbers.astype(jnp.result_type(leaf))
 
 
@@ -120,15 +121,6 @@ def sum_over_agents(leaf: Shaped[Array, "agents ..."]) -> Array:
 def mean_over_agents(leaf: Shaped[Array, "agents ..."]) -> Array:
     """The mean over the agent axis, see :func:`sum_over_agents`."""
     return sum_over_agents(leaf) / len(leaf)
-
-
-def lifted(value: ArrayLike, leaf: Array) -> Array:
-    """A number, or one per agent of shape (N,), in the dtype and with the axes of the leaf.
-
-    Any leading axes will do: a state that was made under ``jax.vmap`` holds a number per agent.
-    """
-    value = scalar_like(value, leaf)
-    return value.reshape(value.shape + (1,) * (leaf.ndim - value.ndim)) if value.ndim else value
 
 
 def scalar_like(scalar: ArrayLike, leaf: ArrayLike) -> Array:

@@ -63,45 +63,44 @@ def hessian_extremes(
     check_count("num_iterations", num_iterations, low=1)
     # Linearized once, so that a product costs neither the gradient again nor its compilation.
     _, product = jax.linearize(jax.grad(loss_fn), params)
-    start = _unit(optax.tree.random_like(key, params, sampler=jax.random.normal))
+    start = optax.tree.random_like(key, params, sampler=jax.random.normal)
+    start = optax.tree.scale(1 / optax.tree.norm(start), start)
     dtype = optax.tree.norm(start).dtype
 
-    def extend(carry: _Lanczos, _: None) -> tuple[_Lanczos, tuple[Array, Array]]:
+    def extend(carry: _Lanczos, _: None) -> tuple[_Lanczos, tuple[Array, Array, Array]]:
         """The next column of T, and the next vector: three terms, since T is symmetric."""
         image = product(carry.vector)
-        diagonal = optax.tree.vdot(carry.vector, image)
+        diagonal = jnp.asarray(optax.tree.vdot(carry.vector, image))
         rest = jax.tree.map(
             lambda w, v, u: w - scalar_like(diagonal, w) * v - scalar_like(carry.coupling, w) * u,
             image, carry.vector, carry.last,
         )  # fmt: skip
         coupling = optax.tree.norm(rest)
         scale = jnp.maximum(carry.scale, jnp.abs(diagonal) + coupling)
-        # The space is exhausted: the rest of T is apart from what is known, and adds nothing to it.
+        # The space is exhausted: what comes after it in T is coupled to nothing.
         ends = carry.ended | (coupling <= 10 * jnp.finfo(dtype).eps * scale)
         inverse = jnp.where(ends, 0, 1 / jnp.where(ends, 1, coupling))
         following = jax.tree.map(lambda w: scalar_like(inverse, w) * w, rest)
-        first = jnp.where(carry.first == jnp.inf, diagonal, carry.first)
-        column = jnp.where(carry.ended, first, diagonal), jnp.where(ends, 0, coupling)
-        return _Lanczos(following, carry.vector, column[1], scale, first, ends), column
+        coupling = jnp.where(ends, 0, coupling)
+        column = diagonal, coupling, carry.ended
+        return _Lanczos(following, carry.vector, coupling, scale, ends), column
 
     nothing = jnp.zeros([], dtype)
-    carry = _Lanczos(
-        start, optax.tree.zeros_like(start), nothing, nothing, nothing + jnp.inf, nothing > 0
-    )
-    diagonal, coupling = jax.lax.scan(extend, carry, length=num_iterations)[1]
-    beside = coupling[:-1]
+    carry = _Lanczos(start, optax.tree.zeros_like(start), nothing, nothing, nothing > 0)
+    diagonal, coupling, is_beyond = jax.lax.scan(extend, carry, length=num_iterations)[1]
+    # Filled up with a number that is within the spectrum, and so is no end of it.
+    diagonal, beside = jnp.where(is_beyond, diagonal[0], diagonal), coupling[:-1]
     values = jnp.linalg.eigvalsh(jnp.diag(diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1))
     return HessianExtremes(values[0], values[-1])
 
 
 class _Lanczos(NamedTuple):
-    """Two basis vectors and what couples them, the size of T, its first entry, and if it ended."""
+    """Two basis vectors and what couples them, the size of T, and if the space is exhausted."""
 
     vector: Params
     last: Params
     coupling: Float[Array, ""]
     scale: Float[Array, ""]
-    first: Float[Array, ""]
     ended: Bool[Array, ""]
 
 
@@ -163,9 +162,3 @@ def gradient_noise(
     zero = optax.tree.zeros_like(jax.eval_shape(gradient_fn, params, key))
     _, squares = jax.lax.fori_loop(0, num_draws, add, (zero, optax.tree.vdot(zero, zero)))
     return squares / (num_draws - 1)
-
-
-def _unit(vector: Params) -> Params:
-    norm = optax.tree.norm(vector)
-    # The image under a zero Hessian is zero; without the guard its eigenvalues would be NaN.
-    return optax.tree.scale(1 / jnp.where(norm > 0, norm, 1), vector)

@@ -29,7 +29,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from cdjax._checks import check_mixer, check_params, check_range
-from cdjax._trees import displacement, is_floating, lifted, map_floats, value_at
+from cdjax._trees import along_agents, displacement, is_floating, map_floats, value_at
 from cdjax._types import AgentScalarOrSchedule, Mixer, OptState, Params
 
 
@@ -104,13 +104,13 @@ def cdmsgd(
         stored = check_params(params, "cdmsgd", updates)
         iterate = _iterate(stored, state) if nesterov else stored
         velocity = map_floats(
-            lambda v, pull, g: pull + lifted(mu, v) * v - lifted(alpha, v) * g,
+            lambda v, pull, g: pull + along_agents(mu, v) * v - along_agents(alpha, v) * g,
             state.velocity,
             displacement(mix(iterate, state.step), iterate),
             updates,
         )
         updates = map_floats(
-            lambda v_next, ahead: lifted(1 + next_lookahead, v_next) * v_next - ahead,
+            lambda v_next, ahead: along_agents(1 + next_lookahead, v_next) * v_next - ahead,
             velocity,
             displacement(stored, iterate),
         )
@@ -145,7 +145,7 @@ def _iterate(params: Params, state: CDMSGDState) -> Params:
     def leaf(v: Array | optax.MaskedNode, y: Params) -> Params:
         if isinstance(v, optax.MaskedNode) or not is_floating(y):
             return y
-        return y - lifted(lookahead, v) * v
+        return y - along_agents(lookahead, v) * v
 
     # optax.masked leaves MaskedNodes in the velocity for the parameters that it passes by.
     is_masked = lambda v: isinstance(v, optax.MaskedNode)  # noqa: E731

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from cdjax._checks import check_stacked
-from cdjax._trees import lifted, value_at
+from cdjax._trees import along_agents, value_at
 from cdjax._types import AgentScalarOrSchedule, Params
 
 
@@ -30,7 +30,7 @@ def descent(learning_rate: AgentScalarOrSchedule) -> optax.GradientTransformatio
     ) -> tuple[optax.Updates, optax.ScaleByScheduleState]:
         del params
         alpha = value_at(learning_rate, jnp.asarray(state.count))
-        updates = jax.tree.map(lambda g: -lifted(alpha, g) * g, updates)
+        updates = jax.tree.map(lambda g: -along_agents(alpha, g) * g, updates)
         return updates, optax.ScaleByScheduleState(state.count + 1)
 
     return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]

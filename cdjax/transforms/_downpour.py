@@ -24,7 +24,7 @@ import optax
 from jaxtyping import Array, ArrayLike, Bool, Int
 
 from cdjax._checks import check_count, check_params, check_range, stacked_size
-from cdjax._trees import along_agents, displacement, lifted, value_at, widened
+from cdjax._trees import along_agents, displacement, value_at, widened
 from cdjax._types import AgentScalarOrSchedule, Params, ScalarOrSchedule
 from cdjax.agents import mean_params
 from cdjax.transforms._server import check_clocks, clocks_tick
@@ -118,7 +118,9 @@ def downpour(
         nothing = optax.tree.zeros_like(accrued)
         server, sums = _pushed(state, accrued, pushes, gamma)
 
-        stepped = jax.tree.map(lambda x, g: x - (lifted(alpha, g) * g).astype(x.dtype), x, updates)
+        stepped = jax.tree.map(
+            lambda x, g: x - (along_agents(alpha, g) * g).astype(x.dtype), x, updates
+        )
         fetched = _where(fetches, jax.tree.map(lambda s: s[None], server), stepped)
         accrued = _where(pushes, nothing, accrued)
         return displacement(fetched, x), DownpourState(state.step + 1, server, sums, accrued)
