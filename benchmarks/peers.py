@@ -49,8 +49,8 @@ class Options:
     """Allocators of all programs: glibc's as it is, and with its pages kept (default: both; on a
     GPU the first)."""
     systems: tuple[str, ...] = ()
-    """Systems to time instead of PyTorch: decent-bench runs ATC of the MLP on a ring; drjax and
-    fedjax run federated averaging of it."""
+    """Systems to time instead of PyTorch: decent-bench runs ATC of the MLP on a ring, and decent-dp
+    CDSGD with one neighbour in turn; drjax, fedjax, blazefl and flwr run federated averaging."""
     clients: int = 100
     """Clients of federated averaging."""
     cohorts: tuple[int, ...] = (10, 100)
@@ -68,7 +68,14 @@ class Options:
     """File for the results as JSON."""
 
 
-FEDAVG = ("drjax", "fedjax")
+# Systems by what they run; the options of a program beside the system's own.
+ON_A_RING = {"decent-bench": "atc", "decent-dp": "cdsgd-pairs"}
+FEDAVG: dict[str, dict[str, dict[str, Any]]] = {
+    "drjax": {"drjax": {}},
+    "fedjax": {"fedjax": {}},
+    "blazefl": {"blazefl": {}, "blazefl, 2 threads": {"threads": 2}},
+    "flwr": {"flwr": {}},
+}
 # ReLU and max pooling have kinks: where rounding moves one value across, norms of small batches
 # change by 1e-3. Another algorithm moves by a tenth and more.
 _TOLERANCE, _TOLERANCE_OF_TF32 = 5e-3, 2e-2
@@ -133,13 +140,13 @@ def _contests(options: Options) -> Iterator[Contest]:
     for agents in options.agents:
         if "torch" in wanted:
             yield _pytorch(options, agents, where)
-        if "decent-bench" in wanted:
-            batch = options.batch or 32
+        for name in [name for name in wanted if name in ON_A_RING]:
+            batch, algorithm = options.batch or 32, ON_A_RING[name]
             yield Contest(
-                f"ATC, mlp, {agents} agents, batch {batch}",
+                f"{algorithm.upper()}, mlp, {agents} agents, batch {batch}",
                 "steps",
-                steps("mlp", agents=agents, batch=batch, algorithm="atc"),
-                [entrant_of("decent-bench", "steps", where)],
+                steps("mlp", agents=agents, batch=batch, algorithm=algorithm),
+                [entrant_of(name, "steps", where)],
             )
     if servers := [name for name in wanted if name in FEDAVG]:
         for cohort in options.cohorts:
@@ -148,7 +155,11 @@ def _contests(options: Options) -> Iterator[Contest]:
                 f"FedAvg, mlp, {cohort} of {clients} clients, {samples} samples, batch 20",
                 "rounds",
                 rounds(clients=clients, cohort=cohort, samples=samples, batch=20),
-                [entrant_of(server, "rounds", where) for server in servers],
+                [
+                    entrant_of(server, "rounds", where, title=title, options=own)
+                    for server in servers
+                    for title, own in FEDAVG[server].items()
+                ],
             )
 
 

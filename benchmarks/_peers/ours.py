@@ -20,19 +20,30 @@ ALGORITHMS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "cdsgd": lambda rate, mix, _: cdjax.cdsgd(rate, mix),
     "cdmsgd": lambda rate, mix, momentum: cdjax.cdmsgd(rate, mix, momentum=momentum),
     "atc": lambda rate, mix, _: cdjax.adapt_then_combine(optax.sgd(rate), mix),
+    "cdsgd-pairs": lambda rate, mix, _: cdjax.cdsgd(rate, mix),
 }
 
 
 def steps(problem: Problem) -> Program:
     """Steps on a ring, in the compiled loop of the experiments."""
     facts, agents = problem.facts, len(problem.images)
-    mix = mixing.auto(topology.ring(agents))
+    if facts["algorithm"] == "cdsgd-pairs":
+        mix = mixing.pull(lambda step: _pairs_on_a_ring(agents, step))
+    else:
+        mix = mixing.auto(topology.ring(agents))
     tx = ALGORITHMS[facts["algorithm"]](facts["learning_rate"], mix, facts["momentum"])
     indices = np.tile(np.arange(problem.images.shape[1], dtype=np.int32), (1, agents, 1))
     return _loop(
         problem, tx, indices, shown=lambda x: x,
         make_loop=lambda loss, tx: training.train_loop(training.train_step(loss, tx)),
     )  # fmt: skip
+
+
+def _pairs_on_a_ring(num_agents: int, step: jax.Array) -> jax.Array:
+    """Everyone's partner in Decent-DP's ring, whose first two exchanges are with the same one."""
+    agent = jnp.arange(num_agents)
+    to_the_right = (agent + jnp.maximum(step, 2)) % 2 == 1
+    return jnp.where(to_the_right, agent + 1, agent - 1) % num_agents
 
 
 def rounds(problem: Problem) -> Program:
