@@ -66,8 +66,8 @@ def main():
         return jnp.mean(model.apply(params, test_images).argmax(-1) == test_labels)
 
     of_agents = jax.vmap(accuracy)(state.params)  # ~
-    of_mean = accuracy(cdjax.mean_params(state.params))
-    distance = cdjax.metrics.consensus_distance(state.params)
+    of_mean = accuracy(cdjax.mean_params(state.params))  # =
+    distance = cdjax.metrics.consensus_distance(state.params)  # =
     print(f"loss {loss.mean():.3f}, accuracy {of_agents.mean():.1%} of the agents, ", end="")
     print(f"{of_mean:.1%} of their mean, consensus distance {distance:.2f}")
     assert of_agents.min() > 0.8 and of_mean > 0.85

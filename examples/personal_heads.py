@@ -1,7 +1,7 @@
-"""Agents with unlike tasks: the hidden layer is mixed, the last one stays with each agent.
+"""Agents with unlike tasks: lines that end in # + are new, in # ~ changed.
 
 Agent j labels the digits in its own way, by a permutation. No common model fits all of them; a
-common hidden layer does. One line makes the difference, ``optax.masked``.
+common hidden layer does, with a last layer that stays with each agent, by ``optax.masked``.
 """
 
 import jax
@@ -11,7 +11,7 @@ import optax
 from flax import linen as nn
 from sklearn.datasets import load_digits
 
-import cdjax
+import cdjax  # +
 
 AGENTS, BATCH, STEPS = 8, 16, 200
 
@@ -30,18 +30,14 @@ def trained(personal):
     images, labels = load_digits(return_X_y=True)
     images = (images / 16).astype(np.float32)
     codes = np.stack([np.random.default_rng(j).permutation(10) for j in range(AGENTS)])
-    own, sizes = cdjax.data.deal(
-        (images[:-360], labels[:-360]), cdjax.data.partition(len(labels) - 360, AGENTS)
-    )
+    train = images[:-360], labels[:-360]
+    own, sizes = cdjax.data.deal(train, cdjax.data.partition(train[1], AGENTS))  # +
     own = own[0], np.take_along_axis(codes, own[1], axis=1)
 
     model = Net()
-    mix = cdjax.mixing.auto(cdjax.topology.ring(AGENTS))
-    consensus = cdjax.consensus(mix)
-    if personal:
-        is_mixed = {"params": {"hidden": True, "head": False}}
-        consensus = optax.masked(consensus, is_mixed)
-    tx = optax.chain(optax.adam(3e-3), consensus)
+    mix = cdjax.mixing.auto(cdjax.topology.ring(AGENTS))  # +
+    is_mixed = {"params": {"hidden": True, "head": not personal}}  # +
+    tx = optax.chain(optax.adam(3e-3), optax.masked(cdjax.consensus(mix), is_mixed))  # ~
 
     def loss_fn(params, batch):
         logits = model.apply(params, batch[0])
@@ -49,15 +45,16 @@ def trained(personal):
 
     @jax.jit
     def step(params, state, batch):
-        grads = cdjax.agent_map(jax.grad(loss_fn))(params, batch)
+        grads = cdjax.agent_map(jax.grad(loss_fn))(params, batch)  # ~
         updates, state = tx.update(grads, state, params)
         return optax.apply_updates(params, updates), state
 
-    params = cdjax.replicate(model.init(jax.random.key(0), images[:1]), AGENTS)
+    params = cdjax.replicate(model.init(jax.random.key(0), images[:1]), AGENTS)  # ~
     state = tx.init(params)
-    for rows in cdjax.data.batch_indices(sizes, BATCH, first_step=0, num_steps=STEPS, seed=0):
-        params, state = step(params, state, cdjax.data.take_batch(own, rows))
-    found = jax.vmap(model.apply, (0, None))(params, images[-360:]).argmax(-1)
+    order = cdjax.data.batch_indices(sizes, BATCH, first_step=0, num_steps=STEPS, seed=0)  # ~
+    for rows in order:
+        params, state = step(params, state, cdjax.data.take_batch(own, rows))  # ~
+    found = jax.vmap(model.apply, (0, None))(params, images[-360:]).argmax(-1)  # ~
     return float(jnp.mean(found == codes[:, labels[-360:]]))
 
 

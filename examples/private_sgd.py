@@ -1,5 +1,6 @@
-"""Differentially private SGD of each agent: gradients per sample, clipped, with noise of its own.
+"""Private SGD made decentralized: lines that end in # + are new, in # ~ changed, in # = compare.
 
+Each agent's gradients are per sample, clipped, with noise of its own.
 ``cdjax.per_agent`` folds the agent's number into the key of the noise. With one noise for all, a
 neighbour that subtracts two messages would read the difference of two clean gradients.
 """
@@ -10,7 +11,7 @@ import numpy as np
 import optax
 from sklearn.datasets import load_digits
 
-import cdjax
+import cdjax  # +
 
 AGENTS, BATCH, STEPS = 8, 32, 120
 
@@ -26,16 +27,16 @@ def main():
     images, labels = load_digits(return_X_y=True)
     images = (images / 16).astype(np.float32)
     train = images[:-360], labels[:-360]
-    own, sizes = cdjax.data.deal(train, cdjax.data.partition(train[1], AGENTS))
+    own, sizes = cdjax.data.deal(train, cdjax.data.partition(train[1], AGENTS))  # +
 
-    mix = cdjax.mixing.auto(cdjax.topology.ring(AGENTS))
+    mix = cdjax.mixing.auto(cdjax.topology.ring(AGENTS))  # +
     private = optax.contrib.differentially_private_aggregate(
         l2_norm_clip=1.0, noise_multiplier=1.0, key=jax.random.key(0)
     )
-    tx = optax.chain(cdjax.per_agent(private), optax.sgd(1.0), cdjax.consensus(mix))
+    tx = optax.chain(cdjax.per_agent(private), optax.sgd(1.0), cdjax.consensus(mix))  # ~
 
     of_samples = jax.vmap(jax.grad(loss_fn), in_axes=(None, 0, 0))
-    of_agents = cdjax.agent_map(lambda params, batch: of_samples(params, *batch))
+    of_agents = cdjax.agent_map(lambda params, batch: of_samples(params, *batch))  # ~
 
     @jax.jit
     def step(params, state, batch):
@@ -43,15 +44,16 @@ def main():
         return optax.apply_updates(params, updates), state
 
     params = {"w": jnp.zeros((64, 10)), "b": jnp.zeros(10)}
-    params = cdjax.replicate(params, AGENTS)
+    params = cdjax.replicate(params, AGENTS)  # +
     state = tx.init(params)
     nothing = jax.tree.map(lambda x: jnp.zeros((AGENTS, BATCH, *x.shape[1:])), params)
-    noise, _ = cdjax.per_agent(private).update(nothing, state[0], params)
+    noise, _ = cdjax.per_agent(private).update(nothing, state[0], params)  # =
     correlation = np.abs(np.corrcoef(noise["w"].reshape(AGENTS, -1)) - np.eye(AGENTS)).max()
-    for rows in cdjax.data.batch_indices(sizes, BATCH, first_step=0, num_steps=STEPS, seed=0):
-        params, state = step(params, state, cdjax.data.take_batch(own, rows))
+    order = cdjax.data.batch_indices(sizes, BATCH, first_step=0, num_steps=STEPS, seed=0)  # ~
+    for rows in order:
+        params, state = step(params, state, cdjax.data.take_batch(own, rows))  # ~
 
-    mean = cdjax.mean_params(params)
+    mean = cdjax.mean_params(params)  # +
     accuracy = jnp.mean((images[-360:] @ mean["w"] + mean["b"]).argmax(-1) == labels[-360:])
     print(f"accuracy {accuracy:.1%}; noise of two agents correlates by {correlation:.2f} at most")
     assert accuracy > 0.7 and correlation < 0.3

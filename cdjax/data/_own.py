@@ -42,6 +42,12 @@ def deal(
         batch = cdjax.data.take_batch(stacked, indices[0])  # tokens of shape (8, 4, 32)
     """
     leaves = jax.tree.leaves_with_path(samples)
+    for path, x in leaves:
+        if not np.ndim(x):
+            raise ValueError(
+                f"leaf {jax.tree_util.keystr(path)} is {x!r}; every leaf leads with the samples, "
+                "give arrays"
+            )
     lengths = {jax.tree_util.keystr(path): len(x) for path, x in leaves}
     if len(set(lengths.values())) != 1:
         raise ValueError(f"leaves lead with different numbers of samples: {lengths}")

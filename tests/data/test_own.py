@@ -32,6 +32,11 @@ def test_leaves_of_different_lengths_are_named():
         data.deal({"x": np.ones(3), "y": np.ones(4)}, [np.array([0])])
 
 
+def test_a_leaf_without_samples_is_named():
+    with pytest.raises(ValueError, match=r"leaf \['x'\]\[0\] is 1; every leaf leads with the sam"):
+        data.deal({"x": [1, 2]}, [np.array([0])])
+
+
 def test_an_index_that_does_not_exist_is_named():
     with pytest.raises(ValueError, match="agent 1 samples 0 to 3; there are 3"):
         data.deal(np.ones(3), [np.array([0]), np.array([0, 3])])

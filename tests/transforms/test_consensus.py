@@ -1,5 +1,6 @@
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -51,6 +52,28 @@ def test_multi_steps_mixes_every_k_steps():
     x = jnp.arange(5.0)
     np.testing.assert_allclose(train(tx, gradient, x, 2)[0], x)
     np.testing.assert_allclose(train(tx, gradient, x, 3)[0], mix(x), rtol=1e-6)
+
+
+def test_consensus_behind_multi_steps_mixes_as_inside_but_only_once_per_step():
+    mixes = []
+
+    def mix(tree, step=0):
+        jax.debug.callback(lambda: mixes.append(1))
+        return mixing.dense(topology.ring(5))(tree, step)
+
+    sgd, gradient = optax.sgd(0.1), quadratic_gradients(np.arange(5.0))
+    behind = optax.chain(
+        optax.MultiSteps(sgd, 3).gradient_transformation(),
+        cdjax.consensus(mixing.every(3, mix)),
+    )
+    inside = optax.MultiSteps(optax.chain(sgd, cdjax.consensus(mix)), 3).gradient_transformation()
+    found = []
+    for tx, expected in ((behind, 2), (inside, 6)):
+        found.append(train(tx, gradient, jnp.arange(5.0), 6)[0])
+        jax.effects_barrier()
+        assert len(mixes) == expected
+        mixes.clear()
+    np.testing.assert_allclose(*found, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
