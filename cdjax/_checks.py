@@ -36,10 +36,35 @@ def check_whole(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a whole number, not {value!r}")
 
 
+def check_number(name: str, value: Any) -> None:
+    """Raises unless ``value`` is one number or a schedule: an array would spread over some axis."""
+    if not callable(value) and np.ndim(value):
+        raise ValueError(f"{name} has shape {np.shape(value)}; give one number")
+
+
 def check_count(name: str, value: Any, *, low: int) -> None:
     """Raises unless a concrete ``value`` is a whole number of at least ``low``."""
     check_whole(name, value)
     check_range(name, value, low=low)
+
+
+def check_indices(name: str, indices: Any, count: int, things: str) -> None:
+    """Raises unless concrete ``indices`` are whole numbers in 0..count-1; traced ones pass.
+
+    JAX takes the last of a table in place of an index beyond it, without a word.
+    """
+    if isinstance(indices, Tracer):
+        return
+    if isinstance(indices, jax.Array) and not indices.is_fully_addressable:
+        return  # divided among processes
+    found = np.asarray(indices)
+    if found.dtype.kind not in "iu":
+        raise ValueError(f"{name} are {found.dtype}; give whole numbers")
+    if found.size and not 0 <= found.min() <= found.max() < count:
+        raise ValueError(
+            f"{name} reach from {found.min()} to {found.max()}; there are {count} {things}, "
+            "numbered from 0"
+        )
 
 
 def check_probability(name: str, value: Any) -> None:
@@ -66,7 +91,10 @@ def check_positive(name: str, value: Any) -> None:
 def real_array(name: str, value: Any) -> np.ndarray:
     """``value`` in float64; not a copy if it already is such an array."""
     try:
-        return np.asarray(value, dtype=np.float64)
+        array = np.asarray(value)
+        if np.iscomplexobj(array):  # NumPy would drop the imaginary parts
+            raise TypeError("it is complex")
+        return np.asarray(array, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} is no array of real numbers: {error}") from error
 
@@ -84,7 +112,7 @@ def per_step(name: str, values: Any, num_steps: int | None = None) -> np.ndarray
 def check_topology(topology: Any) -> None:
     """Raises unless ``topology`` is a Topology."""
     remedy = "give a cdjax.Topology, such as cdjax.topology.ring(8)"
-    if not hasattr(topology, "mixing_matrix"):
+    if not hasattr(type(topology), "mixing_matrix"):  # of its type: reading it would make it
         raise ValueError(f"topology is {_kind(topology)}; {remedy}")
 
 

@@ -6,18 +6,18 @@ Python and binary versions: https://www.cs.toronto.edu/~kriz/cifar.html.
 
 from __future__ import annotations
 
-import gzip
 import io
 import math
 import pickletools
 import tarfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Int, UInt8
+
+from cdjax._contents import UnreadableError, kind_of, read
 
 
 class DataCorruptError(ValueError):
@@ -64,14 +64,19 @@ CIFAR = {
     ),
 }
 MNIST_COUNTS = {"train": 60_000, "t10k": 10_000}
-# The files of both data sets have the same names and sizes. Their first labels tell them apart.
+# The files of both data sets have the same names and sizes, and so have those of others, as KMNIST.
+# Their first labels tell them apart.
 MNIST_FIRST_LABELS = {
     "mnist": (5, 0, 4, 1, 9, 2, 1, 3, 1, 4),
     "fashion_mnist": (9, 0, 0, 3, 0, 2, 7, 2, 5, 5),
 }
+# The folders into which torchvision puts these files.
+_OF_TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
 _PIXELS = 32 * 32 * 3
 # The red, green and blue planes of a file's images, and their labels.
 _Planes: TypeAlias = tuple[np.ndarray, np.ndarray]
+# The content of a file of a CIFAR data set, by its name; None if there is no such file.
+_Find: TypeAlias = Callable[[str], memoryview | None]
 
 
 def archive_names(name: str) -> list[str]:
@@ -80,6 +85,30 @@ def archive_names(name: str) -> list[str]:
         return [f"cifar-{CIFAR[name].num_classes}-{kind}.tar.gz" for kind in ("python", "binary")]
     kinds = "images-idx3-ubyte", "labels-idx1-ubyte"
     return [f"{split}-{kind}.gz" for split in MNIST_COUNTS for kind in kinds]
+
+
+def folders_of(name: str, data_dir: Path) -> list[Path]:
+    """Where a data set's files may lie.
+
+    First comes the folder that is named after the data set: MNIST and Fashion-MNIST use the same
+    file names.
+    """
+    if data_dir.is_file() and data_dir.name.lower() in archive_names(name):
+        return [data_dir.parent]
+    own = _OF_TORCHVISION.get(name)
+    raw = [data_dir / own / "raw", data_dir / "raw"] if own else []
+    return [data_dir / name, data_dir, *raw]
+
+
+def what_is_in(folder: Path) -> str:
+    """What a folder holds, for an error message."""
+    if folder.is_file():
+        return "a file; give its folder"
+    if not folder.is_dir():
+        return "there is no such folder"
+    names = sorted(path.name for path in folder.iterdir())
+    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+    return f"it holds {', '.join(map(repr, names[:6]))}{more}" if names else "it is empty"
 
 
 def read_archives(name: str, folder: Path) -> tuple[Split, Split] | None:
@@ -105,13 +134,30 @@ def _read_mnist(name: str, folder: Path) -> tuple[Split, Split] | None:
             raise DataCorruptError(
                 f"{folder} holds {other}, not {name}; keep each in a folder of that name"
             )
+    if first_labels != (expected := MNIST_FIRST_LABELS.get(name, first_labels)):
+        raise DataCorruptError(
+            f"{folder} holds another data set than {name} under its file names: the first labels "
+            f"are {_words(first_labels)}, not {_words(expected)}; read it with a reader of its own"
+        )
     return train, test
+
+
+def _words(numbers: tuple[int, ...]) -> str:
+    return " ".join(map(str, numbers))
 
 
 def _find_idx(folder: Path, file: str) -> Path | None:
     spellings = [file, file.replace("-idx", ".idx")]
-    paths = [folder / f"{spelling}{ending}" for spelling in spellings for ending in (".gz", "")]
-    return next((path for path in paths if path.is_file()), None)
+    names = [f"{spelling}{ending}" for spelling in spellings for ending in (".gz", "")]
+    return _find_file(folder, names)
+
+
+def _find_file(folder: Path, names: list[str]) -> Path | None:
+    """The first of these files that a folder has, in upper or lower case."""
+    if not folder.is_dir():
+        return None
+    found = {path.name.lower(): path for path in folder.iterdir() if path.is_file()}
+    return next((found[name] for name in names if name in found), None)
 
 
 def _read_idx_pair(images: Path, labels: Path, count: int) -> Split:
@@ -135,16 +181,31 @@ def _read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _read_cifar(name: str, folder: Path) -> tuple[Split, Split] | None:
-    inner, readers = CIFAR[name].folder.values(), (_read_pickled, _read_binary)
-    for archive, top, read in zip(archive_names(name), inner, readers, strict=True):
-        if (folder / archive).is_file():
-            return _read_cifar_archive(CIFAR[name], top, read, folder / archive)
+    layout, readers = CIFAR[name], {"python": _read_pickled, "binary": _read_binary}
+    for archive, (kind, top) in zip(archive_names(name), layout.folder.items(), strict=True):
+        # Browsers unpack files as they come, and may leave them their name or not.
+        if path := _find_file(folder, [archive, archive.removesuffix(".gz")]):
+            find = _in_archive(layout, top, path)
+            return _read_cifar_files(layout, find, f"{top}/", readers[kind], path)
+    for kind, top in layout.folder.items():  # unpacked archives
+        path = folder if folder.name == top else folder / top
+        if path.is_dir():
+            find = _in_folder(layout, path)
+            return _read_cifar_files(layout, find, "", readers[kind], path)
     return None
 
 
-def _read_cifar_archive(
-    layout: Cifar, folder: str, read: Callable[..., _Planes], path: Path
-) -> tuple[Split, Split]:
+def _in_folder(layout: Cifar, folder: Path) -> _Find:
+    limit = max(layout.images_per_file) * (2 * _PIXELS + 256) + 2**20
+
+    def find(name: str) -> memoryview | None:
+        path = _find_file(folder, [name, f"{name}.bin"])
+        return memoryview(_contents(path, limit)) if path else None
+
+    return find
+
+
+def _in_archive(layout: Cifar, folder: str, path: Path) -> _Find:
     train_count, test_count = layout.images_per_file
     num_images = train_count * len(layout.train) + test_count * len(layout.test)
     # The room for file names and headers, and for pickles that write a byte above 127 as two. What
@@ -154,15 +215,22 @@ def _read_cifar_archive(
     if len(content) > limit:
         raise DataCorruptError(f"{path} unpacks to more than {limit} bytes; fetch it again")
     members = _tar_members(content, path)
+    return lambda name: members.get(f"{folder}/{name}", members.get(f"{folder}/{name}.bin"))
+
+
+def _read_cifar_files(
+    layout: Cifar, find: _Find, prefix: str, reader: Callable[..., _Planes], path: Path
+) -> tuple[Split, Split]:
+    train_count, test_count = layout.images_per_file
 
     def read_all(names: tuple[str, ...], count: int) -> Split:
         images = np.empty((len(names), count, 32, 32, 3), np.uint8)
         labels = np.empty((len(names), count), np.int32)
         for i, name in enumerate(names):
-            member = members.get(f"{folder}/{name}", members.get(f"{folder}/{name}.bin"))
+            member = find(name)
             if member is None:
-                raise DataCorruptError(f"{path} lacks {folder}/{name}; fetch it again")
-            planes, numbers = read(member, count, layout, path)
+                raise DataCorruptError(f"{path} lacks {prefix}{name}; fetch it again")
+            planes, numbers = reader(member, count, layout, path)
             images[i] = planes.reshape(count, 3, 32, 32).transpose(0, 2, 3, 1)
             labels[i] = _checked_labels(numbers, layout.num_classes, path)
         return Split(images.reshape(-1, 32, 32, 3), labels.ravel())
@@ -224,11 +292,15 @@ def _read_pickled(member: memoryview, count: int, layout: Cifar, path: Path) -> 
 def _contents(path: Path, limit: int) -> bytes:
     """A file's unpacked bytes, at most one more than the limit, which shows that it is longer."""
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            return file.read(limit + 1)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        content = read(path, limit)
+    except UnreadableError as error:
         message = f"{path} is truncated or damaged: {error}; fetch it again"
         raise DataCorruptError(message) from error
+    if kind := kind_of(content):
+        raise DataCorruptError(
+            f"{path} is truncated or damaged: it is {kind}; put the file itself in its place"
+        )
+    return content
 
 
 def _check_size(size: int, wanted: int, path: Path) -> None:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
-from cdjax._checks import check_count
+from cdjax._checks import check_count, check_indices
 from cdjax.data._own import deal
 from cdjax.data._partition import check_all_have_samples
 
@@ -59,6 +59,8 @@ def stack_agents(
         partition = [np.array([0, 2, 4]), np.array([1, 3])]
         agent_data = cdjax.data.stack_agents(images, labels, partition=partition)
     """
+    if np.ndim(labels) != 1:
+        raise ValueError(f"labels have shape {np.shape(labels)}; give one per image, shape (n,)")
     if len(images) != len(labels):
         raise ValueError(
             f"there are {len(images)} images, but {len(labels)} labels; give one per image"
@@ -102,6 +104,11 @@ def batch_indices(
     check_count("num_steps", num_steps, low=0)
     check_count("seed", seed, low=0)
     sizes = np.asarray(sizes)
+    if sizes.ndim != 1 or sizes.dtype.kind not in "iu":
+        raise ValueError(
+            f"sizes are {sizes.dtype} of shape {sizes.shape}; give each agent's number of samples, "
+            "shape (N,)"
+        )
     check_all_have_samples(sizes, _REMEDY)
     # Positions in the endless stream of permutations, the same for all agents.
     start, stop = first_step * batch_size, (first_step + num_steps) * batch_size
@@ -129,8 +136,18 @@ def take_batch(data: Any, indices: Int[Array | np.ndarray, "agents batch"]) -> A
     Returns:
         The tree with leaves of shape ``(N, batch, ...)``, dtypes kept.
 
+    Raises:
+        ValueError: if shapes do not fit, or, outside of ``jit``, an index does not exist.
+
     Example: ``first_two = cdjax.data.take_batch(x, np.full((num_agents, 2), [0, 1]))``
     """
+    for leaf in jax.tree.leaves(data):
+        if np.ndim(leaf) < 2 or np.ndim(indices) != 2 or len(indices) != len(leaf):
+            raise ValueError(
+                f"indices have shape {np.shape(indices)}, but a leaf of the data {np.shape(leaf)}; "
+                "give each agent's samples, indices (N, batch) into leaves (N, n_max, ...)"
+            )
+        check_indices("indices", indices, leaf.shape[1], "samples")
     return jax.tree.map(lambda x: jax.vmap(lambda own, i: own[i])(x, indices), data)
 
 
@@ -150,7 +167,15 @@ def normalise(
     Returns:
         ``(images - mean) / std``, float32.
 
+    Raises:
+        ValueError: if there is not one mean and deviation per channel.
     """
+    for name, numbers in (("mean", mean), ("std", std)):
+        if np.shape(numbers) != images.shape[-1:]:
+            raise ValueError(
+                f"{name} has shape {np.shape(numbers)}, but the images {images.shape}; give one "
+                f"number per channel, shape {images.shape[-1:]}"
+            )
     channels = (1,) * (images.ndim - 1) + (-1,)
     return (images.astype(jnp.float32) - mean.reshape(channels)) / std.reshape(channels)
 

@@ -54,7 +54,17 @@ def deal(
     num_samples = next(iter(lengths.values()))
     sizes = np.array([len(part) for part in parts])
     check_all_have_samples(sizes, "deal at least 1 to every agent")
+    if longest is not None and longest < sizes.max():
+        raise ValueError(
+            f"longest is {longest}, but an agent has {sizes.max()} samples; give at least that"
+        )
     for agent, part in enumerate(parts):
+        found = np.asarray(part)
+        if found.ndim != 1 or found.dtype.kind not in "iu":
+            raise ValueError(
+                f"partition gives agent {agent} {found.dtype} of shape {found.shape}; give the "
+                "indices of its samples, shape (n,), as np.flatnonzero makes of a mask"
+            )
         if np.min(part) < 0 or np.max(part) >= num_samples:
             raise ValueError(
                 f"partition gives agent {agent} samples {np.min(part)} to {np.max(part)}; "

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from cdjax._checks import check_choice
-from cdjax.data._archives import Split, archive_names, read_archives
+from cdjax.data._archives import Split, archive_names, folders_of, read_archives, what_is_in
 from cdjax.data._tfds import first_line, prepare, read_prepared
 
 DATASETS = ("cifar10", "cifar100", "mnist", "fashion_mnist", "digits")
@@ -37,7 +37,8 @@ def load(name: str, data_dir: str | Path | None = None, *, download: bool = True
 
     It is taken from the first of these places that has it:
 
-    1. its standard archive files, in ``data_dir/name`` or ``data_dir``;
+    1. its standard archive files, in ``data_dir/name`` or ``data_dir``, compressed or not; CIFAR's
+       archives may be unpacked, and ``data_dir`` may be torchvision's ``root``;
     2. a copy that tensorflow-datasets has prepared in ``data_dir``;
     3. the network, if the server answers within seconds: tensorflow-datasets downloads the data set
        and prepares a copy in ``data_dir``. This takes TensorFlow and some minutes, once.
@@ -61,8 +62,7 @@ def load(name: str, data_dir: str | Path | None = None, *, download: bool = True
         return _digits()
     default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     data_dir = Path(data_dir or default).expanduser()
-    # First the folder named after the data set: MNIST and Fashion-MNIST use the same file names.
-    for folder in (data_dir / name, data_dir):
+    for folder in folders_of(name, data_dir):
         if splits := read_archives(name, folder):
             return _dataset(name, *splits)
     try:
@@ -75,9 +75,9 @@ def load(name: str, data_dir: str | Path | None = None, *, download: bool = True
         return _dataset(name, *splits)
     files = (" or " if name.startswith("cifar") else ", ").join(archive_names(name))
     raise DataNotFoundError(
-        f"no {name} in {data_dir}, and {obstacle}; put {files} into a folder and give it as "
-        "data_dir, or install 'cdjax[experiments]' and load it once with the network up, or take "
-        "the data set 'digits', which needs no files"
+        f"no {name} in {data_dir} ({what_is_in(data_dir)}), and {obstacle}; put {files} into a "
+        "folder and give it as data_dir, or install 'cdjax[experiments]' and load it once with the "
+        "network up, or take the data set 'digits', which needs no files"
     )
 
 

@@ -39,10 +39,11 @@ def read_prepared(name: str, data_dir: Path) -> tuple[Split, Split] | None:
     if not (data_dir / name).is_dir():
         return None
     tfds = _import_tfds()
-    folder = Path(tfds.builder(name, data_dir=data_dir).data_dir)
-    if not (folder / "dataset_info.json").is_file():
-        return None
+    folder = data_dir / name
     try:
+        folder = Path(tfds.builder(name, data_dir=data_dir).data_dir)
+        if not (folder / "dataset_info.json").is_file():
+            return None
         names = ["train", "test"]
         sources = tfds.data_source(name, split=names, data_dir=data_dir, download=False)
         train, test = map(_split, sources)

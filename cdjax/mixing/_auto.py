@@ -16,6 +16,7 @@ from cdjax.mixing._neighbors import neighbor_table, neighbors
 from cdjax.mixing._shifts import shifts, shifts_of
 from cdjax.sharding import AXIS
 from cdjax.topology import Topology
+from cdjax.topology._entries import MOST_DENSE
 
 
 def auto(topology: Topology, mesh: Mesh | None = None, *, axis: str = AXIS) -> Mixer:
@@ -63,11 +64,11 @@ def choose(topology: Topology) -> str:
     Example: ``mix = getattr(cdjax.mixing, cdjax.mixing.choose(topology))(topology)``
     """
     check_topology(topology)
-    rows_read = neighbor_table(topology.mixing_matrix).cost
-    if product_is_faster(rows_read, topology.num_agents):
+    rows_read = neighbor_table(topology.entries).cost
+    if product_is_faster(rows_read, topology.num_agents) and topology.num_agents <= MOST_DENSE:
         return "dense"
     # A shift is a pass over x like a row read, but the shift by 0 is the agent's own row.
-    num_shifts = len(shifts_of(topology.mixing_matrix))
+    num_shifts = len(shifts_of(topology.entries))
     return "shifts" if jax.device_count() > 1 and num_shifts <= 1 + rows_read else "neighbors"
 
 

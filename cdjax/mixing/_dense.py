@@ -13,6 +13,7 @@ from cdjax._checks import check_auto_axes, check_stacked, check_topology
 from cdjax._trees import along_agents, map_floats
 from cdjax._types import Mixer, Params
 from cdjax.topology import Topology
+from cdjax.topology._entries import Entries
 from cdjax.topology._topology import TOLERANCE
 
 # Weights that are equal by construction differ by rounding: each row was made to sum to one.
@@ -48,7 +49,7 @@ def dense(topology: Topology) -> Mixer:
     """
     check_topology(topology)
 
-    matrix, sums = topology.mixing_matrix, row_sums(topology.mixing_matrix)
+    matrix, sums = topology.mixing_matrix, row_sums(topology.entries)
     return leafwise(topology.num_agents, lambda x: product(matrix, sums, x))
 
 
@@ -81,9 +82,9 @@ def pulls_to_others(
     return jnp.einsum("jl,l...->j...", weights, apart, precision="highest")
 
 
-def row_sums(matrix: Float[np.ndarray, "agents agents"]) -> Float[np.ndarray, " agents"]:
+def row_sums(entries: Entries) -> Float[np.ndarray, " agents"]:
     """What an agent's own value counts beside differences to it: 1, unless nobody checked Π."""
-    sums = matrix.sum(axis=1)
+    sums = entries.row_sums()
     return np.where(np.abs(sums - 1) <= TOLERANCE, 1.0, sums)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -14,12 +15,16 @@ from cdjax._checks import check_stacked, check_topology
 from cdjax._trees import along_agents, map_floats_together, widened
 from cdjax._types import Mixer, Params
 from cdjax.mixing._dense import row_sums
+from cdjax.mixing._neighbors import slots_of
 from cdjax.mixing._rounds import Round, cut_into_rounds, send
 from cdjax.sharding import AXIS, block_size
 from cdjax.topology import Topology
+from cdjax.topology._entries import Entries, entries_of
 
 # Beyond so many senders per agent, a product with all of them is faster than reading each.
 _MOST_SLOTS = 16
+# But not where its weights would take more than 2 GB.
+_MOST_IN_BLOCK = 1 << 28
 
 
 def exchange(topology: Topology, mesh: Mesh, *, axis: str = AXIS) -> Mixer:
@@ -52,9 +57,9 @@ def exchange(topology: Topology, mesh: Mesh, *, axis: str = AXIS) -> Mixer:
     """
     check_topology(topology)
     block_size(topology.num_agents, mesh, axis=axis)
-    rounds, rows, weights = _schedule(topology.mixing_matrix, mesh.shape[axis])
+    rounds, rows, weights = _schedule(topology.entries, mesh.shape[axis])
     is_divided = mesh.size > mesh.shape[axis]
-    sums = row_sums(topology.mixing_matrix)
+    sums = row_sums(topology.entries)
 
     def mix_block(
         leaves: list[Array],
@@ -96,44 +101,60 @@ class _Weights(NamedTuple):
 
 
 def _schedule(
-    matrix: Float[np.ndarray, "agents agents"], num_devices: int
+    matrix: Entries | Float[np.ndarray, "agents agents"], num_devices: int
 ) -> tuple[list[Round], list[Int[np.ndarray, "devices rows"]], list[_Weights]]:
     """The rounds, the rows that a device sends in each, and the weights of its own and of those."""
-    size = len(matrix) // num_devices
-    blocks = matrix.reshape(num_devices, size, num_devices, size).swapaxes(1, 2)
-    needed = (blocks != 0).any(axis=2)  # by receiving device, sending device, row
-    counts = needed.sum(axis=2)
-    np.fill_diagonal(counts, 0)
+    links = entries_of(matrix).off_diagonal
+    size = links.num_agents // num_devices
+    link_of = links.receivers // size * num_devices + links.senders // size  # between devices
+    row_of = links.senders % size
+    is_far = links.receivers // size != links.senders // size
+    # The rows that a device needs of another, each once: by receiving device, sending device, row.
+    codes = link_of.astype(np.int64) * size + row_of
+    needed = np.unique(codes[is_far])
+    pairs, first, counts = np.unique(needed // size, return_index=True, return_counts=True)
     # All devices send equally many rows in a round, as many as its largest link needs, so links of
     # many rows come first and share the first rounds. Among links of as many rows, shift by shift:
     # all devices of a ring that send the same way are one round.
-    receivers, senders = np.nonzero(counts)
-    order = np.lexsort(((receivers - senders) % num_devices, -counts[receivers, senders]))
+    receivers, senders = np.divmod(pairs, num_devices)
+    order = np.lexsort(((receivers - senders) % num_devices, -counts))
     rounds = cut_into_rounds(np.stack([senders, receivers], axis=1)[order], num_devices)
-    own, others = np.arange(num_devices), 1 - np.eye(size)
-    rows, weights = [], [_in_slots(blocks[own, own] * others)]
-    for links in rounds:
-        num_rows = max(counts[receiver, sender] for sender, receiver in links)
+    own = ~is_far
+    rows, weights = [], [_in_slots(links.where(own), row_of[own], num_devices, num_rows=size)]
+    for round_links in rounds:
+        in_round = [receiver * num_devices + sender for sender, receiver in round_links]
+        places = np.searchsorted(pairs, in_round)
+        num_rows = int(counts[places].max())
         sent = np.zeros((num_devices, num_rows), np.int32)
-        received = np.zeros((num_devices, size, num_rows))
-        for sender, receiver in links:
-            needed_rows = np.flatnonzero(needed[receiver, sender])
-            sent[sender, : len(needed_rows)] = needed_rows
-            received[receiver][:, : len(needed_rows)] = blocks[receiver, sender][:, needed_rows]
+        for (sender, _), place in zip(round_links, places, strict=True):
+            rows_needed = needed[first[place] : first[place] + counts[place]] % size
+            sent[sender, : len(rows_needed)] = rows_needed
+        mine = is_far & np.isin(link_of, in_round)
+        # Where a row stands among those that come with it.
+        position = np.searchsorted(needed, codes[mine])
+        position -= first[np.searchsorted(pairs, link_of[mine])]
         rows.append(sent)
-        weights.append(_in_slots(received))
+        weights.append(_in_slots(links.where(mine), position, num_devices, num_rows=num_rows))
     return rounds, rows, weights
 
 
-def _in_slots(weights: Float[np.ndarray, "devices block rows"]) -> _Weights:
-    """The sparser form of some weights: a slot per sender where there are few, or the block."""
-    linked = weights != 0
-    num_slots = int(linked.sum(axis=2).max(initial=0))
-    if num_slots > _MOST_SLOTS:
-        return _Weights(None, weights)
-    # Those with a weight come first in this order, which fills up with rows of weight zero.
-    senders = np.argsort(~linked, axis=2, kind="stable")[:, :, :num_slots]
-    return _Weights(senders.astype(np.int32), np.take_along_axis(weights, senders, axis=2))
+def _in_slots(
+    links: Entries, rows: Int[np.ndarray, " links"], num_devices: int, *, num_rows: int
+) -> _Weights:
+    """The sparser form of some links' weights: a slot per sender where there are few, or the block.
+
+    ``rows`` says which of the rows that its device receives a link is about.
+    """
+    block_shape = links.num_agents, num_rows
+    numbers = slots_of(links.receivers, links.num_agents)
+    if numbers.shape[1] > _MOST_SLOTS and math.prod(block_shape) <= _MOST_IN_BLOCK:
+        block = np.zeros(block_shape)
+        block[links.receivers, rows] = links.weights
+        return _Weights(None, block.reshape(num_devices, -1, num_rows))
+    shape = num_devices, links.num_agents // num_devices, numbers.shape[1]
+    # One more in the end, for the slots that are not needed: -1 is its number.
+    senders, weights = (np.append(x, 0)[numbers].reshape(shape) for x in (rows, links.weights))
+    return _Weights(senders.astype(np.int32), weights)
 
 
 def _pull(

@@ -6,13 +6,14 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from cdjax._checks import check_topology
 from cdjax._trees import along_agents
 from cdjax._types import Mixer
 from cdjax.mixing._dense import leafwise, pulls_to_others, row_sums, weighted
 from cdjax.topology import Topology
+from cdjax.topology._entries import Entries, entries_of
 
 # In rows read by every agent: a full row measures one (two CPU cores, N up to 4096) and is a pass
 # over x of its own.
@@ -58,8 +59,8 @@ def neighbors(topology: Topology) -> Mixer:
     Reference: Jiang et al. (2017), eq. 5, the term :math:`\sum_l \pi_{jl} x_k^l`.
     """
     check_topology(topology)
-    table = neighbor_table(topology.mixing_matrix)
-    sums, reads_table = row_sums(topology.mixing_matrix), table.row_of_agent < 0
+    table = neighbor_table(topology.entries)
+    sums, reads_table = row_sums(topology.entries), table.row_of_agent < 0
 
     def mix_leaf(x: Array) -> Array:
         moved = jnp.zeros_like(x)
@@ -77,30 +78,32 @@ def neighbors(topology: Topology) -> Mixer:
     return leafwise(topology.num_agents, mix_leaf)
 
 
-def neighbor_table(matrix: Float[np.ndarray, "agents agents"]) -> NeighborTable:
+def neighbor_table(matrix: Entries | Float[np.ndarray, "agents agents"]) -> NeighborTable:
     """The cheapest table for a mixing matrix of shape (N, N)."""
-    linked = matrix != 0
-    np.fill_diagonal(linked, False)
-    full_rows, row_of_agent = _full_rows(matrix, linked.sum(axis=1))
-    linked[row_of_agent >= 0] = False
+    entries = entries_of(matrix)
+    links = entries.off_diagonal
+    full_rows, row_of_agent = _full_rows(entries)
+    links = links.where(row_of_agent[links.receivers] < 0)
 
-    table, agents = padded_columns(linked), np.arange(len(matrix))[:, None]
-    senders = np.where(table >= 0, table, agents)
-    weights = np.where(table >= 0, matrix[agents, table], 0.0)
+    numbers = slots_of(links.receivers, entries.num_agents)
+    agents = np.arange(entries.num_agents)[:, None]
+    # One more in the end, for the slots that are not needed: -1 is its number.
+    senders = np.where(numbers >= 0, np.append(links.senders, 0)[numbers], agents)
+    weights = np.append(links.weights, 0.0)[numbers]
     return NeighborTable(senders, weights, full_rows, row_of_agent)
 
 
-def padded_columns(entries: Bool[np.ndarray, "rows columns"]) -> Int[np.ndarray, "rows slots"]:
-    """The columns of each row's true entries, rising; rows with fewer are filled up with -1."""
-    rows, columns = np.nonzero(entries)
-    table = np.full((len(entries), np.max(entries.sum(axis=1), initial=0)), -1)
+def slots_of(rows: Int[np.ndarray, " entries"], num_rows: int) -> Int[np.ndarray, "rows slots"]:
+    """The numbers of each row's entries in a list by row; rows with fewer are filled up with -1."""
+    counts = np.bincount(rows, minlength=num_rows)
+    table = np.full((num_rows, np.max(counts, initial=0)), -1)
     # `rows` rises, so that searchsorted finds where each row's entries begin in the list.
-    table[rows, np.arange(len(rows)) - np.searchsorted(rows, rows)] = columns
+    table[rows, np.arange(len(rows)) - np.searchsorted(rows, rows)] = np.arange(len(rows))
     return table
 
 
 def _full_rows(
-    matrix: Float[np.ndarray, "agents agents"], degrees: Int[np.ndarray, " agents"]
+    entries: Entries,
 ) -> tuple[Float[np.ndarray, "rows agents"], Int[np.ndarray, " agents"]]:
     """Takes agents off the table as long as that lowers the cost; their rows, and whose they are.
 
@@ -110,13 +113,17 @@ def _full_rows(
     ``_FULL_ROW_COST`` for every distinct row among the agents that are off it. On a star the hub
     goes; on a complete graph all agents share one row, so all go, and the table is empty.
     """
+    degrees = np.bincount(entries.off_diagonal.receivers, minlength=entries.num_agents)
     order = np.argsort(-degrees, kind="stable")
     widths = [*degrees[order], 0]  # of the table, by how many agents are off it
-    best, num_full, distinct, rows = widths[0], 0, {}, np.full(len(matrix), -1)
+    best, num_full, distinct, rows = widths[0], 0, {}, np.full(entries.num_agents, -1)
+    starts = np.searchsorted(entries.receivers, np.arange(entries.num_agents + 1))
+    # Rows that are equal by construction differ by rounding.
+    weights = np.round(entries.weights, 12)
     for count, agent in enumerate(order, start=1):
-        # Rows that are equal by construction differ by rounding; + 0.0 turns -0.0, which has other
-        # bytes, into 0.0.
-        key = (np.round(matrix[agent], 12) + 0.0).tobytes()
+        row = slice(starts[agent], starts[agent + 1])
+        kept = weights[row] != 0
+        key = entries.senders[row][kept].tobytes(), weights[row][kept].tobytes()
         rows[agent] = distinct.setdefault(key, len(distinct))
         row_cost = _FULL_ROW_COST * len(distinct)
         if row_cost >= best:  # rows only get more, so nothing better follows
@@ -124,5 +131,5 @@ def _full_rows(
         if row_cost + widths[count] < best:
             best, num_full = row_cost + widths[count], count
     rows[order[num_full:]] = -1  # these stay on the table
-    holders = [np.argmax(rows == row) for row in range(rows.max() + 1)]
-    return matrix[holders], rows
+    holders = np.array([np.argmax(rows == row) for row in range(rows.max() + 1)], int)
+    return entries.rows(holders), rows

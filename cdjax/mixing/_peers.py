@@ -19,6 +19,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from cdjax._checks import (
     check_callable,
+    check_indices,
     check_key,
     check_probability,
     check_stacked,
@@ -170,6 +171,11 @@ def _along_peers(
 
     def mix(tree: Params, step: int | Int[Array, ""] | None = None) -> Params:
         peer = peers(check_step(step, name))
+        if np.ndim(peer) != 1:
+            raise ValueError(
+                f"peers gave shape {np.shape(peer)}; give every agent's peer, shape (N,)"
+            )
+        check_indices("peers", peer, len(peer), "agents")
         check_stacked(tree, len(peer), holder="peers")
         return map_floats(lambda x: average(peer, x), tree)
 

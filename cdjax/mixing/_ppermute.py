@@ -40,7 +40,7 @@ def ppermute(topology: Topology, axis_name: str) -> Mixer:
     """
     check_topology(topology)
     num_agents = topology.num_agents
-    rounds, weights = _rounds_and_weights(topology.mixing_matrix)
+    rounds, weights = _rounds_and_weights(topology)
 
     def mix(tree: Params, step: int | Int[Array, ""] = 0) -> Params:
         del step
@@ -73,10 +73,12 @@ def ppermute(topology: Topology, axis_name: str) -> Mixer:
 
 
 def _rounds_and_weights(
-    matrix: Float[np.ndarray, "agents agents"],
+    topology: Topology,
 ) -> tuple[list[Round], Float[np.ndarray, "agents terms"]]:
     """The rounds, and the weights of an agent's own leaves and of those that each round brings."""
     # A link's weight, until the first round that uses the link: an idle link may repeat a real one.
+    # A device is an agent here, so the whole matrix is small.
+    matrix = topology.mixing_matrix
     weight_left = matrix * ~np.eye(len(matrix), dtype=bool)
     receivers, senders = np.nonzero(weight_left)
     # Shift by shift: all links of a ring that go the same way are one round.
@@ -84,7 +86,7 @@ def _rounds_and_weights(
     links = np.stack([senders, receivers], axis=1)[order]
     idle = _idle_links(weight_left != 0)
     rounds = cut_into_rounds(np.concatenate([links, idle]), len(matrix))
-    weights = [row_sums(matrix)]
+    weights = [row_sums(topology.entries)]
     for links in rounds:
         senders, receivers = np.array(links).T
         received = np.zeros(len(matrix))

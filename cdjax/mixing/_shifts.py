@@ -10,6 +10,7 @@ from cdjax._checks import check_topology
 from cdjax._types import Mixer
 from cdjax.mixing._dense import leafwise, row_sums, weighted
 from cdjax.topology import Topology
+from cdjax.topology._entries import Entries, entries_of
 
 
 def shifts(topology: Topology) -> Mixer:
@@ -33,11 +34,11 @@ def shifts(topology: Topology) -> Mixer:
     Reference: Jiang et al. (2017), eq. 5, the term :math:`\sum_l \pi_{jl} x_k^l`.
     """
     check_topology(topology)
-    matrix, agents = topology.mixing_matrix, np.arange(topology.num_agents)
-    sums = row_sums(matrix)
+    entries, agents = topology.entries, np.arange(topology.num_agents)
+    sums = row_sums(entries)
     diagonals = {
-        int(shift): matrix[agents, (agents + shift) % topology.num_agents]
-        for shift in shifts_of(matrix)
+        int(shift): entries.at(agents, (agents + shift) % topology.num_agents)
+        for shift in shifts_of(entries)
         if shift
     }
 
@@ -50,7 +51,9 @@ def shifts(topology: Topology) -> Mixer:
     return leafwise(topology.num_agents, mix_leaf)
 
 
-def shifts_of(matrix: Float[np.ndarray, "agents agents"]) -> Int[np.ndarray, " shifts"]:
+def shifts_of(
+    matrix: Entries | Float[np.ndarray, "agents agents"],
+) -> Int[np.ndarray, " shifts"]:
     """The s in 0..N-1 for which some agent j gives a weight to agent (j + s) mod N."""
-    receivers, senders = np.nonzero(matrix)
-    return np.unique((senders - receivers) % len(matrix))
+    entries = entries_of(matrix)
+    return np.unique((entries.senders - entries.receivers) % entries.num_agents)

@@ -11,7 +11,7 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from cdjax._checks import check_range, check_stacked, check_step, check_topology
+from cdjax._checks import check_number, check_range, check_stacked, check_step, check_topology
 from cdjax._trees import along_agents, map_floats_together, widened
 from cdjax._types import Mixer, Params, ScalarOrSchedule
 from cdjax.robust._links import Fault, check_faults, failed_links, heard_by_slot, links_of
@@ -44,10 +44,11 @@ def clipped_gossip(topology: Topology, radius: ScalarOrSchedule, *faults: Fault)
     Reference: He et al. (2022), Section 4.
     """
     check_topology(topology)
+    check_number("radius", radius)
     if not (isinstance(radius, float) and radius == math.inf):
         check_range("radius", radius, low=0)
     check_faults(faults)
-    links = links_of(topology.mixing_matrix)
+    links = links_of(topology.entries)
 
     def mix(tree: Params, step: int | Int[Array, ""] | None = None) -> Params:
         mixer = "clipped_gossip with a schedule"

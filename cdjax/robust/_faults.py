@@ -69,7 +69,7 @@ def faulty(topology: Topology, *faults: Fault) -> Mixer:
     """
     check_topology(topology)
     check_faults(faults)
-    links = links_of(topology.mixing_matrix)
+    links = links_of(topology.entries)
     is_dense = product_is_faster(links.in_slots.shape[1], topology.num_agents)
     mix_leaf = _product if is_dense else _by_slots
 
@@ -98,7 +98,7 @@ def failing_links(topology: Topology, probability: ArrayLike, *, key: PRNGKeyArr
     Example: ``fault = cdjax.robust.failing_links(topology, 0.2, key=key)``
     """
     check_topology(topology)
-    links = links_of(topology.mixing_matrix)
+    links = links_of(topology.entries)
     # One draw per edge: both of its directions have the same sorted ends.
     ends = np.sort(np.stack([links.receivers, links.senders]), axis=0)
     edges, edge_of_link = np.unique(ends, axis=1, return_inverse=True)
@@ -125,7 +125,7 @@ def lost_messages(topology: Topology, probability: ArrayLike, *, key: PRNGKeyArr
     Example: ``fault = cdjax.robust.lost_messages(topology, 0.2, key=key)``
     """
     check_topology(topology)
-    return _draw(len(links_of(topology.mixing_matrix).receivers), probability, key)
+    return _draw(len(links_of(topology.entries).receivers), probability, key)
 
 
 def absent_agents(topology: Topology, absence: Absence) -> Fault:
@@ -147,7 +147,7 @@ def absent_agents(topology: Topology, absence: Absence) -> Fault:
     """
     check_topology(topology)
     check_callable("absence", absence, "a function of the step, as of random_absence")
-    links, num_agents = links_of(topology.mixing_matrix), topology.num_agents
+    links, num_agents = links_of(topology.entries), topology.num_agents
 
     def fault(step: int | Int[Array, ""]) -> Bool[Array, " links"]:
         away = absence(step)

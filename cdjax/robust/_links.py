@@ -11,7 +11,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from cdjax._checks import check_callable, check_step
 from cdjax.mixing._dense import row_sums
-from cdjax.mixing._neighbors import padded_columns
+from cdjax.mixing._neighbors import slots_of
+from cdjax.topology._entries import Entries, entries_of
 
 
 @runtime_checkable
@@ -40,15 +41,13 @@ class Links(NamedTuple):
     in_slots: Int[np.ndarray, "agents slots"]
 
 
-def links_of(matrix: Float[np.ndarray, "agents agents"]) -> Links:
+def links_of(matrix: Entries | Float[np.ndarray, "agents agents"]) -> Links:
     """The links of a mixing matrix of shape (N, N)."""
-    table = padded_columns((matrix != 0) & ~np.eye(len(matrix), dtype=bool))
-    receivers, slots = np.nonzero(table >= 0)
-    senders = table[receivers, slots]
-    numbers = np.full(table.shape, -1)
-    numbers[receivers, slots] = np.arange(len(receivers))
-    weights, own = matrix[receivers, senders], matrix.diagonal().copy()
-    return Links(receivers, senders, weights, own, row_sums(matrix), numbers)
+    entries = entries_of(matrix)
+    links = entries.off_diagonal
+    in_slots = slots_of(links.receivers, entries.num_agents)
+    ends = links.receivers, links.senders
+    return Links(*ends, links.weights, entries.diagonal, row_sums(entries), in_slots)
 
 
 def check_faults(faults: Sequence[Fault]) -> None:

@@ -18,9 +18,10 @@ from jaxtyping import Array, Bool, Int, Shaped
 from cdjax._checks import check_count, check_stacked, check_topology
 from cdjax._trees import along_agents, map_floats
 from cdjax._types import Mixer, Params
-from cdjax.mixing._neighbors import padded_columns
+from cdjax.mixing._neighbors import slots_of
 from cdjax.robust._links import Fault, Links, check_faults, failed_links, links_of
 from cdjax.topology import Topology
+from cdjax.topology._topology import agent_name
 
 
 def trimmed_mean(topology: Topology, num_trimmed: int, *faults: Fault) -> Mixer:
@@ -50,11 +51,12 @@ def trimmed_mean(topology: Topology, num_trimmed: int, *faults: Fault) -> Mixer:
     """
     check_topology(topology)
     check_count("num_trimmed", num_trimmed, low=0)
-    sizes = _are_heard(topology).sum(axis=1)
+    sizes = (_heard(topology) >= 0).sum(axis=1)
     smallest = int(np.argmin(sizes))
     if sizes[smallest] <= 2 * num_trimmed:
+        name = agent_name(topology.labels, smallest)
         raise ValueError(
-            f"num_trimmed is {num_trimmed}, but agent {smallest} hears {sizes[smallest]} agents, "
+            f"num_trimmed is {num_trimmed}, but agent {name} hears {sizes[smallest]} agents, "
             f"itself included; give at most {(sizes[smallest] - 1) // 2}"
         )
     return _mean_of_middle(topology, num_trimmed, faults)
@@ -79,13 +81,16 @@ def median(topology: Topology, *faults: Fault) -> Mixer:
     Reference: Yin et al. (2018), Definition 1.
     """
     check_topology(topology)
-    sizes = _are_heard(topology).sum(axis=1, keepdims=True)
+    sizes = (_heard(topology) >= 0).sum(axis=1, keepdims=True)
     return _mean_of_middle(topology, (sizes - 1) // 2, faults)
 
 
-def _are_heard(topology: Topology) -> Bool[np.ndarray, "agents agents"]:
-    """Whether each agent (row) hears each other one, or itself (column)."""
-    return (topology.mixing_matrix != 0) | np.eye(topology.num_agents, dtype=bool)
+def _heard(topology: Topology) -> Int[np.ndarray, "agents slots"]:
+    """Whom each agent hears, itself included; -1 in a slot that is not needed."""
+    links, agents = topology.entries.off_diagonal, np.arange(topology.num_agents)
+    codes = np.sort(np.append(links.codes, agents * (topology.num_agents + 1)))
+    receivers, senders = np.divmod(codes, topology.num_agents)
+    return np.append(senders, -1)[slots_of(receivers, topology.num_agents)]
 
 
 class _Groups(NamedTuple):
@@ -104,8 +109,8 @@ def _mean_of_middle(
 ) -> Mixer:
     """The mean of each neighbourhood's values except the ``num_trimmed`` smallest and largest."""
     check_faults(faults)
-    links, agents = links_of(topology.mixing_matrix), np.arange(topology.num_agents)
-    neighborhoods = padded_columns(_are_heard(topology))  # -1 in a slot that is not needed
+    links, agents = links_of(topology.entries), np.arange(topology.num_agents)
+    neighborhoods = _heard(topology)
     # Of m values in order, those of the ranks b to m − b − 1. Faults do not change m, because what
     # does not arrive is replaced and not left out, so the ranks do not depend on the step.
     ranks, sizes = np.arange(neighborhoods.shape[1]), (neighborhoods >= 0).sum(1, keepdims=True)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
-import numpy as np
-
 from cdjax._checks import check_choice, check_positive, check_range, check_topology
 from cdjax.topology import Topology
+from cdjax.topology._entries import largest_asymmetry
 from cdjax.topology._topology import TOLERANCE
 
 StatedForm: TypeAlias = Literal["definition", "theorem"]
@@ -254,8 +253,7 @@ def check_constants(constants: Constants) -> None:
 def check_symmetric(topology: Topology) -> None:
     """Raises unless ``topology`` is one that the paper's theory is about."""
     check_topology(topology)
-    matrix = topology.mixing_matrix
-    apart = float(np.max(np.abs(matrix - matrix.T)))
+    _, apart = largest_asymmetry(topology.entries)
     if apart > TOLERANCE:
         raise ValueError(
             f"topology has a mixing matrix that differs from its transpose by {apart:.2g}; the "

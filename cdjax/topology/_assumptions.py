@@ -2,72 +2,83 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterable
+
 import networkx as nx
 import numpy as np
 
-from cdjax.topology._topology import TOLERANCE, Topology, largest_asymmetry
-from cdjax.topology._weights import adjacency_matrix
+from cdjax.topology._entries import Entries, codes_of, largest_asymmetry
+from cdjax.topology._topology import TOLERANCE, Topology, agent_name
+from cdjax.topology._weights import links_of_graph
+
+# The weights of a row in float32 are off by half of the last place of one each, at most.
+FLOAT32_TOLERANCE = 8 * float(np.finfo(np.float32).eps)
 
 
 def check_assumption_2(topology: Topology) -> None:
     """Π symmetric, zero off the edges, null(I − Π) = span(1), −I ≺ Π ⪯ I."""
-    matrix = topology.mixing_matrix
-    edges = adjacency_matrix(topology.graph)
-    check_connected(topology.graph)
-    check_zero_off_edges(matrix, edges)
-    check_symmetric(matrix)
-    check_row_sums(matrix)
+    entries = topology.entries
+    links = links_of_graph(topology.graph)
+    check_connected(topology.graph, topology.labels)
+    check_zero_off_edges(topology, codes_of(*links, topology.num_agents))
+    check_symmetric(entries)
+    check_row_sums(entries)
     # Perron–Frobenius: with Π ≥ 0, a weight on every edge of a connected graph and a positive
     # diagonal, Π is primitive. Then −1 < λ_N and λ2 < 1 hold without the O(N³) spectrum.
-    if not (matrix.min() >= 0 and matrix.diagonal().min() > 0 and (matrix[edges] > 0).all()):
+    is_positive = entries.weights.min() >= 0 and entries.diagonal.min() > 0
+    if not (is_positive and (entries.at(*links) > 0).all()):
         check_spectrum(topology)
 
 
-def check_connected(graph: nx.Graph) -> None:
+def check_connected(graph: nx.Graph, labels: tuple[Hashable, ...]) -> None:
     """Otherwise null(I − Π) is larger than span(1): each component finds its own consensus."""
     if not nx.is_connected(graph):
-        found = components_of(graph)
+        found = components_of(graph, labels)
         raise ValueError(f"graph is not connected: its components are {found}; join them")
 
 
-def components_of(graph: nx.Graph) -> str:
-    """The connected components for an error message, at most four, at most six agents each."""
+def components_of(graph: nx.Graph, labels: tuple[Hashable, ...]) -> str:
+    """The connected components by their agents' labels, at most four, at most six agents each."""
     components = [sorted(component) for component in nx.connected_components(graph)]
-    shown = ", ".join(_abbreviated(component) for component in components[:4])
+    shown = ", ".join(_abbreviated([labels[j] for j in agents]) for agents in components[:4])
     return f"{shown} and {len(components) - 4} more" if len(components) > 4 else shown
 
 
-def check_zero_off_edges(matrix: np.ndarray, edges: np.ndarray) -> None:
+def check_zero_off_edges(topology: Topology, edges: np.ndarray) -> None:
     """An agent weighs its neighbours and itself only."""
-    # No abs(matrix): it would be one more N × N array of float64.
-    stray = ((matrix > TOLERANCE) | (matrix < -TOLERANCE)) & ~edges
-    np.fill_diagonal(stray, False)
+    others = topology.entries.off_diagonal
+    stray = (np.abs(others.weights) > TOLERANCE) & ~np.isin(others.codes, edges)
     if stray.any():
-        j, k = np.argwhere(stray)[0]
+        first = int(np.argmax(stray))
+        j, k = int(others.receivers[first]), int(others.senders[first])
+        one, other = (agent_name(topology.labels, agent) for agent in (j, k))
         raise ValueError(
-            f"mixing matrix: Π[{j}, {k}] is {matrix[j, k]:g}, but agents {j} and {k} share no "
-            "edge; set it to 0, or add the edge"
+            f"mixing matrix: Π[{j}, {k}] is {others.weights[first]:g}, but agents {one} and "
+            f"{other} share no edge; set it to 0, or add the edge"
         )
 
 
-def check_symmetric(matrix: np.ndarray) -> None:
+def check_symmetric(entries: Entries) -> None:
     """Π = Πᵀ, so that its columns sum to one where its rows do."""
-    (j, k), difference = largest_asymmetry(matrix)
+    (j, k), difference = largest_asymmetry(entries)
     if difference > TOLERANCE:
+        one, other = entries.at([j, k], [k, j])
         raise ValueError(
-            f"mixing matrix is not symmetric: Π[{j}, {k}] is {matrix[j, k]:.9g}, Π[{k}, {j}] is "
-            f"{matrix[k, j]:.9g}; use weights 'metropolis_hastings', or pass validate=False"
+            f"mixing matrix is not symmetric: Π[{j}, {k}] is {one:.9g}, Π[{k}, {j}] is "
+            f"{other:.9g}; use weights 'metropolis_hastings', or pass validate=False"
         )
 
 
-def check_row_sums(matrix: np.ndarray) -> None:
+def check_row_sums(entries: Entries) -> None:
     """Π1 = 1: agents that agree stay where they are."""
-    sums = matrix.sum(axis=1)
+    sums = entries.row_sums()
     worst = int(np.argmax(np.abs(sums - 1)))
-    if abs(sums[worst] - 1) > TOLERANCE:
+    apart = abs(sums[worst] - 1)
+    if apart > TOLERANCE:
+        rounded = ", or build Π in float64: float32 has rounded it"
         raise ValueError(
             f"mixing matrix: row {worst} sums to {sums[worst]:.9g}, not to 1; subtract the "
-            f"difference from Π[{worst}, {worst}]"
+            f"difference from Π[{worst}, {worst}]{rounded if apart < FLOAT32_TOLERANCE else ''}"
         )
 
 
@@ -85,6 +96,7 @@ def check_spectrum(topology: Topology) -> None:
         )
 
 
-def _abbreviated(agents: list[int]) -> str:
-    shown = ", ".join(map(str, agents[:6]))
-    return f"{{{shown}, ... {len(agents)} agents}}" if len(agents) > 6 else f"{{{shown}}}"
+def _abbreviated(agents: Iterable[Hashable]) -> str:
+    names = [*map(str, agents)]
+    shown = ", ".join(names[:6])
+    return f"{{{shown}, ... {len(names)} agents}}" if len(names) > 6 else f"{{{shown}}}"

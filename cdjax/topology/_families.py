@@ -18,8 +18,18 @@ import networkx as nx
 import numpy as np
 
 from cdjax._checks import check_choice, check_num_agents, check_range, check_whole
-from cdjax.topology._builders import from_graph, from_matrix
-from cdjax.topology._graphs import connected_draw, powers_of_two, rectangle_sides
+from cdjax.topology._builders import from_graph, from_matrix, weighed
+from cdjax.topology._entries import in_order
+from cdjax.topology._graphs import (
+    connected_draw,
+    cycle_laplacian,
+    hypercube_laplacian,
+    path_laplacian,
+    powers_of_two,
+    product_laplacian,
+    rectangle_sides,
+    star_laplacian,
+)
 from cdjax.topology._topology import Topology
 from cdjax.topology._weights import DEFAULT, Weights
 
@@ -57,13 +67,15 @@ def complete(num_agents: int, weights: Weights = DEFAULT) -> Topology:
 def star(num_agents: int, weights: Weights = DEFAULT) -> Topology:
     r"""Agent 0, the hub, with all others. :math:`\lambda_2 = 1 - 1 / N` for N ≥ 3."""
     check_num_agents(num_agents)
-    return from_graph(nx.star_graph(num_agents - 1), weights, name="star")
+    graph, laplacian = nx.star_graph(num_agents - 1), star_laplacian(num_agents)
+    return weighed(graph, weights, name="star", laplacian=laplacian)
 
 
 def path(num_agents: int, weights: Weights = DEFAULT) -> Topology:
     """Agents in a line, j with j ± 1."""
     check_num_agents(num_agents)
-    return from_graph(nx.path_graph(num_agents), weights, name="path")
+    graph, laplacian = nx.path_graph(num_agents), path_laplacian(num_agents)
+    return weighed(graph, weights, name="path", laplacian=laplacian)
 
 
 def grid(num_agents: int, weights: Weights = DEFAULT, *, rows: int | None = None) -> Topology:
@@ -78,14 +90,17 @@ def grid(num_agents: int, weights: Weights = DEFAULT, *, rows: int | None = None
         ValueError: if N does not fit; the error names sizes that do.
     """
     rows, columns = rectangle_sides("grid", num_agents, rows)
-    return from_graph(nx.grid_2d_graph(rows, columns), weights, name=f"grid {rows}×{columns}")
+    graph = nx.convert_node_labels_to_integers(nx.grid_2d_graph(rows, columns))
+    laplacian = product_laplacian(path_laplacian(rows), path_laplacian(columns))
+    return weighed(graph, weights, name=f"grid {rows}×{columns}", laplacian=laplacian)
 
 
 def torus(num_agents: int, weights: Weights = DEFAULT, *, rows: int | None = None) -> Topology:
     """A rectangle that wraps around: a :func:`grid`, and made like one, without a border."""
     rows, columns = rectangle_sides("torus", num_agents, rows)
-    graph = nx.grid_2d_graph(rows, columns, periodic=True)
-    return from_graph(graph, weights, name=f"torus {rows}×{columns}")
+    graph = nx.convert_node_labels_to_integers(nx.grid_2d_graph(rows, columns, periodic=True))
+    laplacian = product_laplacian(cycle_laplacian(rows), cycle_laplacian(columns))
+    return weighed(graph, weights, name=f"torus {rows}×{columns}", laplacian=laplacian)
 
 
 def hypercube(num_agents: int, weights: Weights = DEFAULT) -> Topology:
@@ -98,7 +113,7 @@ def hypercube(num_agents: int, weights: Weights = DEFAULT) -> Topology:
     # The labels, tuples of bits, sort as numbers. To networkx a cube of 0 dimensions has no nodes.
     graph = nx.hypercube_graph(len(bits)) if bits else nx.empty_graph(1)
     graph = nx.convert_node_labels_to_integers(graph, ordering="sorted")
-    return from_graph(graph, weights, name="hypercube")
+    return weighed(graph, weights, name="hypercube", laplacian=hypercube_laplacian(num_agents))
 
 
 def exponential(num_agents: int, weights: Weights = DEFAULT, *, directed: bool = False) -> Topology:
@@ -125,10 +140,12 @@ def exponential(num_agents: int, weights: Weights = DEFAULT, *, directed: bool =
         return from_graph(nx.circulant_graph(num_agents, hops), weights, name="exponential")
     if weights not in (DEFAULT, "uniform"):
         raise ValueError(f"weights {weights!r} need an undirected graph; leave them out")
-    agents, matrix = np.arange(num_agents), np.zeros((num_agents, num_agents))
-    for hop in (0, *hops):
-        matrix[agents, (agents + hop) % num_agents] = 1 / (1 + len(hops))
-    return from_matrix(matrix, name="directed exponential", validate=False)
+    agents = np.arange(num_agents)
+    shifts = np.array([0, *hops])
+    senders = (agents[:, None] + shifts) % num_agents
+    parts = np.repeat(agents, len(shifts)), senders.ravel(), np.full(senders.size, 1 / len(shifts))
+    entries = in_order(num_agents, *parts)
+    return from_matrix(entries, name="directed exponential", validate=False)
 
 
 def erdos_renyi(

@@ -1,4 +1,8 @@
-"""What the families need and networkx lacks: sides of rectangles, connected random graphs."""
+"""What the families need and networkx lacks: sides of rectangles, connected random graphs, spectra.
+
+The eigenvalues of Laplacians as in Brouwer, Haemers, *Spectra of Graphs*, Springer 2012, Section
+1.4.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from collections.abc import Callable
 
 import networkx as nx
 import numpy as np
+from jaxtyping import Float
 
 from cdjax._checks import check_count, check_num_agents, check_whole
 
@@ -48,6 +53,37 @@ def connected_draw(
         if nx.is_connected(graph):
             return graph
     raise ValueError(f"no connected graph in {_MAX_DRAWS} draws: {remedy}")
+
+
+def path_laplacian(num_agents: int) -> Float[np.ndarray, " agents"]:
+    r"""The eigenvalues of the Laplacian of a path, :math:`2 - 2 \cos(\pi k / N)`."""
+    return 2 - 2 * np.cos(np.pi * np.arange(num_agents) / num_agents)
+
+
+def cycle_laplacian(num_agents: int) -> Float[np.ndarray, " agents"]:
+    r"""Those of a ring, :math:`2 - 2 \cos(2 \pi k / N)`; two agents share one edge, not two."""
+    if num_agents < 3:
+        return path_laplacian(num_agents)
+    return 2 - 2 * np.cos(2 * np.pi * np.arange(num_agents) / num_agents)
+
+
+def star_laplacian(num_agents: int) -> Float[np.ndarray, " agents"]:
+    """Those of a star: 0, N and otherwise 1."""
+    spectrum = np.ones(num_agents)
+    spectrum[-1], spectrum[0] = num_agents, 0
+    return spectrum
+
+
+def hypercube_laplacian(num_agents: int) -> Float[np.ndarray, " agents"]:
+    """Those of a hypercube: twice the number of bits that are set in 0..N-1."""
+    return 2.0 * np.bitwise_count(np.arange(num_agents))
+
+
+def product_laplacian(
+    one: Float[np.ndarray, " rows"], other: Float[np.ndarray, " columns"]
+) -> Float[np.ndarray, " agents"]:
+    """Those of the Cartesian product of two graphs: all sums of theirs."""
+    return np.add.outer(one, other).ravel()
 
 
 def _fits_rectangle(num_agents: int) -> bool:

@@ -10,21 +10,24 @@ IPSN 2005.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TypeAlias
 
 import networkx as nx
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 
 from cdjax._checks import check_choice
+from cdjax.topology._entries import Entries, in_order, sums_by_receiver
+from cdjax.topology._spectrum import MOST_SOLVED, extremes
 
 Weights: TypeAlias = str | Callable[[nx.Graph], np.ndarray]
 DEFAULT = "metropolis_hastings"
 
 
-def metropolis_hastings(graph: nx.Graph) -> Float[np.ndarray, "agents agents"]:
+def metropolis_hastings(graph: nx.Graph) -> Entries:
     r"""Weights by the larger degree of the two ends; on regular graphs they are the uniform ones.
 
     .. math:: \Pi_{jl} = \frac{1}{1 + \max(d_j, d_l)} \text{ on edges}, \quad
@@ -35,36 +38,32 @@ def metropolis_hastings(graph: nx.Graph) -> Float[np.ndarray, "agents agents"]:
 
     Reference: Xiao, Boyd & Lall (2005), "Metropolis weights".
     """
-    adjacency = adjacency_matrix(graph)
-    degrees = adjacency.sum(axis=1)
-    matrix = np.zeros(adjacency.shape)
-    j, k = np.nonzero(adjacency)  # edges only: at N = 10,000 a dense intermediate is 0.8 GB
-    matrix[j, k] = 1 / (1 + np.maximum(degrees[j], degrees[k]))
-    return _with_diagonal(matrix)
+    j, k = links_of_graph(graph)
+    degrees = np.bincount(j, minlength=len(graph))
+    return with_diagonal(len(graph), j, k, 1 / (1 + np.maximum(degrees[j], degrees[k])))
 
 
-def uniform(graph: nx.Graph) -> Float[np.ndarray, "agents agents"]:
+def uniform(graph: nx.Graph) -> Entries:
     r"""Every agent weighs its neighbours and itself equally, :math:`\Pi_{jl} = 1 / (1 + d_j)`.
 
     Rows sum to one; symmetric, and so a valid mixing matrix, on regular graphs only.
 
     Reference: Jiang et al. (2017), Section 5, "uniform agent interaction matrix".
     """
-    adjacency = adjacency_matrix(graph)
-    return _with_diagonal(adjacency / (1 + adjacency.sum(axis=1, keepdims=True)))
+    j, k = links_of_graph(graph)
+    return with_diagonal(len(graph), j, k, 1 / (1 + np.bincount(j, minlength=len(graph))[j]))
 
 
-def max_degree(graph: nx.Graph) -> Float[np.ndarray, "agents agents"]:
+def max_degree(graph: nx.Graph) -> Entries:
     r"""The same weight on all edges, :math:`\Pi = I - L / (1 + d_{\max})`, L the graph Laplacian.
 
     Reference: Xiao & Boyd (2004), Section 4.1; with :math:`1 / d_{\max}` in place of
     :math:`1 / (1 + d_{\max})`, regular bipartite graphs would have :math:`\lambda_N = -1`.
     """
-    adjacency = adjacency_matrix(graph)
-    return _with_diagonal(adjacency / (1 + adjacency.sum(axis=1).max()))
+    return _same_on_all_edges(graph, lambda most: 1 / (1 + most))
 
 
-def laplacian(graph: nx.Graph) -> Float[np.ndarray, "agents agents"]:
+def laplacian(graph: nx.Graph) -> Entries:
     r"""The same weight on all edges, chosen so that disagreement contracts fastest.
 
     .. math:: \Pi = I - \frac{2}{\lambda_1(L) + \lambda_{N-1}(L)} L
@@ -75,30 +74,51 @@ def laplacian(graph: nx.Graph) -> Float[np.ndarray, "agents agents"]:
     Reference: Xiao & Boyd (2004), Section 4.1.
     """
     if not graph.number_of_edges():
-        return np.eye(graph.number_of_nodes())
-    adjacency = adjacency_matrix(graph)
-    spectrum = np.linalg.eigvalsh(np.diag(adjacency.sum(axis=1)) - adjacency)  # ascending from 0
-    return _with_diagonal(adjacency * 2 / (spectrum[-1] + spectrum[1]))
+        return with_diagonal(len(graph), *links_of_graph(graph), np.zeros(0))
+    if len(graph) <= MOST_SOLVED:
+        whole = np.eye(len(graph)) - np.asarray(_same_on_all_edges(graph, lambda most: 1.0))
+        spectrum = np.linalg.eigvalsh(whole)  # of L, ascending from 0
+        return _same_on_all_edges(graph, lambda most: 2 / (spectrum[-1] + spectrum[1]))
+    # With this weight, Π's eigenvalues lie in [0, 1].
+    ends = extremes(_same_on_all_edges(graph, lambda most: 1 / (2 * most)))
+    return _same_on_all_edges(graph, lambda most: 1 / (most * (2 - ends.second - ends.smallest)))
 
 
-def lazy(graph: nx.Graph) -> Float[np.ndarray, "agents agents"]:
+def lazy(graph: nx.Graph) -> Entries:
     r"""The mean of I and Metropolis–Hastings, :math:`(I + \Pi) / 2`: no negative eigenvalue."""
-    return (np.eye(graph.number_of_nodes()) + metropolis_hastings(graph)) / 2
+    plain = metropolis_hastings(graph).off_diagonal
+    return with_diagonal(len(graph), plain.receivers, plain.senders, plain.weights / 2)
 
 
-WEIGHTS: Mapping[str, Callable[[nx.Graph], np.ndarray]] = MappingProxyType(
+WEIGHTS: Mapping[str, Callable[[nx.Graph], Entries]] = MappingProxyType(
     {rule.__name__: rule for rule in (metropolis_hastings, uniform, max_degree, laplacian, lazy)}
 )
 
 
-def adjacency_matrix(graph: nx.Graph) -> Bool[np.ndarray, "agents agents"]:
-    """Whether agents j and l share an edge."""
-    agents = range(graph.number_of_nodes())
-    # Networkx documents weight=None; its inferred type does not know.
-    return nx.to_numpy_array(graph, agents, dtype=np.bool_, weight=None)  # pyright: ignore[reportArgumentType]
+def links_of_graph(
+    graph: nx.Graph,
+) -> tuple[Int[np.ndarray, " links"], Int[np.ndarray, " links"]]:
+    """The ends of the edges of a graph on 0..N-1, each edge both ways, in the order of entries."""
+    ends = np.fromiter(itertools.chain.from_iterable(graph.edges()), np.int64)
+    j, k = ends[0::2], ends[1::2]
+    codes = np.sort(np.concatenate([j * len(graph) + k, k * len(graph) + j]))
+    return codes // len(graph), codes % len(graph)
 
 
-def weight_function(weights: Weights) -> Callable[[nx.Graph], np.ndarray]:
+def with_diagonal(
+    num_agents: int,
+    receivers: Int[np.ndarray, " links"],
+    senders: Int[np.ndarray, " links"],
+    weights: Float[np.ndarray, " links"],
+) -> Entries:
+    """The matrix with these weights between agents, in order, and rows that sum to one."""
+    agents = np.arange(num_agents)
+    own = 1 - sums_by_receiver(num_agents, receivers, weights)
+    receivers, senders = np.append(receivers, agents), np.append(senders, agents)
+    return in_order(num_agents, receivers, senders, np.append(weights, own))
+
+
+def weight_function(weights: Weights) -> Callable[[nx.Graph], np.ndarray | Entries]:
     """The function that ``weights`` names, or ``weights`` itself."""
     if callable(weights):
         return weights
@@ -109,7 +129,8 @@ def weight_function(weights: Weights) -> Callable[[nx.Graph], np.ndarray]:
     return WEIGHTS[weights]
 
 
-def _with_diagonal(edge_weights: np.ndarray) -> np.ndarray:
-    """Sets the diagonal so that every row sums to one."""
-    np.fill_diagonal(edge_weights, 1 - edge_weights.sum(axis=1))
-    return edge_weights
+def _same_on_all_edges(graph: nx.Graph, weight_of: Callable[[int], float]) -> Entries:
+    """I − wL, with the weight w by the largest degree."""
+    j, k = links_of_graph(graph)
+    most = int(np.bincount(j, minlength=len(graph)).max())
+    return with_diagonal(len(graph), j, k, np.full(len(j), weight_of(most)))

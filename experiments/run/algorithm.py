@@ -137,7 +137,8 @@ def _sgd(run: Setting, momentum: float) -> optax.GradientTransformation:
 
 def _to_neighbors(run: Setting, **options: Any) -> float:
     del options
-    return float(np.count_nonzero(run.topology.mixing_matrix[~np.eye(run.num_agents, dtype=bool)]))
+    entries = run.topology.entries
+    return float(np.count_nonzero(entries.receivers != entries.senders))
 
 
 def _centralized(run: Setting, *, momentum: float = 0.0) -> optax.GradientTransformation:

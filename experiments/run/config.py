@@ -50,7 +50,7 @@ class Network:
     agents: int | None = None
     """Number of agents N (default: 5, or as many as the edge list has)."""
     topology: str = "complete"
-    """A graph family (ring, torus, erdos_renyi, ...) or the path of an edge-list file."""
+    """A graph family (ring, torus, erdos_renyi, ...) or a file: an edge list, GraphML or GML."""
     weights: Literal["metropolis_hastings", "uniform", "max_degree", "laplacian", "lazy"] = (
         "metropolis_hastings"
     )

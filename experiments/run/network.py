@@ -62,7 +62,7 @@ def _whole_topology(options: config.Network) -> topology.Topology:
         if not Path(options.topology).is_file():
             raise UsageError(
                 f"--topology: {options.topology!r} is neither a family "
-                f"({', '.join(topology.FAMILIES)}) nor an edge-list file"
+                f"({', '.join(topology.FAMILIES)}) nor a graph's file: an edge list, GraphML or GML"
             )
         return topology.from_edge_list(options.topology, options.weights, num_agents=options.agents)
 

@@ -21,6 +21,7 @@ RNG = np.random.default_rng(0)
 def small_sets(monkeypatch):
     """The formats as they are, with fewer images."""
     monkeypatch.setattr(_archives, "MNIST_COUNTS", {"train": 6, "t10k": 3})
+    monkeypatch.setattr(_archives, "MNIST_FIRST_LABELS", {})
     small = {
         name: cifar._replace(images_per_file=(4, 2)) for name, cifar in _archives.CIFAR.items()
     }
@@ -342,6 +343,102 @@ def test_the_published_size_of_cifar10_reads(tmp_path, monkeypatch):
     dataset = data.load("cifar10", tmp_path)
     np.testing.assert_array_equal(dataset.train_images, expected["train"][0])
     np.testing.assert_array_equal(dataset.test_labels, expected["test"][1])
+
+
+def rewritten(folder, change):
+    for path in list(folder.iterdir()):
+        content = path.read_bytes()
+        path.unlink()
+        name, content = change(path.name, content)
+        (folder / name).write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda name, content: (name, gzip.decompress(content)),  # as browsers do
+        lambda name, content: (name.removesuffix(".gz"), content),
+        lambda name, content: (name.upper(), content),
+    ],
+)
+def test_what_a_file_holds_is_told_by_its_first_bytes(tmp_path, change):
+    train_images, *_ = write_mnist(tmp_path)
+    rewritten(tmp_path, change)
+    np.testing.assert_array_equal(data.load("mnist", tmp_path).train_images[..., 0], train_images)
+
+
+@pytest.mark.parametrize("below", [".", "FashionMNIST", "FashionMNIST/raw"])
+def test_the_layout_of_torchvision_is_read(tmp_path, below):
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    _, train_labels, *_ = write_mnist(raw, ending="")
+    dataset = data.load("fashion_mnist", tmp_path / below)
+    np.testing.assert_array_equal(dataset.train_labels, train_labels)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+@pytest.mark.parametrize("kind", ["python", "binary"])
+@pytest.mark.parametrize("inside", [False, True])
+def test_an_unpacked_cifar_archive_is_read_and_not_unpickled(tmp_path, name, kind, inside):
+    members, expected = cifar_members(name, kind)
+    for member, content in members.items():
+        (tmp_path / member).parent.mkdir(exist_ok=True)
+        (tmp_path / member).write_bytes(content)
+    folder = (tmp_path / member).parent if inside else tmp_path
+    train, test = read_archives(name, folder)
+    np.testing.assert_array_equal(train.images, expected["train"][0])
+    np.testing.assert_array_equal(test.labels, expected["test"][1])
+    (tmp_path / member).write_bytes(pickle.dumps(Call()))
+    with pytest.raises(data.DataCorruptError, match="0 labels|bytes of data"):
+        read_archives(name, folder)
+    (tmp_path / member).unlink()
+    with pytest.raises(data.DataCorruptError, match="lacks test"):
+        read_archives(name, folder)
+
+
+@pytest.mark.parametrize("name", ["cifar-10-binary.tar.gz", "cifar-10-binary.tar"])
+def test_an_unpacked_or_named_archive_file_is_read(tmp_path, name):
+    members, expected = cifar_members("cifar10", "binary")
+    write_tar(tmp_path / "x", members)
+    (tmp_path / name).write_bytes(gzip.decompress((tmp_path / "x").read_bytes()))
+    dataset = data.load("cifar10", tmp_path / name if name.endswith(".gz") else tmp_path)
+    np.testing.assert_array_equal(dataset.train_images, expected["train"][0])
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"PK\x03\x04...", "a zip archive"),
+        (b"BZh91AY", "compressed by bzip2"),
+        (b"\xfd7zXZ\x00..", "compressed by xz"),
+        (b"<!DOCTYPE html><html>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1", "a pointer of Git LFS"),
+    ],
+)
+def test_what_lies_in_place_of_an_archive_is_named(tmp_path, content, kind):
+    (tmp_path / "cifar-10-python.tar.gz").write_bytes(content)
+    with pytest.raises(data.DataCorruptError, match=f"it is {kind}"):
+        data.load("cifar10", tmp_path)
+
+
+def test_another_set_under_the_names_of_mnist_is_told(tmp_path, monkeypatch):
+    write_mnist(tmp_path)
+    monkeypatch.setattr(_archives, "MNIST_FIRST_LABELS", {"mnist": (5, 0, 4, 1)})
+    with pytest.raises(data.DataCorruptError, match="holds another data set than mnist .* not 5 0"):
+        data.load("mnist", tmp_path)
+
+
+def test_a_data_set_that_is_not_there_says_what_is(tmp_path):
+    def message(folder):
+        with pytest.raises(data.DataNotFoundError) as error:
+            data.load("cifar10", folder, download=False)
+        return str(error.value)
+
+    assert "(it is empty)" in message(tmp_path)
+    assert "(there is no such folder)" in message(tmp_path / "absent")
+    (tmp_path / "cifar.zip").write_bytes(b"")
+    assert "(it holds 'cifar.zip')" in message(tmp_path)
+    assert "(a file; give its folder)" in message(tmp_path / "cifar.zip")
 
 
 @pytest.mark.skipif(

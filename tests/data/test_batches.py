@@ -1,5 +1,8 @@
+import contextlib
+
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -115,3 +118,46 @@ def test_normalised_images_have_zero_mean_and_unit_variance():
     assert scaled.dtype == np.float32
     np.testing.assert_allclose(scaled.mean(axis=(0, 1, 2), dtype=float), 0, atol=1e-5)
     np.testing.assert_allclose(scaled.std(axis=(0, 1, 2), dtype=float), [1, 1, 0], atol=1e-5)
+
+
+@pytest.mark.parametrize("indices", [[[0, 3]], [[-1, 0]], [[0.0, 1.0]], [0, 1], [[0, 1], [0, 1]]])
+def test_indices_that_do_not_exist_are_refused(indices):
+    samples = np.zeros((1, 3))
+    with jaxtyping_disabled(), pytest.raises(ValueError, match="indices"):
+        data.take_batch(samples, np.array(indices))
+
+
+@pytest.mark.parametrize("sizes", [3, [[3], [4]], [3.0, 4.0]])
+def test_sizes_are_one_number_per_agent(sizes):
+    with jaxtyping_disabled(), pytest.raises(ValueError, match="sizes are .* shape"):
+        data.batch_indices(np.array(sizes), 2, first_step=0, num_steps=1, seed=0)
+
+
+@pytest.mark.parametrize(
+    "part", [np.array([True, False, True]), np.array([[0], [1]]), np.array([0.0, 1.0])]
+)
+def test_a_part_is_a_list_of_indices_and_no_mask(part):
+    with jaxtyping_disabled(), pytest.raises(ValueError, match="gives agent 0 .* np.flatnonzero"):
+        data.deal(np.zeros(3), [part])
+
+
+def test_a_table_is_not_cut_below_the_largest_agent():
+    with pytest.raises(ValueError, match="longest is 1, but an agent has 2 samples"):
+        data.deal(np.zeros(3), [np.array([0, 1])], longest=1)
+
+
+@pytest.mark.parametrize("mean", [np.zeros(1), np.zeros(4), np.zeros((3, 1)), np.float64(0)])
+def test_a_mean_is_one_number_per_channel(mean):
+    images = jnp.zeros((2, 4, 4, 3), jnp.uint8)
+    with jaxtyping_disabled(), pytest.raises(ValueError, match=r"mean has shape .* \(3,\)"):
+        data.normalise(images, mean=mean, std=np.ones(3))
+
+
+@contextlib.contextmanager
+def jaxtyping_disabled():
+    """As users run it: without the type checks of the tests, which stop a wrong type before."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)

@@ -173,3 +173,11 @@ def test_a_copy_in_tensorflows_own_format_is_named(prepared, tmp_path):
         file.rename(str(file).replace("array_record", "tfrecord"))
     with pytest.raises(data.DataCorruptError, match="a format that only TensorFlow can read"):
         data.load("mnist", tmp_path)
+
+
+def test_a_copy_whose_description_is_cut_is_named(tmp_path):
+    folder = tmp_path / "mnist" / "3.0.1"
+    folder.mkdir(parents=True)
+    (folder / "dataset_info.json").write_text("{")
+    with pytest.raises(data.DataCorruptError, match="mnist cannot be read .*delete it"):
+        data.load("mnist", tmp_path, download=False)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cdjax import mixing, topology
-from cdjax.mixing._neighbors import neighbor_table, padded_columns
+from cdjax.mixing._neighbors import neighbor_table, slots_of
 
 
 def matrix_of(table):
@@ -78,6 +78,5 @@ def test_a_leaf_of_a_star_that_diverged_spoils_itself_and_the_hub():
     assert set(np.flatnonzero(np.isnan(mixed)).tolist()) == {0, 3}
 
 
-def test_rows_list_their_columns_and_fill_up():
-    entries = np.array([[False, True, True], [False, False, False], [True, False, False]])
-    np.testing.assert_array_equal(padded_columns(entries), [[1, 2], [-1, -1], [0, -1]])
+def test_rows_list_their_entries_and_fill_up():
+    np.testing.assert_array_equal(slots_of(np.array([0, 0, 2]), 3), [[0, 1], [-1, -1], [2, -1]])
