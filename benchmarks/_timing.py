@@ -7,7 +7,6 @@ never compared.
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import platform
 import shlex
@@ -21,6 +20,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from cdjax._json import to_json
 
 
 def alternate(
@@ -95,7 +96,7 @@ def write_json(
     """Writes results with machine, versions and command, see :func:`report`."""
     record = circumstances() | {"title": title, **facts, "rows": list(rows)}
     json_path.parent.mkdir(parents=True, exist_ok=True)
-    json_path.write_text(json.dumps(record, indent=2) + "\n")
+    json_path.write_text(to_json(record, indent=2) + "\n")
 
 
 def circumstances() -> dict[str, Any]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import os
 import threading
 import time
@@ -24,6 +23,7 @@ import jax
 from benchmarks._sections import capacity, checks, compiling, mixing, peers, runs, steps
 from benchmarks._sections.setting import Options, Row, Setting, failure
 from benchmarks._timing import circumstances
+from cdjax._json import to_json
 
 
 class Section(NamedTuple):
@@ -88,7 +88,7 @@ class Results:
     def _write(self) -> None:
         self._contents["seconds"] = time.monotonic() - self.start
         draft = self._path.with_name(f"{self._path.name}.tmp")
-        draft.write_text(json.dumps(self._contents, indent=1, default=str) + "\n")
+        draft.write_text(to_json(self._contents, indent=1, default=str) + "\n")
         draft.replace(self._path)
 
 

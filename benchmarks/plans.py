@@ -12,6 +12,8 @@ from typing import Any
 
 import tyro
 
+from cdjax._json import to_json
+
 TABLE = Path(__file__).parents[1] / "cdjax" / "plans.json"
 _PLANS = ("vmap", "map", "unroll")
 
@@ -24,7 +26,7 @@ def main(results: tyro.conf.Positional[Path]) -> None:
     """
     backend, table = table_of(results)
     tables = json.loads(TABLE.read_text()) if TABLE.exists() else {}
-    TABLE.write_text(json.dumps(tables | {backend: table}, indent=2, ensure_ascii=False) + "\n")
+    TABLE.write_text(to_json(tables | {backend: table}, indent=2, ensure_ascii=False) + "\n")
 
 
 def table_of(results: Path) -> tuple[str, dict[str, Any]]:

@@ -177,10 +177,14 @@ def check_auto_axes(tree: Params) -> None:
 
 
 def check_arrays(tree: Params) -> None:
-    """Raises unless every leaf of ``tree`` is an array or a number."""
+    """Raises unless every leaf of ``tree`` is an array of numbers or keys, or a number."""
+    kinds = (np.number, np.bool_, jax.dtypes.prng_key)
     for path, leaf in jax.tree.leaves_with_path(tree):
-        if not hasattr(leaf, "dtype") and not isinstance(leaf, int | float | complex):
+        dtype = getattr(leaf, "dtype", None)
+        if dtype is None and not isinstance(leaf, int | float | complex):
             raise ValueError(f"leaf '{_name(path)}' is {_kind(leaf)}; give arrays or numbers")
+        if dtype is not None and not any(jnp.issubdtype(dtype, kind) for kind in kinds):
+            raise ValueError(f"leaf '{_name(path)}' holds {dtype}; give arrays or numbers")
 
 
 def check_no_keys(tree: Params) -> None:

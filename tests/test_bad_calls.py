@@ -198,6 +198,15 @@ TABLE = {
     "sharding.agent_mesh('2')": "num_devices must be a whole number, not '2'",
     "sharding.agent_mesh(99)": "num_devices is 99, but JAX finds 8; give at most 8",
     "sharding.shard_agents(THREE, None)": "mesh is of type NoneType; give cdjax.sharding",
+    # checkpoint
+    "cdjax.checkpoint.save(None, 2.5, THREE)": "step must be a whole number, not 2.5",
+    "cdjax.checkpoint.save(None, None, THREE)": "step must be a whole number, not None",
+    "cdjax.checkpoint.save(None, 1, THREE, score='0.9')": "score is '0.9'; give one number, or N",
+    "cdjax.checkpoint.save(None, 1, THREE, score=1j)": "score is 1j; give one number, or None",
+    "cdjax.checkpoint.save(None, 1, THREE, notes=print)": "notes are no JSON: .*; give numbers of",
+    "cdjax.checkpoint.save(None, 1, {'a': print})": "leaf 'a' is of type .*; give arrays or num",
+    "cdjax.checkpoint.restore('nowhere', '1', like=THREE)": "step must be a whole number, not '1'",
+    "cdjax.checkpoint.restore('nowhere', 1, like=THREE)": "nowhere has no checkpoint 1; it has no",
     # data
     "data.load('x')": "unknown data set 'x'; expected one of cifar10",
     "data.partition('abc', 2)": "labels must be a whole number, not np.str_\\('abc'\\)",

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 # Data flows one way: a file imports only from lower floors, or from its own folder.
 FLOORS = {
     "cdjax": {
-        "_types": 0, "_checks": 0, "_trees": 0, "_plans": 0, "_contents": 0,
+        "_types": 0, "_checks": 0, "_trees": 0, "_plans": 0, "_contents": 0, "_json": 0,
         "topology": 1,
         "sharding": 2,
         "mixing": 3,

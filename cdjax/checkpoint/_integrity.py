@@ -12,6 +12,8 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from cdjax._json import to_json
+
 _NAME = "checksums.json"
 _BLOCK = 1 << 20
 
@@ -19,7 +21,7 @@ _BLOCK = 1 << 20
 def write_sums(folder: Path, paths: Iterable[Path]) -> None:
     """Writes the checksums of files below a folder into that folder; folders are skipped."""
     sums = {str(path.relative_to(folder)): _sum(path) for path in paths if path.is_file()}
-    (folder / _NAME).write_text(json.dumps(sums))
+    (folder / _NAME).write_text(to_json(sums))
 
 
 def damage_in(folder: Path) -> str:

@@ -6,12 +6,14 @@ import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
+from cdjax._checks import check_count
 from cdjax.checkpoint._integrity import damage_in
 from cdjax.checkpoint._save import (
     host_barriers,
@@ -19,6 +21,7 @@ from cdjax.checkpoint._save import (
     read_notes,
     steps,
     with_arrays,
+    without_empty,
 )
 
 
@@ -56,8 +59,10 @@ def find(folder: str | os.PathLike[str]) -> Found | None:
     return None
 
 
-def restore(folder: str | os.PathLike[str], step: int, *, like: Any) -> Any:
-    """Reads a state.
+def restore(
+    folder: str | os.PathLike[str], step: SupportsIndex, *, like: Any, partial: bool = False
+) -> Any:
+    """Reads a state, or a part of one.
 
     Args:
         folder: the folder of the checkpoints.
@@ -65,13 +70,15 @@ def restore(folder: str | os.PathLike[str], step: int, *, like: Any) -> Any:
         like: a state of the same structure, shapes and dtypes, or its ``jax.eval_shape``. Each leaf
             gets the sharding of its counterpart, whatever its sharding was when it was saved. Bare
             numbers come back as arrays.
+        partial: whether ``like`` may lack leaves of the checkpoint, which are then not read: for
+            the parameters of a training state, ``{"params": params}``.
 
     Returns:
-        The state, bit by bit as it was saved.
+        The state, bit by bit as it was saved, with the structure of ``like``.
 
     Raises:
-        ValueError: if the checkpoint is damaged, or if a leaf is missing, new, or of another shape
-            or dtype.
+        ValueError: if there is no such checkpoint, if it is damaged, or if a leaf is missing, new,
+            or of another shape or dtype.
 
     Example::
 
@@ -79,25 +86,45 @@ def restore(folder: str | os.PathLike[str], step: int, *, like: Any) -> Any:
             cdjax.checkpoint.save(checkpoints, 100, params)
         params = cdjax.checkpoint.restore("saved", 100, like=params)
     """
+    check_count("step", step, low=0)
     like = with_arrays(like)
-    path = Path(folder, str(step)).absolute()
+    path = Path(folder, str(int(step))).absolute()
+    if int(step) not in (there := steps(folder)):
+        found = f"it has {', '.join(map(str, there))}" if there else "it has none at all"
+        raise ValueError(f"{folder} has no checkpoint {step}; {found}")
     if damage := damage_in(path):
         raise ValueError(f"checkpoint {path} is damaged: {damage}; take another step of {folder}")
     saved, wanted = read_notes(path)["leaves"], leaf_types(like)
     # Compared here, since Orbax casts a leaf of another dtype silently, and its messages about
     # other mismatches have many lines.
-    for name in [*saved, *wanted]:
+    for name in wanted if partial else [*saved, *wanted]:
         if saved.get(name) != wanted.get(name):
+            remedy = "build the state as it was when it was saved"
+            if name not in wanted:
+                remedy += ", or read a part of it with partial=True"
             raise ValueError(
                 f"leaf '{name}' is {saved.get(name, 'missing')} in checkpoint {path}, but "
-                f"{wanted.get(name, 'missing')} in the state to fill; build the state as it was "
-                "when it was saved"
+                f"{wanted.get(name, 'missing')} in the state to fill; {remedy}"
             )
-    abstract = jax.tree.map(lambda x: ocp.utils.to_shape_dtype_struct(_with_data(x)), like)
-    args = ocp.args.PyTreeRestore(abstract, ocp.checkpoint_utils.construct_restore_args(abstract))
+    abstract = jax.tree.map(
+        lambda x: ocp.utils.to_shape_dtype_struct(_with_data(x)), without_empty(like)
+    )
+    args = ocp.args.PyTreeRestore(
+        abstract,
+        ocp.checkpoint_utils.construct_restore_args(abstract),
+        partial_restore=partial,
+    )
     handler = ocp.PyTreeCheckpointHandler(**host_barriers())
     with contextlib.closing(ocp.Checkpointer(handler, **host_barriers())) as reader:
-        return reader.restore(path / "state", args)
+        restored = reader.restore(path / "state", args)
+    return jax.tree.map(lambda x, read: read if x.size else _empty(x), like, restored)
+
+
+def _empty(leaf: Any) -> Any:
+    """An array of size 0 like another, or like its shape and dtype."""
+    if isinstance(leaf, np.ndarray):
+        return np.empty(leaf.shape, leaf.dtype)
+    return jax.device_put(jnp.empty(leaf.shape, leaf.dtype), leaf.sharding)
 
 
 def _with_data(leaf: Any) -> Any:

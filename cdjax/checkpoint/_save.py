@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsFloat, SupportsIndex
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from cdjax._checks import check_count
+from cdjax._checks import check_arrays, check_count
+from cdjax._json import as_json
 from cdjax.checkpoint._errors import check_room, raised_errors_not_logged, write_errors
 from cdjax.checkpoint._integrity import write_sums
 
@@ -82,11 +84,11 @@ def writing(folder: str | os.PathLike[str], *, keep: int = 3) -> Iterator[Checkp
 
 def save(
     checkpoints: Checkpoints,
-    step: int,
+    step: SupportsIndex,
     state: Any,
     *,
     notes: Any = None,
-    score: float | None = None,
+    score: SupportsFloat | None = None,
 ) -> None:
     """Saves a state in the background.
 
@@ -96,25 +98,32 @@ def save(
 
     Args:
         checkpoints: an open folder, see :func:`writing`.
-        step: the step of the state, at least 0; it names the checkpoint.
+        step: the step of the state, a whole number of at least 0; it names the checkpoint.
         state: a pytree of arrays, sharded or not, and numbers, such as a
             :class:`cdjax.training.TrainState` or one of Flax.
-        notes: anything that JSON can represent, stored with the state.
-        score: the quality of the state; the checkpoint of the highest score is kept.
+        notes: anything that JSON can represent, stored with the state. Numbers that are not finite
+            come back as None.
+        score: the quality of the state, one number; the checkpoint of the highest score is kept.
+            One that is not finite counts as none.
 
     Raises:
+        ValueError: if an argument is out of its range, a leaf is no array, or the notes are no
+            JSON; nothing is written then.
         OSError: if this save or the one before cannot be written, with the reason. Earlier
             checkpoints remain.
     """
+    check_count("step", step, low=0)
+    described = {"score": _finite(score), "notes": _plain(notes)}
     state = with_arrays(state)
+    described |= {"leaves": leaf_types(state)}
+    state = without_empty(state)
     wait(checkpoints)
     _prune(checkpoints)
-    described = {"score": score, "notes": notes, "leaves": leaf_types(state)}
     with write_errors(checkpoints.folder):
         checkpoints.folder.mkdir(parents=True, exist_ok=True)
         check_room(checkpoints.folder, sum(x.nbytes for x in jax.tree.leaves(state)) + _MARGIN)
         items = _Items(state=ocp.args.PyTreeSave(state), notes=ocp.args.JsonSave(described))
-        checkpoints.writer.save(checkpoints.folder / str(step), items, force=True)
+        checkpoints.writer.save(checkpoints.folder / str(int(step)), items, force=True)
 
 
 def wait(checkpoints: Checkpoints) -> None:
@@ -140,7 +149,8 @@ def steps(folder: str | os.PathLike[str]) -> list[int]:
     """
     if not Path(folder).is_dir():
         return []
-    return sorted(int(path.name) for path in Path(folder).iterdir() if path.name.isdecimal())
+    names = [path.name for path in Path(folder).iterdir()]
+    return sorted(int(name) for name in names if name.isdecimal() and name == str(int(name)))
 
 
 def with_arrays(state: Any) -> Any:
@@ -148,21 +158,56 @@ def with_arrays(state: Any) -> Any:
 
     They get the dtype that they have once a jitted step has returned them.
     """
+    check_arrays(state)
 
-    def as_array(leaf: Any) -> Any:
+    def as_array(path: jax.tree_util.KeyPath, leaf: Any) -> Any:
         if isinstance(leaf, np.generic):
             return np.asarray(leaf)
-        return leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
+        try:
+            return leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
+        except OverflowError as error:
+            dtype = jnp.result_type(int)
+            raise ValueError(
+                f"leaf '{_name(path)}' is {leaf}, which {dtype} cannot hold; keep it as np.int64"
+            ) from error
 
-    return jax.tree.map(as_array, state)
+    return jax.tree.map_with_path(as_array, state)
+
+
+def without_empty(state: Any) -> Any:
+    """The state with None for arrays of size 0, which Orbax cannot save: their shape says all."""
+    return jax.tree.map(lambda leaf: leaf if leaf.size else None, state)
 
 
 def leaf_types(state: Any) -> dict[str, str]:
     """The dtype and the shape of every leaf, by its path: ``{"params/bias": "float32[8, 3]"}``."""
     return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{[*leaf.shape]}"
+        _name(path): f"{leaf.dtype}{[*leaf.shape]}"
         for path, leaf in jax.tree.leaves_with_path(state)
     }
+
+
+def _name(path: jax.tree_util.KeyPath) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _finite(score: Any) -> float | None:
+    """The score as a number of Python; None if it is not finite."""
+    if score is None:
+        return None
+    array = np.asarray(score)
+    if array.ndim or not (array.dtype.kind in "biuf" or jnp.issubdtype(array.dtype, jnp.floating)):
+        raise ValueError(f"score is {score!r}; give one number, or None")
+    return float(array) if math.isfinite(array) else None
+
+
+def _plain(notes: Any) -> Any:
+    """The notes as JSON gives them back."""
+    try:
+        return as_json(notes)
+    except (TypeError, ValueError) as error:
+        remedy = "give numbers of Python, strings, lists and dicts"
+        raise ValueError(f"notes are no JSON: {error}; {remedy}") from error
 
 
 def read_notes(checkpoint: Path) -> dict[str, Any]:
@@ -223,7 +268,8 @@ def _prune(checkpoints: Checkpoints) -> None:
     scores = {}
     for step in all_steps:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # none, or damaged
-            scores[step] = float(read_notes(folder / str(step))["score"])
+            score = float(read_notes(folder / str(step))["score"])
+            scores |= {step: score} if math.isfinite(score) else {}
     # Of equal scores the earliest, so that no more than one is kept.
     best = max(scores, key=scores.__getitem__, default=None)
     for step in {*all_steps[: -checkpoints.keep]} - {best}:

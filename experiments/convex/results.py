@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -13,6 +12,7 @@ from rich.table import Table
 
 import cdjax
 from cdjax import theory
+from cdjax._json import to_json
 from experiments.convex.config import Convex
 from experiments.report import tables
 from experiments.report.convex import Curves
@@ -109,7 +109,7 @@ def write(
         for graph, numbers in summaries.items()
     ]
     record = {"options": vars(config), **constants, "graphs": graphs}
-    text = json.dumps(record, indent=2, ensure_ascii=False, default=str)
+    text = to_json(record, indent=2, ensure_ascii=False, default=str)
     (config.out / "constants.json").write_text(text + "\n")
     with (config.out / "curves.csv").open("w", newline="") as file:
         writer = csv.writer(file)

@@ -35,6 +35,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
+from cdjax._json import to_json
 from experiments.run.config import Machine
 from experiments.run.errors import UsageError
 
@@ -219,7 +220,7 @@ def _last_messages() -> Iterator[Message]:
 def _send(peers: Iterable[socket.socket], message: Message) -> None:
     for peer in [*peers]:
         with contextlib.suppress(OSError):  # who is gone is found out by listening
-            peer.sendall(json.dumps(message).encode() + b"\n")
+            peer.sendall(to_json(message).encode() + b"\n")
 
 
 def _receive(peer: socket.socket) -> Message:

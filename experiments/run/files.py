@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, TextIO
 
 import jax
 
+from cdjax._json import as_json, to_json
 from experiments.run.config import FORMAT, flat
 from experiments.run.errors import blame
 from experiments.run.job import Job
@@ -53,12 +55,12 @@ def options_record(job: Job) -> dict[str, Any]:
         "eval_every": job.problem.eval_every,
         "format": FORMAT,
     }
-    return json.loads(json.dumps(record, default=str))  # as JSON gives them back
+    return as_json(record, default=str)
 
 
 def write_options(job: Job, folder: Path) -> None:
     """Writes config.json."""
-    _write(folder / "config.json", json.dumps(options_record(job), indent=2) + "\n")
+    _write(folder / "config.json", to_json(options_record(job), indent=2) + "\n")
 
 
 def metrics_file(folder: Path, records: list[dict[str, Any]]) -> TextIO:
@@ -66,14 +68,25 @@ def metrics_file(folder: Path, records: list[dict[str, Any]]) -> TextIO:
     if jax.process_index():
         return open(os.devnull, "w")
     path = folder / "metrics.jsonl"
-    _write(path, "".join(json.dumps(record) + "\n" for record in records))
+    _write(path, "".join(to_json(record) + "\n" for record in records))
     return path.open("a")
 
 
 def write_record(file: TextIO, record: dict[str, Any]) -> None:
     """Adds a line to metrics.jsonl."""
-    file.write(json.dumps(record) + "\n")
+    file.write(to_json(record) + "\n")
     file.flush()
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """The records in metrics.jsonl, with NaN for the numbers that were not finite."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [with_nan(json.loads(line)) for line in lines]
+
+
+def with_nan(record: dict[str, Any]) -> dict[str, Any]:
+    """A record as it comes back from JSON, which has null for numbers that are not finite."""
+    return {name: math.nan if value is None else value for name, value in record.items()}
 
 
 def _write(path: Path, text: str) -> None:

@@ -14,8 +14,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from cdjax._json import as_json, to_json
 from experiments.run.config import Run, flat
 from experiments.run.errors import Diverged
+from experiments.run.files import read_records
 from experiments.run.runner import run
 
 Records = list[dict[str, Any]]
@@ -34,8 +36,8 @@ def run_once(options: Run, folder: Path) -> Records:
             run(options, folder=folder, quiet=True)
         except Diverged:
             pass  # what it is worth is in its records
-        done.write_text(json.dumps(_described(options), indent=2) + "\n")
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        done.write_text(to_json(_described(options), indent=2) + "\n")
+    return read_records(folder)
 
 
 def run_all(runs: Sequence[tuple[Run, Path]], *, jobs: int) -> Iterator[None]:
@@ -89,7 +91,7 @@ def _is_done(options: Run, folder: Path) -> bool:
 
 
 def _described(options: Run) -> dict[str, Any]:
-    return json.loads(json.dumps(flat(options), default=str))
+    return as_json(flat(options), default=str)
 
 
 def tracked(console: Console, description: str, made: Iterator[None], *, total: int) -> None:

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from cdjax import checkpoint, training
+from cdjax._json import as_json
 from experiments.run.config import Run, flat, from_record, replaced
 from experiments.run.errors import Diverged, RunEnded, UsageError, blame, flag
-from experiments.run.files import checkpoints_of, options_record
+from experiments.run.files import checkpoints_of, options_record, with_nan
 from experiments.run.job import Job
 from experiments.run.progress import Progress, beginning
 from experiments.run.signals import of_all
@@ -136,9 +137,10 @@ def resumed(job: Job, found: checkpoint.Found | None) -> tuple[Job, Progress]:
         )
     with blame("--resume"):
         state = checkpoint.restore(checkpoints_of(folder), found.step, like=job.state)
-    progress = Progress(**notes["progress"])
+    progress = Progress(**with_nan(notes["progress"]))
     progress = progress._replace(
-        sums={name: np.array(values) for name, values in progress.sums.items()},
+        records=[with_nan(record) for record in progress.records],
+        sums={name: np.array(values, float) for name, values in progress.sums.items()},
         started=time.monotonic() - notes["seconds"],
         sent=tuple(progress.sent),
     )
@@ -171,7 +173,7 @@ def _last_good(folder: Path) -> str:
 
 def _check_options(job: Job, before: dict[str, Any]) -> None:
     # Of options that did not exist when the run was made, it has the defaults.
-    before = json.loads(json.dumps(flat(Run()), default=str)) | before
+    before = as_json(flat(Run()), default=str) | before
     # A schedule that ends at zero depends on where the end is.
     free = _FREE - {"epochs"} if job.run.algorithm.schedule == "cosine" else _FREE
     differing = [

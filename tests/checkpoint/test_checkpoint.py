@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import jax
@@ -231,3 +232,118 @@ def test_a_fresh_flax_state_takes_what_a_jitted_step_has_saved(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, found, trained)
     jax.tree.map(np.testing.assert_array_equal, restored, numbers)
     assert checkpoint.restore(tmp_path, 2, like=(trained, numbers))[0].step == 0
+
+
+@pytest.mark.parametrize(
+    ("scores", "kept"),
+    [
+        ({1: np.nan, 2: 0.9, 3: 0.5}, [2, 3]),
+        ({1: 0.9, 2: np.nan, 3: 0.5}, [1, 3]),
+        ({1: np.inf, 2: 0.9, 3: -np.inf}, [2, 3]),
+        ({1: jnp.float32(0.1), 2: jnp.bfloat16(0.9), 3: np.float32(0.5)}, [2, 3]),
+        ({1: 1, 2: np.int64(3), 3: 2}, [2, 3]),
+    ],
+)
+def test_scores_of_any_number_type_rank_and_those_that_are_not_finite_do_not(
+    scores, kept, tmp_path
+):
+    save_steps(tmp_path, *scores, keep=1, scores=scores)
+    assert checkpoint.steps(tmp_path) == kept
+
+
+def test_a_nan_that_an_earlier_version_has_written_is_no_score(tmp_path):
+    save_steps(tmp_path, 1, 2, scores={1: 0.1, 2: 0.9})
+    notes = tmp_path / "1" / "notes" / "notes.json"
+    notes.write_text(notes.read_text().replace("0.1", "NaN"))
+    save_steps(tmp_path, 3, keep=1)
+    assert checkpoint.steps(tmp_path) == [2, 3]
+
+
+@pytest.mark.parametrize("step", [7, np.int64(7), jnp.int32(7), np.array(7)])
+def test_a_step_is_any_whole_number(step, tmp_path):
+    with checkpoint.writing(tmp_path) as checkpoints:
+        checkpoint.save(checkpoints, step, {"w": jnp.ones(2)})
+    assert checkpoint.steps(tmp_path) == [7]
+    assert checkpoint.restore(tmp_path, step, like={"w": jnp.zeros(2)})["w"][0] == 1
+
+
+STATE = {"w": np.ones(2)}
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"step": -1}, r"step is -1; it must lie in \[0, inf\)"),
+        ({"step": True}, "step must be a whole number, not True"),
+        ({"score": jnp.ones(3)}, "score is Array.*; give one number"),
+        (
+            {"notes": {"accuracy": np.float32(0.5)}},
+            "notes are no JSON: .* float32 .*; give numbers",
+        ),
+        ({"notes": {(1, 2): 3}}, "notes are no JSON: keys must be str.*; give numbers"),
+        ({"state": {"layer": {"name": "dense"}}}, "leaf 'layer/name' is of type str; give arrays"),
+        ({"state": {"names": np.array(["a"])}}, "leaf 'names' holds <U1; give arrays"),
+        ({"state": {"seen": 2**40}}, "leaf 'seen' is 1099511627776, which int32 cannot hold; keep"),
+    ],
+)
+def test_what_cannot_be_saved_is_told_by_the_save_and_nothing_is_written(bad, message, tmp_path):
+    given = {"step": 1, "state": STATE} | bad
+    with checkpoint.writing(tmp_path) as checkpoints:
+        checkpoint.save(checkpoints, 0, STATE)
+        with pytest.raises(ValueError, match=message):
+            checkpoint.save(checkpoints, given.pop("step"), given.pop("state"), **given)
+    assert [path.name for path in tmp_path.iterdir()] == ["0"]
+
+
+def test_notes_are_json_for_strict_parsers(tmp_path):
+    notes = {"loss": np.nan, "norms": [np.inf, 1.5], "best": np.float64(0.5)}
+    with checkpoint.writing(tmp_path) as checkpoints:
+        checkpoint.save(checkpoints, 1, STATE, notes=notes)
+    text = (tmp_path / "1" / "notes" / "notes.json").read_text()
+    json.loads(text, parse_constant=pytest.fail)
+    expected = {"loss": None, "norms": [None, 1.5], "best": 0.5}
+    assert checkpoint.find(tmp_path).notes == expected
+
+
+EMPTY = {"x": jnp.zeros((4, 0)), "host": np.zeros((0, 3), np.int8), "keys": jax.random.split(
+    jax.random.key(0), 0)}  # fmt: skip
+
+
+@pytest.mark.parametrize("more", [{}, {"w": jnp.arange(3.0)}])
+def test_arrays_of_size_0_come_back(more, tmp_path):
+    state = EMPTY | more
+    with checkpoint.writing(tmp_path) as checkpoints:
+        checkpoint.save(checkpoints, 1, state)
+    restored = checkpoint.restore(tmp_path, 1, like=state)
+    assert bits(restored) == bits(state)
+    assert isinstance(restored["host"], np.ndarray)
+    with pytest.raises(ValueError, match=r"leaf 'x' is float32\[4, 0\] .* float32\[4, 1\]"):
+        checkpoint.restore(tmp_path, 1, like=state | {"x": jnp.zeros((4, 1))})
+
+
+def test_a_part_of_a_state_is_restored_alone(saved):
+    whole, like = make_state(2), jax.eval_shape(make_state)
+    for names in (["params"], ["key", "opt_state"]):
+        part = {name: getattr(like, name) for name in names}
+        expected = {name: getattr(whole, name) for name in names}
+        assert bits(checkpoint.restore(saved, 2, like=part, partial=True)) == bits(expected)
+    part = {"params": {"kernel": like.params["kernel"]}}
+    with pytest.raises(
+        ValueError, match="leaf 'step' is .* or read a part of it with partial=True"
+    ):
+        checkpoint.restore(saved, 2, like=part)
+    with pytest.raises(ValueError, match=r"leaf 'params/w' is missing in .* but float32\[2\]"):
+        checkpoint.restore(saved, 2, like={"params": {"w": jnp.ones(2)}}, partial=True)
+
+
+def test_a_step_that_is_not_there_is_told_with_those_that_are(saved, tmp_path):
+    with pytest.raises(ValueError, match=r"has no checkpoint 4; it has 1, 2, 3"):
+        checkpoint.restore(saved, 4, like=make_state())
+    with pytest.raises(ValueError, match="has no checkpoint 0; it has none at all"):
+        checkpoint.restore(tmp_path, 0, like=make_state())
+
+
+def test_folders_whose_names_only_resemble_steps_are_not_counted(tmp_path):
+    for name in ("007", "٣", "1.5", "-1", "8"):
+        (tmp_path / name).mkdir()
+    assert checkpoint.steps(tmp_path) == [8]
