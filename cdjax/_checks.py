@@ -152,15 +152,18 @@ def check_key(key: Any) -> None:
         raise ValueError(f"key is {key!r}; give one random key, such as jax.random.key(0)")
 
 
-def check_stacked(tree: Params, num_agents: int, *, holder: str = "the topology") -> None:
+def check_stacked(
+    tree: Params, num_agents: int, *, holder: str = "the topology", remedy: str = ""
+) -> None:
     """Raises unless every leaf of ``tree`` leads with an agent axis of length ``num_agents``."""
     for path, leaf in jax.tree.leaves_with_path(tree):
+        _check_array(path, leaf)
         shape = np.shape(leaf)
         if not shape or shape[0] != num_agents:
             leads = f"leading axis {shape[0]}" if shape else "no axes"
+            remedy = remedy or f"stack parameters with cdjax.replicate(params, {num_agents})"
             raise ValueError(
-                f"leaf '{_name(path)}' has {leads}, but {holder} has {num_agents} agents; "
-                f"stack parameters with cdjax.replicate(params, {num_agents})"
+                f"leaf '{_name(path)}' has {leads}, but {holder} has {num_agents} agents; {remedy}"
             )
 
 
@@ -180,9 +183,8 @@ def check_arrays(tree: Params) -> None:
     """Raises unless every leaf of ``tree`` is an array of numbers or keys, or a number."""
     kinds = (np.number, np.bool_, jax.dtypes.prng_key)
     for path, leaf in jax.tree.leaves_with_path(tree):
+        _check_array(path, leaf)
         dtype = getattr(leaf, "dtype", None)
-        if dtype is None and not isinstance(leaf, int | float | complex):
-            raise ValueError(f"leaf '{_name(path)}' is {_kind(leaf)}; give arrays or numbers")
         if dtype is not None and not any(jnp.issubdtype(dtype, kind) for kind in kinds):
             raise ValueError(f"leaf '{_name(path)}' holds {dtype}; give arrays or numbers")
 
@@ -197,12 +199,13 @@ def check_no_keys(tree: Params) -> None:
             )
 
 
-def stacked_size(tree: Params) -> int:
+def stacked_size(tree: Params, *, remedy: str = "") -> int:
     """The number of agents of a stacked tree; raises if its leaves disagree."""
     leaves = jax.tree.leaves_with_path(tree)
     if not leaves:
         raise ValueError("the tree has no leaves, so it has no agent axis")
     path, first = leaves[0]
+    _check_array(path, first)
     num_agents = np.shape(first)[0] if np.ndim(first) else 0
     if not num_agents:
         found = "a leading axis of length 0" if np.ndim(first) else "no axes"
@@ -210,7 +213,7 @@ def stacked_size(tree: Params) -> int:
             f"leaf '{_name(path)}' has {found}; every leaf leads with the agent axis, stack "
             "parameters with cdjax.replicate(params, num_agents)"
         )
-    check_stacked(tree, num_agents, holder="the first leaf")
+    check_stacked(tree, num_agents, holder="the first leaf", remedy=remedy)
     return num_agents
 
 
@@ -219,6 +222,7 @@ def check_params(params: Params | None, transform: str, updates: Params | None =
     if params is None:
         raise ValueError(f"{transform} mixes parameters: call tx.update(grads, state, params)")
     for path, leaf in jax.tree.leaves_with_path(params):
+        _check_array(path, leaf)
         if jnp.result_type(leaf) == np.bool_:
             raise ValueError(
                 f"{transform}: leaf '{_name(path)}' holds booleans, which no optimizer steps; "
@@ -250,6 +254,14 @@ def check_range(
         left = f"{'(' if low_open or low == -math.inf else '['}{low:g}"
         right = f"{high:g}{')' if high_open or high == math.inf else ']'}"
         raise ValueError(f"{name} is {value}; it must lie in {left}, {right}")
+
+
+def _check_array(path: jax.tree_util.KeyPath, leaf: Any) -> None:
+    if not hasattr(leaf, "dtype") and not isinstance(leaf, int | float | complex):
+        remedy = "give arrays or numbers"
+        if callable(leaf):  # an activation in a module
+            remedy += ", such as equinox.filter(module, equinox.is_array)"
+        raise ValueError(f"leaf '{_name(path)}' is {_kind(leaf)}; {remedy}")
 
 
 def _check_alike(updates: Params, params: Params, transform: str) -> None:

@@ -21,6 +21,15 @@ def is_floating(leaf: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
 
 
+def is_leafless(tree: Params) -> bool:
+    """Whether a tree has no leaves.
+
+    Such are the parameters of an empty group of ``optax.partition``, and what
+    ``optax.tree.map_params`` gives to ``init`` in their place.
+    """
+    return not jax.tree.leaves(tree)
+
+
 def is_random_key(leaf: Any) -> bool:
     """Whether a leaf of one agent is a random key: a typed one, or what raw ones look like."""
     dtype = getattr(leaf, "dtype", None)
@@ -50,7 +59,8 @@ def widened(leaf: ArrayLike) -> Array:
 
     The rows of a mixing matrix rounded to bfloat16 do not sum to one, so the mean would drift.
     """
-    return jnp.asarray(leaf, jnp.promote_types(jnp.result_type(leaf), jnp.float32))
+    dtype = jnp.result_type(leaf)  # promoted by its size, as strict promotion refuses to
+    return jnp.asarray(leaf, dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32)
 
 
 def map_floats(fn: Callable[..., Array], tree: Params, *rest: Params) -> Params:

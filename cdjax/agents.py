@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 
 import jax
@@ -24,7 +25,14 @@ from cdjax._checks import (
     stacked_size,
 )
 from cdjax._plans import measured_plan
-from cdjax._trees import is_floating, is_random_key, key_per_agent, mean_over_agents, widened
+from cdjax._trees import (
+    is_floating,
+    is_leafless,
+    is_random_key,
+    key_per_agent,
+    mean_over_agents,
+    widened,
+)
 from cdjax._types import OptState, Params
 from cdjax.sharding import AXIS
 
@@ -33,6 +41,10 @@ PLANS = ("auto", "vmap", "map", "unroll")
 # On a CPU, agents that each read more bytes than this are faster one after another: together,
 # their parameters and activations no longer fit in the cache.
 _MAP_BYTES = 1 << 20
+
+_NOT_SHARED = (
+    "every argument leads with the agent axis, but for the last num_shared, which all agents share"
+)
 
 
 def replicate(params: Params, num_agents: int, *, keys: str | None = None) -> Params:
@@ -96,7 +108,11 @@ def _means(leaves: list[Array]) -> list[Array]:
 
 
 def agent_map(
-    fn: Callable[..., Any], *, plan: str = "auto", num_shared: int = 0
+    fn: Callable[..., Any],
+    *,
+    plan: str = "auto",
+    num_shared: int = 0,
+    axis_name: str | None = None,
 ) -> Callable[..., Any]:
     """Maps a function of one agent over the agent axis of all its arguments and results.
 
@@ -113,11 +129,15 @@ def agent_map(
         fn: a function of one agent, on pytrees of arrays or modules of Flax NNX, in which it may
             change batch statistics and the like.
         plan: ``auto``, ``vmap``, ``map`` or ``unroll``.
-        num_shared: how many of the last arguments all agents share, without an agent axis: a
-            number, a key, a base model. They are given to ``fn`` as they are.
+        num_shared: how many of the last positional arguments all agents share, without an agent
+            axis: a number, a key, a base model. They are given to ``fn`` as they are. Arguments by
+            keyword are mapped.
+        axis_name: a name of the agent axis for collectives in ``fn``, such as ``jax.lax.pmean``;
+            agents that exchange run at once, so it needs the plan ``vmap`` or ``auto``.
 
     Raises:
-        ValueError: if the plan is unknown or the arguments disagree about the number of agents.
+        ValueError: if the plan is unknown or does not fit, or the arguments disagree about the
+            number of agents.
 
     Example: ``losses, grads = cdjax.agent_map(jax.value_and_grad(loss_fn))(params, batch)``
     """
@@ -125,13 +145,26 @@ def agent_map(
     check_choice("plan", plan, PLANS)
     check_count("num_shared", num_shared, low=0)
 
-    def mapped(*args: Any) -> Any:
+    if axis_name is not None and plan not in ("auto", "vmap"):
+        raise ValueError(
+            f"plan is {plan!r} with axis_name {axis_name!r}; agents that exchange by collectives "
+            "need plan='vmap'"
+        )
+
+    def mapped(*args: Any, **named: Any) -> Any:
+        again = partial(agent_map, plan=plan, axis_name=axis_name)
         if num_shared:
             own, shared = args[:-num_shared], args[-num_shared:]
-            return agent_map(lambda *own: fn(*own, *shared), plan=plan)(*own)
+            return again(lambda *own, **named: fn(*own, *shared, **named))(*own, **named)
+        if named:
+            num = len(args)
+            by_name = lambda *all: fn(*all[:num], **dict(zip(named, all[num:], strict=True)))  # noqa: E731
+            return again(by_name)(*args, *named.values())
         if modules := _nnx_modules(args):
-            return _map_modules(fn, args, modules, plan=plan)
-        num_agents = stacked_size(args)
+            return _map_modules(fn, args, modules, again=again)
+        num_agents = stacked_size(args, remedy=_NOT_SHARED)
+        if axis_name is not None:
+            return jax.vmap(fn, axis_name=axis_name)(*args)
         match _choose_plan(fn, args) if plan == "auto" else plan:
             case "vmap":
                 return jax.vmap(fn)(*args)
@@ -160,7 +193,11 @@ def _nnx_modules(args: tuple[Any, ...]) -> list[int]:
 
 
 def _map_modules(
-    fn: Callable[..., Any], args: tuple[Any, ...], places: list[int], plan: str
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    places: list[int],
+    *,
+    again: Callable[..., Any],
 ) -> Any:
     """As ``nnx.vmap``: what the function changes in a module (batch statistics) stays changed."""
     nnx = sys.modules["flax.nnx"]
@@ -173,7 +210,7 @@ def _map_modules(
         given = [next(own) if i in places else next(rest) for i in range(len(args))]
         return fn(*given), nnx.state(modules)
 
-    results, states = agent_map(pure, plan=plan)(states, others)
+    results, states = again(pure)(states, others)
     nnx.update(modules, states)
     return results
 
@@ -206,6 +243,8 @@ def per_agent(
     tx = optax.with_extra_args_support(tx)
 
     def init(params: Params) -> OptState:
+        if is_leafless(params):
+            return tx.init(params)
         stacked_size(params)
         one_agent = jax.eval_shape(tx.init, jax.tree.map(lambda x: x[0], params))
         return jax.tree.map(
@@ -219,7 +258,9 @@ def per_agent(
     ) -> tuple[Params, OptState]:
         own = {name: value for name, value in extra_args.items() if name in stacked}
         shared = {name: value for name, value in extra_args.items() if name not in stacked}
-        stacked_size((updates, own))
+        if is_leafless(updates):
+            return tx.update(updates, state, params, **extra_args)
+        stacked_size((updates, own), remedy="give updates and what stacked names to every agent")
         of_one = lambda u, s, p, own: tx.update(u, s, p, **own, **shared)  # noqa: E731
         return jax.vmap(of_one)(updates, state, params, own)
 

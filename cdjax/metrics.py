@@ -35,7 +35,7 @@ def consensus_distance(params: Params) -> Float[Array, ""]:
         params: a stacked tree, leaves of shape ``(N, ...)``.
 
     Returns:
-        A scalar, in the units of the parameters; 0 in consensus.
+        A scalar, in the units of the parameters; 0 in consensus, where its gradient is 0 too.
 
     Raises:
         ValueError: if the leaves disagree about the number of agents.
@@ -46,7 +46,10 @@ def consensus_distance(params: Params) -> Float[Array, ""]:
     arXiv:2102.04828, eq. 2.
     """
     num_agents = stacked_size(params)
-    return jnp.sqrt(_squared_distances(floating_leaves(params)) / num_agents)
+    square = _squared_distances(floating_leaves(params)) / num_agents
+    # In consensus the gradient of the root is infinite, and times 0 would be NaN.
+    apart = square != 0
+    return jnp.where(apart, jnp.sqrt(jnp.where(apart, square, 1)), 0)
 
 
 @jax.jit  # one program, for the reason that `mean_params` has

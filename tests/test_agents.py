@@ -193,6 +193,30 @@ def test_shared_arguments_have_no_agent_axis():
         cdjax.agent_map(scaled, num_shared=-1)
 
 
+def test_arguments_by_keyword_are_mapped():
+    mapped = cdjax.agent_map(lambda x, factor, *, shift: factor * x + shift, num_shared=1)
+    x, shift = jnp.arange(3.0), jnp.array([1.0, 2.0, 3.0])
+    np.testing.assert_array_equal(mapped(x, 2.0, shift=shift), 2 * x + shift)
+    with pytest.raises(ValueError, match="leaf '1' has no axes, .*for the last num_shared, which"):
+        cdjax.agent_map(jnp.multiply)(x, 2.0)
+
+
+def test_agents_exchange_by_collectives_under_a_name():
+    centred = cdjax.agent_map(lambda x: x - jax.lax.pmean(x, "agents"), axis_name="agents")
+    np.testing.assert_array_equal(centred(jnp.arange(3.0)), [-1, 0, 1])
+    with pytest.raises(ValueError, match="plan is 'map' with axis_name 'agents'; .*plan='vmap'"):
+        cdjax.agent_map(jnp.sin, plan="map", axis_name="agents")
+
+
+def test_a_group_of_optax_without_parameters_is_no_error():
+    local = cdjax.per_agent(optax.adam(0.1))
+    labels = {"w": "local", "b": "local"}
+    tx = optax.partition({"local": local, "empty": cdjax.per_agent(optax.sgd(0.1))}, labels)
+    params = {"w": jnp.ones((3, 2)), "b": jnp.ones(3)}
+    updates, _ = tx.update(params, tx.init(params), params)
+    assert_trees_close(updates, local.update(params, local.init(params), params)[0])
+
+
 class Normed(nnx.Module):
     def __init__(self, rngs):
         self.norm, self.dropout = nnx.BatchNorm(6, rngs=rngs), nnx.Dropout(0.5, rngs=rngs)

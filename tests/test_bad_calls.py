@@ -23,6 +23,16 @@ MIX, SGD, PEERS = mixing.dense(RING), optax.sgd(0.1), mixing.random_peers(RING, 
 FAULT = robust.lost_messages(RING, 0.1, key=KEY)
 THREE, FOUR = {"w": jnp.ones((3, 2))}, {"dense": {"kernel": jnp.ones((4, 2))}}
 
+MODULE = {"w": jnp.ones((3, 2)), "act": jax.nn.relu}
+LOSS = lambda params, model_state, batch, key: (params["w"].sum(), (model_state, {}))
+
+def train(loss, params=THREE):
+    state = cdjax.training.init_state(params, SGD, key=KEY)
+    return cdjax.training.train_step(loss, SGD)(state, jnp.ones((3, 8)))
+
+def evaluate(metrics_fn, samples=jnp.ones((3, 8, 2)), **options):
+    return cdjax.training.evaluation(metrics_fn, **options)(THREE, {}, samples)
+
 def step(tx, grads=THREE, params=THREE):
     return tx.update(grads, tx.init(params), params)
 
@@ -180,7 +190,7 @@ TABLE = {
         r"cdmsgd: updates have the structure PyTreeDef\({'v': \*}\), params PyTreeDef\({'w': \*}\)"
     ),
     "cdjax.easgd(0.1).init({'w': 1.0})": "leaf 'w' has no axes; every leaf leads with the agent ax",
-    "cdjax.easgd(0.1).init({})": "the tree has no leaves, so it has no agent axis",
+    "cdjax.mean_params({})": "the tree has no leaves, so it has no agent axis",
     # agents, metrics, sharding
     "cdjax.replicate(THREE, 2.0)": "num_agents must be a whole number, not 2.0",
     "cdjax.replicate({'a': 'text'}, 2)": "leaf 'a' is of type str; give arrays or numbers",
@@ -198,6 +208,45 @@ TABLE = {
     "sharding.agent_mesh('2')": "num_devices must be a whole number, not '2'",
     "sharding.agent_mesh(99)": "num_devices is 99, but JAX finds 8; give at most 8",
     "sharding.shard_agents(THREE, None)": "mesh is of type NoneType; give cdjax.sharding",
+    # leaves that are no arrays
+    **dict.fromkeys(
+        (
+            "cdjax.replicate(MODULE, 3)",
+            "cdjax.mean_params(MODULE)",
+            "cdjax.agent_map(lambda x: x)(MODULE)",
+            "cdjax.per_agent(SGD).init(MODULE)",
+            "cdjax.cdsgd(0.1, MIX).init(MODULE)",
+            "cdjax.cdmsgd(0.1, MIX).init(MODULE)",
+            "cdjax.adapt_then_combine(SGD, MIX).init(MODULE)",
+            "cdjax.easgd(0.1).init(MODULE)",
+            "cdjax.consensus(MIX).update(THREE, optax.EmptyState(), MODULE)",
+            "cdjax.training.init_state(MODULE, SGD, key=KEY)",
+            "metrics.consensus_distance(MODULE)",
+            "MIX(MODULE)",
+        ),
+        "leaf '(0/)?act' is of type custom_jvp; give arrays or numbers, such as equinox.filter",
+    ),
+    # training
+    "train(LOSS, {'w': jnp.ones((5, 2))})": (
+        r"leaf 'w' has leading axis 5, but the batch has 3 agents; stack parameters with "
+        r"cdjax.replicate\(params, 3\), and batches as \(agents, samples, ...\)"
+    ),
+    "train(lambda p, m, b, k: (LOSS(p, m, b, k)[0], {}))": (
+        r"loss_fn returned \('\*', {}\); it returns loss, \(model_state, metrics\)"
+    ),
+    "train(lambda p, m, b, k: p['w'].sum())": r"loss_fn returned \*; it returns loss, \(model_st",
+    "train(lambda p, m, b, k: (p['w'], (m, {})))": r"loss has shape \(2,\); give one number",
+    "train(lambda p, m, b, k: (p['w'].sum(), (m, {'loss': 7.0})))": (
+        "loss_fn's metrics have the name 'loss', which every step has; give another"
+    ),
+    "cdjax.training.train_step(LOSS, SGD, value='sum')": "unknown value 'sum'; expected one of",
+    "evaluate(lambda p, m, b: {'e': b @ jnp.ones((2, 2)) @ p['w']})": (
+        r"metrics_fn's 'e' has shape \(3, 8\); give one number per sample, \(3,\). .*stacked=True"
+    ),
+    "evaluate(lambda p, m, b: {'e': p['w'].sum()})": r"metrics_fn's 'e' has shape \(\); give one",
+    "evaluate(None, jnp.ones((0, 2)))": r"samples has leaves of the shapes \(0, 2\); expected \(s",
+    "evaluate(None, (jnp.ones(3), jnp.ones(2)))": r"samples has leaves of the shapes \(2,\), \(3",
+    "evaluate(None, jnp.ones(3), stacked=True)": r"expected \(3, samples, ...\) in each",
     # checkpoint
     "cdjax.checkpoint.save(None, 2.5, THREE)": "step must be a whole number, not 2.5",
     "cdjax.checkpoint.save(None, None, THREE)": "step must be a whole number, not None",

@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -22,6 +23,16 @@ def test_consensus_distance_is_zero_in_consensus_and_for_one_agent():
     tree = {"w": jnp.linspace(0, 1, 6), "count": jnp.array(3)}
     assert float(metrics.consensus_distance(cdjax.replicate(tree, 4))) == 0
     assert float(metrics.consensus_distance(cdjax.replicate(tree, 1))) == 0
+
+
+def test_the_gradient_of_the_consensus_distance_is_zero_in_consensus():
+    stacked = cdjax.replicate({"w": jnp.linspace(0, 1, 6), "z": jnp.ones(2, jnp.complex64)}, 4)
+    gradient = jax.grad(metrics.consensus_distance)(stacked)
+    jax.tree.map(lambda g: np.testing.assert_array_equal(g, 0), gradient)
+    apart = jnp.array([0.0, 2.0, 4.0])
+    expected = (apart - 2) / (3 * metrics.consensus_distance(apart))
+    np.testing.assert_allclose(jax.grad(metrics.consensus_distance)(apart), expected, rtol=1e-6)
+    assert np.isnan(metrics.consensus_distance(jnp.array([np.nan, 1.0])))
 
 
 def test_consensus_distance_of_bfloat16_is_summed_in_float32():

@@ -117,6 +117,14 @@ def test_leaves_that_are_not_floating_point_pass_unchanged(make):
     assert_trees_close(make(topology.complete(4))(tree), tree, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("family", ["ring", "star"])
+def test_passes_where_jax_promotes_no_dtypes(make, family, dtype):
+    mix = make(topology.create(family, 8))
+    with jax.numpy_dtype_promotion("strict"):
+        jax.eval_shape(mix, jax.ShapeDtypeStruct((8, 3), dtype))
+
+
 @pytest.mark.parametrize("step", [3, jnp.int32(3)])
 def test_the_step_is_accepted_and_changes_nothing(make, step):
     mix, x = make(topology.ring(5)), jnp.arange(5.0)

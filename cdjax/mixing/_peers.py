@@ -156,8 +156,9 @@ def push(peers: Peers) -> Mixer:
 
     def average(peer: Int[Array, " agents"], x: Array) -> Array:
         sends = peer != jnp.arange(len(peer))
-        num_terms = jnp.ones(len(peer)).at[peer].add(sends)
-        pulls = along_agents(sends, x) * (x - x[peer])  # differences: agents that agree stay
+        num_terms = jnp.ones(len(peer)).at[peer].add(sends.astype(float))
+        # Differences: agents that agree stay.
+        pulls = jnp.where(along_agents(sends, x), x - x[peer], 0)
         return x + jnp.zeros_like(x).at[peer].add(pulls) / along_agents(num_terms, x)
 
     return _along_peers(peers, "push", average)

@@ -81,4 +81,6 @@ def clipped_gossip(topology: Topology, radius: ScalarOrSchedule, *faults: Fault)
 def _norms(leaves: list[Array], num_agents: int) -> Float[Array, " agents"]:
     """Each agent's Euclidean norm over all leaves; 0 without any."""
     squares = [jnp.sum(jnp.square(jnp.abs(x)), axis=tuple(range(1, x.ndim))) for x in leaves]
-    return jnp.sqrt(sum(squares, start=jnp.zeros(num_agents)))
+    square = sum(squares, start=jnp.zeros(num_agents))
+    # The gradient of the root at 0 is infinite, and times 0 would be NaN.
+    return jnp.where(square != 0, jnp.sqrt(jnp.where(square != 0, square, 1)), 0)

@@ -13,6 +13,7 @@ from cdjax.training._loop import train_loop as train_loop
 from cdjax.training._rounds import fedavg_loop as fedavg_loop
 from cdjax.training._rounds import local_loop as local_loop
 from cdjax.training._sequential import sequential_loop as sequential_loop
+from cdjax.training._step import OF_EACH as OF_EACH
 from cdjax.training._step import LossFn as LossFn
 from cdjax.training._step import Metrics as Metrics
 from cdjax.training._step import StepFn as StepFn

@@ -74,7 +74,8 @@ def local_loop(
     Args:
         loss_fn: the loss of one agent, see :mod:`cdjax.training`.
         inner: an optax optimizer of single numbers, such as SGD or Adam, or else in
-            :func:`cdjax.per_agent`: it steps some of the agents at a time.
+            :func:`cdjax.per_agent`: it steps some of the agents at a time. If it takes the extra
+            argument ``value`` or ``grad``, it gets each agent's own, stacked.
         mix: a mixer; it is given the round as its step.
         period: τ, in steps, at least 1.
         plan: ``vmap`` steps all agents at once, ``map`` and ``unroll`` one after another, and
@@ -254,7 +255,9 @@ def _local_steps(
         keys = jax.vmap(lambda agent: agent_key(state, agent))(agents)
         mapped = agent_map(gradient, plan="vmap" if len(agents) > 1 else "unroll")
         grads, model_state, metrics = mapped(block.params, block.model_state, batch, keys)
-        updates, opt_state = inner.update(grads, block.opt_state, block.params)
+        # Each agent's own: the mean is not known before the agents of other blocks have stepped.
+        losses = {"value": metrics["loss"], "grad": grads}
+        updates, opt_state = inner.update(grads, block.opt_state, block.params, **losses)
         if rounds.own_steps.ndim:
             active = part.position + k - part.first < jnp.asarray(rounds.own_steps)[agents]
             states = opt_state, block.opt_state

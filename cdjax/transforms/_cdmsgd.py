@@ -28,8 +28,15 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from cdjax._checks import check_mixer, check_params, check_range
-from cdjax._trees import along_agents, displacement, is_floating, map_floats, value_at
+from cdjax._checks import check_arrays, check_mixer, check_params, check_range
+from cdjax._trees import (
+    along_agents,
+    displacement,
+    is_floating,
+    map_floats,
+    value_at,
+    widened,
+)
 from cdjax._types import AgentScalarOrSchedule, Mixer, OptState, Params
 
 
@@ -91,8 +98,11 @@ def cdmsgd(
         return jnp.asarray(value_at(momentum, step) if nesterov else 0.0, jnp.result_type(float))
 
     def init(params: Params) -> CDMSGDState:
+        check_arrays(params)
         step = jnp.zeros([], jnp.int32)
-        return CDMSGDState(step, optax.tree.zeros_like(params), lookahead_at(step))
+        # A copy, as a state that is donated must not take the caller's momentum with it.
+        lookahead = jnp.copy(lookahead_at(step))
+        return CDMSGDState(step, optax.tree.zeros_like(params), lookahead)
 
     def update(
         updates: optax.Updates, state: CDMSGDState, params: Params | None = None
@@ -104,13 +114,17 @@ def cdmsgd(
         stored = check_params(params, "cdmsgd", updates)
         iterate = _iterate(stored, state) if nesterov else stored
         velocity = map_floats(
-            lambda v, pull, g: pull + along_agents(mu, v) * v - along_agents(alpha, v) * g,
+            lambda v, pull, g: (
+                widened(pull) + along_agents(mu, v) * v - along_agents(alpha, v) * widened(g)
+            ),
             state.velocity,
             displacement(mix(iterate, state.step), iterate),
             updates,
         )
         updates = map_floats(
-            lambda v_next, ahead: along_agents(1 + next_lookahead, v_next) * v_next - ahead,
+            lambda v_next, ahead: (
+                along_agents(1 + next_lookahead, v_next) * v_next - widened(ahead)
+            ),
             velocity,
             displacement(stored, iterate),
         )

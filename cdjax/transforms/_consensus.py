@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Int
 
-from cdjax._checks import check_mixer, check_optimizer, check_params
+from cdjax._checks import check_arrays, check_mixer, check_optimizer, check_params
 from cdjax._trees import along_agents, displacement
 from cdjax._types import Mixer, OptState, Params
 
@@ -60,7 +60,7 @@ def consensus(mix: Mixer) -> optax.GradientTransformation:
     check_mixer(mix)
 
     def init(params: Params) -> ConsensusState:
-        del params
+        check_arrays(params)
         return ConsensusState(jnp.zeros([], jnp.int32))
 
     def update(
@@ -98,6 +98,7 @@ def adapt_then_combine(
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> AdaptThenCombineState:
+        check_arrays(params)
         return AdaptThenCombineState(jnp.zeros([], jnp.int32), inner.init(params))
 
     def update(

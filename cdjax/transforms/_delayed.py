@@ -28,7 +28,7 @@ import optax
 from jaxtyping import Array, Int
 
 from cdjax._checks import check_callable, check_mixer, check_optimizer, check_stacked
-from cdjax._trees import along_agents, displacement, is_floating, map_floats
+from cdjax._trees import along_agents, displacement, is_floating, map_floats, widened
 from cdjax._types import Mixer, OptState, Params
 
 
@@ -150,7 +150,7 @@ def _mixed(
     own_weights = jnp.diagonal(matrix)
 
     return map_floats(
-        lambda m, missed: m + along_agents(own_weights, m) * missed,
+        lambda m, missed: m + along_agents(own_weights, m) * widened(missed),
         mixed,
         displacement(tree, received),
     )

@@ -24,7 +24,7 @@ import optax
 from jaxtyping import Array, ArrayLike, Bool, Int
 
 from cdjax._checks import check_count, check_params, check_range, stacked_size
-from cdjax._trees import along_agents, displacement, value_at, widened
+from cdjax._trees import along_agents, displacement, is_leafless, value_at, widened
 from cdjax._types import AgentScalarOrSchedule, Params, ScalarOrSchedule
 from cdjax.agents import mean_params
 from cdjax.transforms._server import check_clocks, clocks_tick
@@ -99,7 +99,7 @@ def downpour(
     check_range("initial_sum_of_squares", initial_sum_of_squares, low=0)
 
     def init(params: Params) -> DownpourState:
-        server = mean_params(params)
+        server = params if is_leafless(params) else mean_params(params)
         # float32 even for bfloat16 params, whose sums would stop growing at 256 equal terms.
         sums = jax.tree.map(lambda x: jnp.full_like(widened(x), initial_sum_of_squares), server)
         step, accrued = jnp.zeros([], jnp.int32), optax.tree.zeros_like(params)

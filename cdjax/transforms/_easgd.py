@@ -18,7 +18,7 @@ import optax
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from cdjax._checks import check_count, check_optimizer, check_params, check_range, stacked_size
-from cdjax._trees import displacement, scalar_like, sum_over_agents
+from cdjax._trees import displacement, is_leafless, scalar_like, sum_over_agents
 from cdjax._types import AgentScalarOrSchedule, OptState, Params
 from cdjax.agents import mean_params
 from cdjax.transforms._cdmsgd import cdmsgd, eval_params
@@ -155,7 +155,8 @@ def elastic_averaging(
     exchange = _all_at_once if clocks is None else _one_after_another
 
     def init(params: Params) -> EASGDState:
-        return EASGDState(jnp.zeros([], jnp.int32), mean_params(params), inner.init(params))
+        center = params if is_leafless(params) else mean_params(params)
+        return EASGDState(jnp.zeros([], jnp.int32), center, inner.init(params))
 
     def update(
         updates: optax.Updates, state: EASGDState, params: Params | None = None, **extra_args: Any
@@ -164,7 +165,7 @@ def elastic_averaging(
         updates, inner_state = inner.update(updates, state.inner, params, **extra_args)
         num_agents = stacked_size(x)
         talks = clocks_tick(state.step, period, clocks, num_agents)
-        moving_rates = talks * (beta / num_agents)
+        moving_rates = jnp.where(talks, beta / num_agents, 0)
         updates, center = jax.lax.cond(
             jnp.any(talks),
             lambda: exchange(updates, x, state.center, moving_rates),

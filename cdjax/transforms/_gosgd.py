@@ -33,7 +33,14 @@ from cdjax._checks import (
     check_stacked,
     stacked_size,
 )
-from cdjax._trees import along_agents, displacement, is_floating, map_floats, widened
+from cdjax._trees import (
+    along_agents,
+    displacement,
+    is_floating,
+    is_leafless,
+    map_floats,
+    widened,
+)
 from cdjax._types import OptState, Params
 from cdjax.mixing import Peers
 
@@ -98,7 +105,7 @@ def gosgd(
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> GoSGDState:
-        num_agents = stacked_size(params)
+        num_agents = 0 if is_leafless(params) else stacked_size(params)
         # Messages share no buffers, so that the state can be donated.
         in_flight = tuple(
             Messages(jnp.full(num_agents, -jnp.inf, float), jax.tree.map(_wide_zeros, params))

@@ -60,6 +60,8 @@ def step_limits(job: Job) -> tuple[str, str]:
         return "", ""
     graph, step_size = job.network.topology, job.run.algorithm.learning_rate
     smoothness = _smoothness(job)
+    if not 0 < smoothness < np.inf:  # a run that goes on after it has diverged
+        return "", ""
     nesterov = job.algorithm.recursion == "nesterov"
     tight = theory.tight_step_limit(graph, smoothness, momentum=_momentum(job), nesterov=nesterov)
     sufficient = theory.sufficient_step_limit(graph, theory.Constants(smoothness))

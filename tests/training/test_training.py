@@ -191,3 +191,25 @@ def test_a_loop_takes_little_more_memory_than_what_it_must_hold(num_agents):
     peak += memory.temp_size_in_bytes - memory.alias_size_in_bytes
     size = lambda tree: sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))  # noqa: E731
     assert peak <= 1.3 * (3 * size(state.params) + size(samples))
+
+
+@pytest.mark.parametrize("batch_size", [2, 4, 100])
+@pytest.mark.parametrize("sizes", [None, [3, 1, 5]])
+def test_agents_are_evaluated_on_samples_of_their_own(batch_size, sizes):
+    rng = np.random.default_rng(0)
+    params, samples = rng.normal(size=(3, 2)), rng.normal(size=(3, 5, 2))
+    evaluate = training.evaluation(
+        lambda p, model_state, x: {"product": x @ p}, batch_size=batch_size, stacked=True
+    )
+    counts = sizes or [5] * 3
+    expected = [np.mean(samples[j, : counts[j]] @ params[j]) for j in range(3)]
+    given = (jnp.asarray(x, jnp.float32) for x in (params, samples))
+    found = evaluate(next(given), {}, next(given), *([] if sizes is None else [np.array(sizes)]))
+    np.testing.assert_allclose(found["product"], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_an_error_in_the_metrics_says_what_the_batch_was():
+    evaluate = training.evaluation(lambda p, model_state, x: {"e": x @ jnp.ones((7, 2)) @ p})
+    with pytest.raises(TypeError, match="dot_general") as caught:
+        evaluate(jnp.ones((3, 2)), {}, jnp.ones((3, 5, 4)))
+    assert "leaves of the shapes (3, 5, 4). Samples of each agent's" in caught.value.__notes__[0]
