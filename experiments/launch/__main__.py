@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -13,10 +14,12 @@ import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 
+from experiments.launch import secret
+
 _EPILOG = """example: python -m experiments.launch -- python -m experiments.cifar10 --agents 16
 
 On several machines, start the program on each with --coordinator HOST:PORT, --num-processes and
---process-id."""
+--process-id, and with the same --secret-file."""
 # Shorter than the 5 s after which processes name a peer that has died: here the signal is known.
 _GRACE_SECONDS = 2.0
 _SAVING_SECONDS = 60.0
@@ -66,6 +69,7 @@ def launch(command: Sequence[str], num_processes: int) -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
     common = ["--coordinator", coordinator, "--num-processes", str(num_processes), "--process-id"]
+    environment = os.environ | {secret.VARIABLE: secret.fresh()}
     with contextlib.ExitStack() as stack:
         kept_back = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(num_processes)]
         for process, errors in enumerate(kept_back):
@@ -74,6 +78,7 @@ def launch(command: Sequence[str], num_processes: int) -> int:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL if process else None,
                 stderr=errors if process else None,
+                env=environment,
                 process_group=0,  # else Ctrl-C would reach it from the terminal and from here
             )
             children.append(stack.enter_context(child))  # which waits for its end

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import tyro
 
 from experiments.launch import memory, processes
+from experiments.run.alike import facts
 from experiments.run.config import Machine, Model, Run, replaced
 from experiments.run.errors import RunEnded, UsageError
 
@@ -37,15 +38,17 @@ def main(
     """
     try:
         config = _parsed(default, description)
-        if dataset and config.data.dataset is None:
-            stand_in = config.data.stand_in or not config.data.data_dir
-            config = replaced(config, dataset=dataset, stand_in=stand_in)
         if getattr(config, "jobs", 1) > 1:
             # Those processes share an accelerator, whose memory this one would take.
             os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         if getattr(config, "model", Model()).model != "cnn":
             memory.keep_pages()
-        processes.join(getattr(config, "machine", Machine()), kept=_kept(config))
+        machine = getattr(config, "machine", Machine())
+        processes.join(machine, kept=_kept(config), facts=facts(config))
+        if dataset and config.data.dataset is None:
+            # Several processes would not all stand in the digits, or somebody would miss the line.
+            stand_in = config.data.stand_in or not (config.data.data_dir or processes.are_several())
+            config = replaced(config, dataset=dataset, stand_in=stand_in)
         if run is None:
             from experiments.run.runner import run
         run(config)

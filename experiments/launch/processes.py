@@ -2,10 +2,13 @@
 
 JAX answers the loss of a process with an abort in C++ after 100 s, or it waits forever. So every
 process also keeps a TCP connection to process 0, and a thread that listens to it: JAX releases the
-GIL while it waits for other processes. A message is one line of JSON.
+GIL while it waits for other processes. All of them know a secret, which they prove to each other
+before anything is said (channel.py).
 
-*Meeting.* Process i calls process 0 at ``--coordinator`` with ``{"process": i, "processes": N}``.
-When all have come, process 0 answers ``{"jax_port": port}``, where JAX's own coordinator will be.
+*Meeting.* Process i calls process 0 at ``--coordinator`` with ``{"process": i, "processes": N,
+"facts": ...}``, where the facts are its options and its code. When all have come, process 0 answers
+``{"jax_port": port}``, where JAX's own coordinator will be, or ``{"error": text}`` where the facts
+differ. A stranger is turned away, and nobody is let in later.
 
 *Ending.* A process that ends sends ``{"end": text, "patience": seconds}``; the text is empty if all
 went well. The connection of one that has died ends without, at the latest when its machine has not
@@ -23,56 +26,60 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import json
 import math
 import os
+import queue
 import select
 import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from typing import Any, NoReturn
+from collections.abc import Generator, Iterable, Iterator
+from typing import NoReturn
 
-from cdjax._json import to_json
+from experiments.launch import secret
+from experiments.launch.channel import BROKEN, Channel, Message, Refused, answered, called
+from experiments.run.alike import Facts, difference
 from experiments.run.config import Machine
-from experiments.run.errors import UsageError
-
-Message = dict[str, Any]
+from experiments.run.errors import UsageError, flag
 
 _JOIN_SECONDS = 45.0
 _GRACE_SECONDS = 5.0
 _SAVING_SECONDS = 60.0
 # The kernel probes after 10 s of silence, then every 5 s; macOS has another name for the first.
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPALIVE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
-# What a broken connection raises, or a message of a stranger.
-_BROKEN = (OSError, ValueError, TypeError, KeyError)
+# Of more callers than this who have not proven themselves, the longest silent is turned away.
+_MOST_CALLERS = 64
 
 # The process at the other end of each connection, until it ends.
-_peers: dict[socket.socket, int] = {}
+_peers: dict[Channel, int] = {}
 _joined, _leaving = threading.Event(), threading.Event()
 
 
-def join(machine: Machine, *, kept: str) -> None:
+def join(machine: Machine, *, kept: str, facts: Facts | None = None) -> None:
     """Joins this process to the others of the run, if there are any, before JAX finds its devices.
 
     With ``coordinator`` these are the processes that the options name. Without it, a launcher that
     JAX recognises (Slurm, Open MPI, a TPU pod) says who takes part. ``kept`` is what is left of the
-    run when a process has died, for the error message.
+    run when a process has died, for the error message; ``facts`` are those that all processes must
+    share, see :func:`experiments.run.alike.facts`.
 
     Raises:
-        UsageError: if a number does not fit, or the others are not found within a minute.
+        UsageError: if a number does not fit, the others are not found within a minute, or their
+            facts are not those of this process.
     """
     num_processes, own = machine.num_processes, machine.process_id
-    address = machine.coordinator and _meet(machine.coordinator, num_processes, own)
+    address = _meet(machine, facts or {})
     if address:
         threading.Thread(target=_watch, args=(kept,), daemon=True).start()
         _joined.set()
     import jax
 
     if address:
-        jax.distributed.initialize(address, num_processes, own)
+        # By default JAX's coordinator would listen in all networks of the machine.
+        bind = None if own else address
+        jax.distributed.initialize(address, num_processes, own, coordinator_bind_address=bind)
         # JAX's own exit comes after this and waits for the others, so they are watched until then.
         atexit.register(_send, [*_peers], {"end": ""})
     else:
@@ -81,6 +88,13 @@ def join(machine: Machine, *, kept: str) -> None:
     if jax.distributed.is_initialized():
         # It swallows the signal that schedulers send to end a program.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def are_several() -> bool:
+    """Whether this process has joined others."""
+    import jax
+
+    return jax.process_count() > 1
 
 
 def await_verdict() -> None:
@@ -108,8 +122,15 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _meet(coordinator: str, num_processes: int | None, own: int | None) -> str:
-    """Connects this process to the others; returns the address of JAX's own coordinator."""
+def _meet(machine: Machine, facts: Facts) -> str | None:
+    """Connects this process to the others, if any; returns the address of JAX's coordinator."""
+    coordinator, num_processes = machine.coordinator, machine.num_processes
+    own = machine.process_id
+    if coordinator is None:
+        for name in ("num_processes", "process_id", "secret_file"):
+            if getattr(machine, name) is not None:
+                raise UsageError(f"{flag(name)}: it takes --coordinator beside it")
+        return None
     if num_processes is None or own is None:
         raise UsageError("--coordinator: it takes --num-processes and --process-id beside it")
     if num_processes < 1:
@@ -122,16 +143,20 @@ def _meet(coordinator: str, num_processes: int | None, own: int | None) -> str:
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise UsageError(f"--coordinator: {coordinator!r} is not of the form HOST:PORT")
-    address = host, int(port)
-    jax_port = _call(address, num_processes, own) if own else _gather(address, num_processes)
-    for peer in _peers:
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    address, word = (host, int(port)), secret.given(machine.secret_file)
+    if own:
+        hello = {"process": own, "processes": num_processes, "facts": dict(facts)}
+        jax_port = _call(address, word, hello)
+    else:
+        jax_port = _gather(address, word, num_processes, facts)
+    for channel in _peers:
+        channel.peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name in _KEEPALIVE.keys() & vars(socket):
-            peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), _KEEPALIVE[name])
+            channel.peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), _KEEPALIVE[name])
     return f"{host}:{jax_port}"
 
 
-def _gather(address: tuple[str, int], num_processes: int) -> int:
+def _gather(address: tuple[str, int], word: bytes, num_processes: int, facts: Facts) -> int:
     """Process 0 waits for all others and answers them together; returns the port for JAX."""
     try:
         listener = socket.create_server(address)
@@ -140,51 +165,132 @@ def _gather(address: tuple[str, int], num_processes: int) -> int:
             f"--coordinator: process 0 cannot listen at {address[0]}:{address[1]} "
             f"({error.strerror}); give an address of its own machine and a free port"
         ) from error
-    deadline = time.monotonic() + _JOIN_SECONDS
-    with listener:
+    all_facts = {0: facts}
+    callers = _callers(listener, word, time.monotonic() + _JOIN_SECONDS)
+    with listener, contextlib.closing(callers):
         while missing := sorted({*range(1, num_processes)} - {*_peers.values()}):
-            if not select.select([listener], [], [], max(0, deadline - time.monotonic()))[0]:
+            try:
+                channel, hello = next(callers)
+            except StopIteration as end:
+                strangers = f" (callers with another secret: {end.value})" if end.value else ""
                 raise UsageError(
                     f"--num-processes: of {num_processes} processes {missing} did not come within "
-                    f"{_JOIN_SECONDS:g} s; start each with the same --coordinator"
-                )
-            peer, _ = listener.accept()
-            peer.settimeout(_GRACE_SECONDS)
-            with contextlib.suppress(*_BROKEN):
-                hello = _receive(peer)
-                if hello["processes"] == num_processes and hello["process"] in missing:
-                    _peers[peer] = hello["process"]
-                    continue
-                error = f"there is a process {hello['process']} already"
-                if hello["processes"] != num_processes:
-                    error = f"process 0 has --num-processes {num_processes}"
-                _send([peer], {"error": error})
-            peer.close()
-    with socket.create_server((address[0], 0)) as free:
+                    f"{_JOIN_SECONDS:g} s{strangers}; start each with the same --coordinator"
+                ) from None
+            if hello["processes"] == num_processes and hello["process"] in missing:
+                _peers[channel] = hello["process"]
+                all_facts[hello["process"]] = hello["facts"]
+                continue
+            error = f"--process-id: there is a process {hello['process']} already"
+            if hello["processes"] != num_processes:
+                error = f"--num-processes: process 0 has {num_processes}"
+            _send([channel], {"error": f"{error}; start each process once"})
+            channel.peer.close()
+    return _answer(address[0], all_facts)
+
+
+def _answer(host: str, all_facts: dict[int, Facts]) -> int:
+    """Answers all processes together; raises a UsageError in all if their facts differ."""
+    errors = {}
+    for process, own in all_facts.items():
+        others = {i: facts for i, facts in sorted(all_facts.items()) if i != process}
+        errors[process] = difference(own, others)
+    if any(errors.values()):
+        for channel, process in _peers.items():
+            _send([channel], {"error": errors[process]})
+        raise UsageError(errors[0])
+    with socket.create_server((host, 0)) as free:
         jax_port = free.getsockname()[1]
     _send(_peers, {"jax_port": jax_port})
     return jax_port
 
 
-def _call(address: tuple[str, int], num_processes: int, own: int) -> int:
+def _callers(
+    listener: socket.socket, word: bytes, deadline: float
+) -> Generator[tuple[Channel, Message], None, int]:
+    """Those who call with the secret, each with its first message; returns how many had another.
+
+    Every caller is heard in a thread, so that one who says nothing, or slowly, keeps nobody
+    waiting.
+    """
+    heard: queue.SimpleQueue[tuple[socket.socket, Channel, Message] | None] = queue.SimpleQueue()
+    waiting: dict[socket.socket, None] = {}  # in the order in which they came
+    num_strangers = 0
+    listener.settimeout(0.05)
+
+    def hear(peer: socket.socket) -> None:
+        with contextlib.suppress(*BROKEN):
+            try:
+                channel = answered(peer, word)
+                heard.put((peer, channel, _checked(channel.receive(_GRACE_SECONDS))))
+                return
+            except Refused:
+                heard.put(None)
+        peer.close()
+
+    def turn_away(peer: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            peer.shutdown(socket.SHUT_RDWR)  # which wakes its thread
+
+    try:
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError):  # nobody in this moment, or one who is gone already
+                peer, _ = listener.accept()
+                waiting = {other: None for other in waiting if other.fileno() >= 0}
+                if len(waiting) >= _MOST_CALLERS:
+                    longest = next(iter(waiting))
+                    del waiting[longest]
+                    turn_away(longest)
+                waiting[peer] = None
+                threading.Thread(target=hear, args=(peer,), daemon=True).start()
+            while not heard.empty():
+                found = heard.get()
+                if found is None:
+                    num_strangers += 1
+                elif found[0] in waiting:  # else it was turned away in this moment, and calls again
+                    del waiting[found[0]]
+                    yield found[1:]
+        return num_strangers
+    finally:
+        for peer in waiting:
+            turn_away(peer)
+
+
+def _checked(hello: Message) -> Message:
+    """The first message of a process, if it is one; raises a ValueError if not."""
+    process, processes, facts = (hello[name] for name in ("process", "processes", "facts"))
+    if type(process) is not int or type(processes) is not int or not isinstance(facts, dict):
+        raise ValueError("no hello")
+    return hello
+
+
+def _call(address: tuple[str, int], word: bytes, hello: Message) -> int:
     """Every other process calls process 0 until it answers; returns the port for JAX."""
-    deadline = time.monotonic() + _JOIN_SECONDS
+    deadline, where = time.monotonic() + _JOIN_SECONDS, f"{address[0]}:{address[1]}"
     while True:
+        peer = None
         try:
             peer = socket.create_connection(address, timeout=_JOIN_SECONDS)
-            _send([peer], {"process": own, "processes": num_processes})
-            answer = _receive(peer)
+            channel = called(peer, word)
+            channel.send(hello)
+            answer = channel.receive(_JOIN_SECONDS)
             break
-        except _BROKEN as error:
+        except BROKEN as error:
+            if peer:
+                peer.close()
+            if isinstance(error, Refused):
+                raise UsageError(
+                    f"--secret-file: process 0 at {where} has another secret; give all processes "
+                    f"the same file, or the same {secret.VARIABLE}"
+                ) from error
             if time.monotonic() >= deadline:
                 raise UsageError(
-                    f"--coordinator: {address[0]}:{address[1]} cannot be reached ({error}); start "
-                    "process 0 there"
+                    f"--coordinator: {where} cannot be reached ({error}); start process 0 there"
                 ) from error
             time.sleep(0.2)
     if "error" in answer:
-        raise UsageError(f"--process-id: {answer['error']}; start each process once")
-    _peers[peer] = 0
+        raise UsageError(answer["error"])
+    _peers[channel] = 0
     return answer["jax_port"]
 
 
@@ -209,21 +315,15 @@ def _watch(kept: str) -> None:
 
 def _last_messages() -> Iterator[Message]:
     """Listens for a moment; yields the last message of each that ends, or has died without one."""
-    for peer in select.select([*_peers], [], [], 0.2)[0]:
-        process = _peers.pop(peer)
+    for channel in select.select([*_peers], [], [], 0.2)[0]:
+        process = _peers.pop(channel)
         message = {"process": process, "end": "has died", "patience": process and _GRACE_SECONDS}
-        with contextlib.suppress(*_BROKEN):
-            message |= _receive(peer)
+        with contextlib.suppress(*BROKEN):
+            message |= channel.receive(_GRACE_SECONDS)
         yield message
 
 
-def _send(peers: Iterable[socket.socket], message: Message) -> None:
-    for peer in [*peers]:
+def _send(channels: Iterable[Channel], message: Message) -> None:
+    for channel in [*channels]:
         with contextlib.suppress(OSError):  # who is gone is found out by listening
-            peer.sendall(to_json(message).encode() + b"\n")
-
-
-def _receive(peer: socket.socket) -> Message:
-    # Without a buffer, in which a second message would hide from select.
-    with peer.makefile("rb", buffering=0) as lines:
-        return dict(json.loads(lines.readline(1000)))
+            channel.send(message)

@@ -208,6 +208,9 @@ class Machine:
     """How many processes take part."""
     process_id: int | None = None
     """Which of the processes this one is, from 0."""
+    secret_file: Path | None = None
+    """File of the secret by which the processes know each other (default: what the environment
+    holds as CDJAX_SECRET, or else a file that is made in ~/.config/cdjax)."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 import cdjax
 from cdjax import data, sharding, training
-from experiments.run import config, network, problem
+from experiments.run import alike, config, network, problem
 from experiments.run.algorithm import (
     ALGORITHMS,
     Algorithm,
@@ -23,6 +23,7 @@ from experiments.run.algorithm import (
 from experiments.run.checks import check_options
 from experiments.run.compiling import jit_once
 from experiments.run.config import SCHEDULES, Run, option_values
+from experiments.run.signals import check_alike
 
 
 class View(NamedTuple):
@@ -95,6 +96,7 @@ def prepare(run: Run) -> Job:
     check_options(run)
     net = network.build(run.network, run.trouble)
     task = problem.build(run.data, run.model, length=run.training, network=net)
+    check_alike(alike.of_content(task.dataset, net.topology))
     row = ALGORITHMS[run.algorithm.algorithm]
     options = option_values(row.options, run.algorithm)
     if row.own_passes and not options["period"]:

@@ -26,11 +26,11 @@ from experiments.run.signals import of_all
 # which may have moved: the data are compared themselves.
 _FREE = {
     "epochs", "log_every", "agent_plan", "devices", "coordinator", "num_processes", "process_id",
-    "out", "data_dir", "stand_in", "checkpoint_every", "keep_checkpoints", "resume", "on_nan",
-    "format",
+    "secret_file", "out", "data_dir", "stand_in", "checkpoint_every", "keep_checkpoints", "resume",
+    "on_nan", "format",
 }  # fmt: skip
 # What a resumed run does not take over from its beginning.
-_OF_A_PROCESS = {"coordinator": None, "num_processes": None, "process_id": None}
+_OF_A_PROCESS = dict.fromkeys(("coordinator", "num_processes", "process_id", "secret_file"))
 
 # The largest share of its time that training waits for its saves, and how many it makes anyway.
 _WAITING = 0.04

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from cdjax import checkpoint
 from experiments.report import plots
-from experiments.run import compiling, drop, files, resume
+from experiments.run import alike, compiling, drop, files, resume
 from experiments.run.config import Run
 from experiments.run.dispatch import dispatcher, is_due, next_stop
 from experiments.run.display import evaluation_line, progress_bar, reporter, show_end, show_start
@@ -25,7 +25,7 @@ from experiments.run.errors import RunEnded
 from experiments.run.evaluate import evaluated
 from experiments.run.job import Job, prepare
 from experiments.run.progress import Progress, advanced, recorded
-from experiments.run.signals import agreed, caught_signals, common_folder
+from experiments.run.signals import agreed, caught_signals, check_alike, common_folder
 
 
 def run(options: Run, *, folder: Path | None = None, quiet: bool = False) -> list[dict[str, Any]]:
@@ -46,6 +46,7 @@ def run(options: Run, *, folder: Path | None = None, quiet: bool = False) -> lis
     compiling.keep_compilations()
     console = Console(quiet=quiet or jax.process_index() > 0)
     found = resume.find(options)
+    check_alike(alike.facts(options) | alike.of_settings(found and found.step))
     for line, style in resume.notices(options, found):
         console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
     with console.status("preparing"):

@@ -78,6 +78,8 @@ MISFITS = {
     "--coordinator localhost:1 --num-processes 2": "--process-id",
     "--coordinator localhost:1 --num-processes 2 --process-id 2": "--process-id",
     "--coordinator localhost:1 --num-processes 0 --process-id 0": "--num-processes",
+    "--num-processes 2 --process-id 1": "--num-processes",
+    "--secret-file secret": "--secret-file",
     "--out setup.cfg.txt": "--out",
     "--out setup.cfg.txt/runs": "--out",
 }
@@ -130,10 +132,9 @@ def command_line(number):
     return rng.choice(PROGRAMS), options, wrong
 
 
-def meet(machine, kept):
+def meet(machine, kept, facts):
     """What joins processes, up to where it would call JAX."""
-    if machine.coordinator:
-        processes._meet(machine.coordinator, machine.num_processes, machine.process_id)
+    processes._meet(machine, facts)
 
 
 @pytest.fixture
