@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 
 from experiments.launch import secret
+from experiments.launch.output import lossy_output
+from experiments.run.interrupts import NAMES
 
 _EPILOG = """example: python -m experiments.launch -- python -m experiments.cifar10 --agents 16
 
@@ -38,18 +40,20 @@ def main() -> None:
     options = parser.parse_args()
     if options.num_processes < 1:
         parser.error(f"--num-processes: {options.num_processes} is too few; give at least 1")
-    try:
-        sys.exit(launch(options.command, options.num_processes))
-    except OSError as error:
-        parser.error(f"cannot start {options.command[0]}: {error.strerror}")
+    with lossy_output():
+        try:
+            sys.exit(launch(options.command, options.num_processes))
+        except OSError as error:
+            parser.error(f"cannot start {options.command[0]}: {error.strerror}")
 
 
 def launch(command: Sequence[str], num_processes: int) -> int:
     """Starts a command several times, as the processes of one run, and ends them together.
 
-    Each copy gets ``--coordinator``, ``--num-processes`` and ``--process-id``. SIGINT and SIGTERM
-    are passed on. Process 0 writes where this process does. The errors of another process are shown
-    only if it fails before process 0 does, its output not at all.
+    Each copy gets ``--coordinator``, ``--num-processes`` and ``--process-id``, and a secret of the
+    run in its environment. Signals that end a program are passed on. Process 0 writes where this
+    process does. The errors of another process are shown only if it fails before process 0 does,
+    its output not at all.
 
     Returns the exit code: 0 if all processes end well, else that of the first that does not.
     """
@@ -64,8 +68,9 @@ def launch(command: Sequence[str], num_processes: int) -> int:
     def all_ended() -> bool:
         return all(child.poll() is not None for child in children)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, forward)
+    for number in (getattr(signal, name) for name in NAMES if hasattr(signal, name)):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as by nohup
+            signal.signal(number, forward)
     with socket.create_server(("127.0.0.1", 0)) as free:
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
     common = ["--coordinator", coordinator, "--num-processes", str(num_processes), "--process-id"]
@@ -83,6 +88,8 @@ def launch(command: Sequence[str], num_processes: int) -> int:
             )
             children.append(stack.enter_context(child))  # which waits for its end
             stack.callback(child.kill)
+            for number in forwarded:  # before it was there
+                child.send_signal(number)
         _wait_until(lambda: any(child.poll() for child in children) or all_ended())
         failed = [i for i, child in enumerate(children) if child.poll()]
         if not failed:

@@ -16,6 +16,8 @@ import socket
 import time
 from typing import Any, NamedTuple
 
+from cdjax._json import to_json
+
 Message = dict[str, Any]
 
 # What a broken connection raises, or one that is not what it should be.
@@ -44,7 +46,7 @@ class Channel(NamedTuple):
 
     def send(self, message: Message) -> None:
         """Sends a message of less than 64 kB; raises an OSError if the other has gone."""
-        text = json.dumps(message).encode()
+        text = to_json(message).encode()
         self.peer.sendall(_proof(self.sending, text) + b" " + text + b"\n")
 
     def receive(self, seconds: float) -> Message:

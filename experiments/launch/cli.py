@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import traceback
@@ -11,9 +12,11 @@ from typing import Any, TypeVar
 import tyro
 
 from experiments.launch import memory, processes
+from experiments.launch.output import lossy_output
 from experiments.run.alike import facts
-from experiments.run.config import Machine, Model, Run, replaced
-from experiments.run.errors import RunEnded, UsageError
+from experiments.run.config import Machine, Model, Run, number_hints, paths_expanded, replaced
+from experiments.run.errors import RunEnded, UsageError, flag
+from experiments.run.interrupts import ended_by_two
 
 Config = TypeVar("Config")
 
@@ -36,6 +39,16 @@ def main(
             cannot be had, the digits stand in.
         description: what ``--help`` says first.
     """
+    with lossy_output(), ended_by_two():
+        _main(default, run, dataset, description)
+
+
+def _main(
+    default: Config,
+    run: Callable[[Config], Any] | None,
+    dataset: str | None,
+    description: str | None,
+) -> None:
     try:
         config = _parsed(default, description)
         if getattr(config, "jobs", 1) > 1:
@@ -70,13 +83,37 @@ def main(
 def _parsed(default: Config, description: str | None) -> Config:
     """The options; those of a run that is resumed are its own unless they are given."""
     flags = (tyro.conf.OmitArgPrefixes,)
+    _check_numbers(default, sys.argv[1:])
     config = tyro.cli(type(default), default=default, description=description, config=flags)
+    config = paths_expanded(config)
     if isinstance(config, Run) and config.saving.resume:
         from experiments.run.resume import recorded_options  # and with it JAX
 
         default = recorded_options(config.saving.resume)
         config = tyro.cli(Run, default=default, description=description, config=flags)
-    return config
+    return paths_expanded(config)
+
+
+def _check_numbers(default: Any, words: list[str]) -> None:
+    """Raises a UsageError for what is no number where one belongs, which tyro tells in its types.
+
+    Flags that are unknown, or lack their value, are left to tyro.
+    """
+    for name, (kind, several) in number_hints(default).items():
+        for i, word in enumerate(words):
+            option, equals, value = word.partition("=")
+            if option.replace("_", "-") != flag(name):
+                continue
+            given = itertools.takewhile(lambda x: not x.startswith("--"), words[i + 1 :])
+            values = [value] if equals else [*given][: None if several else 1]
+            for one in values:
+                if one == "None":
+                    continue
+                try:
+                    kind(one)
+                except ValueError as error:
+                    what = "whole number" if kind is int else "number"
+                    raise UsageError(f"{flag(name)}: {one!r} is no {what}") from error
 
 
 def _kept(config: Any) -> str:

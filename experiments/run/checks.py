@@ -10,13 +10,15 @@ from typing import Any
 from experiments.run.algorithm import ALGORITHMS
 from experiments.run.config import PARTITIONS, SCHEDULES, Run, check_choices, flat
 from experiments.run.disturbance import ATTACKS, FAULTS, MIXERS
-from experiments.run.errors import UsageError, flag
+from experiments.run.errors import UsageError, blame, flag
 
 _LEAST = {
     "agents": 1, "batch_size": 1, "checkpoint_every": 1, "epochs": 1, "eval_every": 1,
     "keep_checkpoints": 1, "log_every": 1, "period": 1, "shards_per_agent": 1, "train_samples": 1,
     "test_samples": 1, "absence_duration": 1, "lag": 0, "num_trimmed": 0, "malicious": 1, "seed": 0,
 }  # fmt: skip
+# Of a whole number: steps are counted in 32 bits. A seed has as many, and JAX ignores further ones.
+_MOST, _MOST_OF_SEEDS = 2**31 - 1, 2**32 - 1
 _INTERVALS = {
     "learning_rate": "[0, inf)", "momentum": "[0, 1)", "decay_power": "(0.5, 1]",
     "decay_offset": "(0, inf)", "dirichlet_alpha": "(0, inf)", "client_fraction": "[0, 1]",
@@ -46,6 +48,10 @@ def _check_numbers(options: Mapping[str, Any]) -> None:
     for name, least in _LEAST.items():
         if given.get(name, least) < least:
             raise UsageError(f"{flag(name)}: {given[name]} is too few; give at least {least}")
+    for name, value in given.items():
+        most = _MOST_OF_SEEDS if name == "seed" else _MOST
+        if isinstance(value, int) and value > most:
+            raise UsageError(f"{flag(name)}: {value} is too large; give at most {most}")
     for name, interval in _INTERVALS.items():
         if name in given and not _lies_in(given[name], interval):
             raise UsageError(f"{flag(name)}: {given[name]} is not in {interval}")
@@ -108,7 +114,11 @@ def _check_over_topology(run: Run) -> None:
 
 
 def _check_writable(option: str, out: Path) -> None:
-    folder = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    with blame(option):
+        for path in (out.absolute(), *out.absolute().parents):
+            if path.is_symlink() and not path.exists():
+                raise UsageError(f"{option}: {path} is a link to nothing; give a folder")
+        folder = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
     if not folder.is_dir():
         raise UsageError(f"{option}: {folder} is a file; give a folder")
     if not os.access(folder, os.W_OK | os.X_OK):

@@ -279,6 +279,34 @@ def from_record(record: Mapping[str, Any]) -> Run:
     return run
 
 
+def paths_expanded(config: Config) -> Config:
+    """A run or a study with the home of a user in the place of ``~`` in every path."""
+    changes: dict[str, Any] = {}
+    for part in fields(config):  # type: ignore[arg-type]
+        name, value = part.name, getattr(config, part.name)
+        if is_dataclass(value):
+            changes[name] = paths_expanded(value)
+        elif isinstance(value, Path) or (name == "topology" and str(value).startswith("~")):
+            try:
+                changes[name] = type(value)(Path(value).expanduser())
+            except RuntimeError as error:
+                raise UsageError(f"{flag(name)}: {value}: no such user's home is known") from error
+    return replace(config, **changes)  # type: ignore[type-var]
+
+
+def number_hints(config: Any) -> dict[str, tuple[type, bool]]:
+    """The options that are numbers: whether ``int`` or ``float``, and whether there are several."""
+    found: dict[str, tuple[type, bool]] = {}
+    for name, hint in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if is_dataclass(value):
+            found |= number_hints(value)
+        for kind in (int, float):
+            if kind in (hint, *get_args(hint)):
+                found[name] = kind, get_origin(hint) is tuple
+    return found
+
+
 def check_choices(config: Any) -> None:
     """Raises for a value that is none of its option's choices: tyro checks what is typed only."""
     for part in (config, *filter(is_dataclass, vars(config).values())):

@@ -1,21 +1,34 @@
-"""What lies in a run's folder: config.json, metrics.jsonl, curves.png and checkpoints."""
+"""What lies in a run's folder: config.json, its graph, metrics.jsonl, curves.png, checkpoints."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
 import os
+import shutil
 import time
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 import jax
+import numpy as np
 
 from cdjax._json import as_json, to_json
 from experiments.run.config import FORMAT, flat
-from experiments.run.errors import blame
+from experiments.run.errors import UsageError, blame
 from experiments.run.job import Job
+
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None
+
+# Of the name of a graph's file in that of a run's folder, whose length a disk limits.
+_LONGEST_STEM = 60
 
 
 def make_folder(job: Job, folder: Path | None) -> Path:
@@ -25,13 +38,37 @@ def make_folder(job: Job, folder: Path | None) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
             return folder
         run, name = job.run, job.problem.dataset.name
-        graph = f"{Path(run.network.topology).stem}-{job.network.num_agents}"
+        stem = Path(run.network.topology).stem[:_LONGEST_STEM]
         now = time.strftime("%Y%m%d-%H%M%S")
-        stem = run.saving.out / f"{name}-{run.algorithm.algorithm}-{graph}-{now}"
-        tries = (stem.with_name(f"{stem.name}-{i}") if i else stem for i in itertools.count())
-        folder = next(path for path in tries if not path.exists())
-        folder.mkdir(parents=True)
-        return folder
+        stem = f"{name}-{run.algorithm.algorithm}-{stem}-{job.network.num_agents}-{now}"
+        run.saving.out.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count():
+            folder = run.saving.out / (f"{stem}-{number}" if number else stem)
+            # Another run may start in the same second, so making it is also how to look for it.
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir()
+                return folder
+    raise AssertionError("there is no end of numbers")
+
+
+@contextlib.contextmanager
+def at_work(folder: Path, option: str) -> Iterator[None]:
+    """Keeps other processes from the folder; the system lets them in if this one is killed.
+
+    Raises a UsageError that names the option if another process is at work there.
+    """
+    with contextlib.ExitStack() as stack:
+        if fcntl:
+            try:
+                lock = stack.enter_context((folder / ".lock").open("a"))
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UsageError(
+                    f"{option}: another process is at work in {folder}; wait for its end"
+                ) from error
+            except OSError:  # a disk that knows no locks, or lets nobody write
+                pass
+        yield
 
 
 def checkpoints_of(folder: Path) -> Path:
@@ -45,9 +82,51 @@ def title(job: Job) -> str:
     return f"{name} on {job.problem.dataset.name}, {job.network.topology.name}"
 
 
+def graph_of(folder: Path) -> Path:
+    """Where a run's mixing matrix is, and the file of its graph if there was one."""
+    return folder / "graph"
+
+
+def write_graph(job: Job, folder: Path) -> None:
+    """Writes the graph of a run that starts: its edges may move, and its builder may change.
+
+    ``mixing_matrix.npz`` holds the entries of the mixing matrix that are not zero.
+    """
+    graph, file = graph_of(folder), Path(job.run.network.topology)
+    if job.run.saving.resume and graph.is_dir():
+        return
+    shutil.rmtree(graph, ignore_errors=True)
+    draft = folder / "graph.tmp"
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    matrix = job.network.topology.mixing_matrix
+    rows, columns = np.nonzero(matrix)
+    np.savez_compressed(
+        draft / "mixing_matrix.npz", num_agents=len(matrix), rows=rows.astype(np.int32),
+        columns=columns.astype(np.int32), weights=matrix[rows, columns],
+    )  # fmt: skip
+    if job.network.from_file:
+        shutil.copyfile(file, draft / file.name)
+    draft.rename(graph)
+
+
+def read_mixing_matrix(folder: Path) -> np.ndarray | None:
+    """The mixing matrix of the run in a folder; None of an older one, which does not hold it."""
+    path = graph_of(folder) / "mixing_matrix.npz"
+    if not path.is_file():
+        return None
+    with np.load(path) as entries:
+        matrix = np.zeros((int(entries["num_agents"]),) * 2)
+        matrix[entries["rows"], entries["columns"]] = entries["weights"]
+    return matrix
+
+
 def options_record(job: Job) -> dict[str, Any]:
     """All options as they took effect, for config.json."""
-    record = flat(job.run) | {
+    resume, options = job.run.saving.resume, flat(job.run)
+    if resume and Path(options["topology"]).parent == graph_of(resume):
+        options["topology"] = read_options(resume)["topology"]  # where the file was
+    record = options | {
         "agents": job.network.num_whole,
         "dataset": job.problem.dataset.name,
         "batch_size": job.problem.batch_size,
@@ -59,8 +138,32 @@ def options_record(job: Job) -> dict[str, Any]:
 
 
 def write_options(job: Job, folder: Path) -> None:
-    """Writes config.json."""
-    _write(folder / "config.json", to_json(options_record(job), indent=2) + "\n")
+    """Writes config.json, with a checksum of what it says."""
+    record = options_record(job)
+    record["checksum"] = _checksum(record)
+    _write(folder / "config.json", to_json(record, indent=2) + "\n")
+
+
+def read_options(folder: Path) -> dict[str, Any]:
+    """What config.json says; raises a UsageError if there is none, or a damaged one."""
+    path = folder / "config.json"
+    with blame("--resume"):
+        if not path.is_file():
+            raise UsageError(f"--resume: {folder} is no run's folder: it has no config.json")
+        try:
+            record = json.loads(path.read_text())
+        except ValueError as error:
+            raise UsageError(f"--resume: {path} is damaged: {error}") from error
+    if not isinstance(record, dict):
+        raise UsageError(f"--resume: {path} is damaged: it holds no options")
+    checksum = record.pop("checksum", None)  # older ones have none
+    if checksum not in (None, _checksum(record)):
+        raise UsageError(f"--resume: {path} is damaged: its checksum is not that of its options")
+    return record
+
+
+def _checksum(record: dict[str, Any]) -> int:
+    return zlib.crc32(to_json(record, sort_keys=True).encode())
 
 
 def metrics_file(folder: Path, records: list[dict[str, Any]]) -> TextIO:

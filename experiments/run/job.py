@@ -23,7 +23,10 @@ from experiments.run.algorithm import (
 from experiments.run.checks import check_options
 from experiments.run.compiling import jit_once
 from experiments.run.config import SCHEDULES, Run, option_values
+from experiments.run.errors import UsageError
 from experiments.run.signals import check_alike
+
+_MOST_STEPS = 2**31 - 1  # a step is counted in 32 bits
 
 
 class View(NamedTuple):
@@ -101,6 +104,9 @@ def prepare(run: Run) -> Job:
     options = option_values(row.options, run.algorithm)
     if row.own_passes and not options["period"]:
         task = task._replace(steps_per_epoch=int(task.own_steps.max()))
+    if task.num_steps > _MOST_STEPS:
+        most = _MOST_STEPS // task.steps_per_epoch
+        raise UsageError(f"--epochs: {task.epochs} are too many; give at most {most}")
     in_turns = run.algorithm.turns == "sequential"
     mesh = network.build_mesh(run.machine, net.num_agents, in_turns=in_turns)
     init_key, run_key, peer_key = jax.random.split(jax.random.key(run.training.seed), 3)

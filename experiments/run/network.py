@@ -22,13 +22,14 @@ class Network(NamedTuple):
     """The agents of a run and the graph among them.
 
     ``numbers`` are those of the agents that take part in the whole graph of ``num_whole``;
-    ``malicious`` are positions in ``numbers``.
+    ``malicious`` are positions in ``numbers``; ``from_file`` says whether the graph has a file.
     """
 
     topology: cdjax.Topology
     numbers: np.ndarray
     num_whole: int
     malicious: list[int]
+    from_file: bool
 
     @property
     def num_agents(self) -> int:
@@ -51,7 +52,8 @@ def build(options: config.Network, trouble: config.Trouble) -> Network:
     _mixer_over(graph, [], trouble, plain=lambda: lambda tree, step=0: tree)
     _attack(trouble, jax.random.key(0))
     malicious = _malicious(numbers, whole.num_agents, trouble)
-    return Network(graph, numbers, whole.num_agents, malicious)
+    from_file = options.topology not in topology.FAMILIES
+    return Network(graph, numbers, whole.num_agents, malicious, from_file)
 
 
 def _whole_topology(options: config.Network) -> topology.Topology:

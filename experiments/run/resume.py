@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -15,9 +14,17 @@ import numpy as np
 
 from cdjax import checkpoint, training
 from cdjax._json import as_json
+from cdjax.topology import FAMILIES
 from experiments.run.config import Run, flat, from_record, replaced
 from experiments.run.errors import Diverged, RunEnded, UsageError, blame, flag
-from experiments.run.files import checkpoints_of, options_record, with_nan
+from experiments.run.files import (
+    checkpoints_of,
+    graph_of,
+    options_record,
+    read_mixing_matrix,
+    read_options,
+    with_nan,
+)
 from experiments.run.job import Job
 from experiments.run.progress import Progress, beginning
 from experiments.run.signals import of_all
@@ -36,20 +43,23 @@ _OF_A_PROCESS = dict.fromkeys(("coordinator", "num_processes", "process_id", "se
 _WAITING = 0.04
 _ALWAYS_SAVED = 10
 
+_OTHER = "not what the run in {} had; give the same"
+
 Save = Callable[[training.TrainState, Progress, bool], bool]
 
 
 def recorded_options(folder: Path) -> Run:
     """The options of the run in a folder, with which ``--resume`` goes on."""
-    path = folder / "config.json"
-    if not path.is_file():
-        raise UsageError(f"--resume: {folder} is no run's folder: it has no config.json")
-    with blame("--resume"):
-        record = json.loads(path.read_text())
+    record = read_options(folder)
     try:
-        return replaced(from_record(record), **_OF_A_PROCESS)
+        run = replaced(from_record(record), **_OF_A_PROCESS)
     except UsageError as error:
         raise UsageError(f"--resume: {folder}: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"--resume: {folder / 'config.json'} is damaged: {error}") from error
+    # The file of the graph may have moved since, or the folder.
+    copy = graph_of(folder) / Path(run.network.topology).name
+    return replaced(run, topology=str(copy)) if copy.is_file() else run
 
 
 def saver(checkpoints: checkpoint.Checkpoints, job: Job) -> Save:
@@ -122,14 +132,18 @@ def resumed(job: Job, found: checkpoint.Found | None) -> tuple[Job, Progress]:
         return job, beginning(job)
     if found is None:
         with blame("--resume"):
-            _check_options(job, json.loads((folder / "config.json").read_text()))
+            _check_options(job, read_options(folder))
+            before = read_mixing_matrix(folder)
+        graph = job.network.topology.mixing_matrix
+        if before is not None and not np.array_equal(before, graph):
+            raise UsageError(f"--topology: {_OTHER.format(folder)}")
         return job, beginning(job)
     notes = found.notes
     job = at_pace(job, notes["steps_per_epoch"])
     _check_options(job, notes["config"])
     for option, total in _checksums(job).items():
         if notes["checksums"][option] != total:
-            raise UsageError(f"{option}: not what the run in {folder} had; give the same")
+            raise UsageError(f"{option}: {_OTHER.format(folder)}")
     if found.step > job.problem.num_steps:
         raise UsageError(
             f"--epochs: {job.problem.epochs} are fewer than the "
@@ -176,6 +190,8 @@ def _check_options(job: Job, before: dict[str, Any]) -> None:
     before = as_json(flat(Run()), default=str) | before
     # A schedule that ends at zero depends on where the end is.
     free = _FREE - {"epochs"} if job.run.algorithm.schedule == "cosine" else _FREE
+    if job.network.from_file and before["topology"] not in FAMILIES:
+        free = free | {"topology"}  # wherever the file is: what it holds is compared
     differing = [
         f"{flag(name)} {before.get(name)} (here {value})"
         for name, value in options_record(job).items()

@@ -23,9 +23,10 @@ from experiments.run.dispatch import dispatcher, is_due, next_stop
 from experiments.run.display import evaluation_line, progress_bar, reporter, show_end, show_start
 from experiments.run.errors import RunEnded
 from experiments.run.evaluate import evaluated
+from experiments.run.interrupts import caught_signals
 from experiments.run.job import Job, prepare
 from experiments.run.progress import Progress, advanced, recorded
-from experiments.run.signals import agreed, caught_signals, check_alike, common_folder
+from experiments.run.signals import agreed, check_alike, common_folder
 
 
 def run(options: Run, *, folder: Path | None = None, quiet: bool = False) -> list[dict[str, Any]]:
@@ -45,6 +46,13 @@ def run(options: Run, *, folder: Path | None = None, quiet: bool = False) -> lis
     """
     compiling.keep_compilations()
     console = Console(quiet=quiet or jax.process_index() > 0)
+    with contextlib.ExitStack() as stack:
+        if options.saving.resume and not jax.process_index():
+            stack.enter_context(files.at_work(options.saving.resume, "--resume"))
+        return _run(console, options, folder)
+
+
+def _run(console: Console, options: Run, folder: Path | None) -> list[dict[str, Any]]:
     found = resume.find(options)
     check_alike(alike.facts(options) | alike.of_settings(found and found.step))
     for line, style in resume.notices(options, found):
@@ -60,17 +68,20 @@ def run_job(
 ) -> list[dict[str, Any]]:
     """Runs what is prepared; see :func:`run`."""
     is_first, saving = not jax.process_index(), job.run.saving
-    if is_first:
-        folder = saving.resume or files.make_folder(job, folder)
-        if not saving.resume:
-            shutil.rmtree(files.checkpoints_of(folder), ignore_errors=True)
-        show_start(console, job, folder)
-    if saving.checkpoint_every:
-        folder = common_folder(folder)
-    folder = folder or Path(os.devnull)
-    with resume.last_good_named(folder):
+    with contextlib.ExitStack() as stack:
+        if is_first:
+            folder = saving.resume or files.make_folder(job, folder)
+            if not saving.resume:
+                stack.enter_context(files.at_work(folder, "--out"))
+                shutil.rmtree(files.checkpoints_of(folder), ignore_errors=True)
+            show_start(console, job, folder)
+        if saving.checkpoint_every:
+            folder = common_folder(folder)
+        folder = folder or Path(os.devnull)
+        stack.enter_context(resume.last_good_named(folder))
         if is_first:
             files.write_options(job, folder)
+            files.write_graph(job, folder)
         records = _train(console, job, progress, folder)
         if is_first and not console.quiet:
             plots.curves(records, files.title(job)).savefig(folder / "curves.png", dpi=120)

@@ -1,51 +1,23 @@
-"""Signals that end a run, and what its processes have to agree on."""
+"""What the processes of a run have to agree on: a signal, a folder, what they run."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
-import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from cdjax._json import to_json
 from experiments.run.alike import Facts, difference
 from experiments.run.errors import UsageError
 
 _LONGEST_PATH = 1 << 13
-
-
-@contextlib.contextmanager
-def caught_signals() -> Iterator[list[signal.Signals]]:
-    """A list to which the first SIGTERM or SIGINT is added; a second one acts as usual."""
-    caught: list[signal.Signals] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield caught  # Python delivers signals to the main thread only
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def catch(number: int, frame: FrameType | None) -> None:
-        del frame
-        caught.append(signal.Signals(number))
-        restore()
-
-    for number in before:
-        signal.signal(number, catch)
-    try:
-        yield caught
-    finally:
-        restore()
 
 
 def of_all(number: int) -> np.ndarray:
@@ -67,7 +39,7 @@ def check_alike(facts: Facts) -> None:
     """Raises a UsageError in all processes if one of them has other facts."""
     if jax.process_count() == 1:
         return
-    own = json.dumps(dict(facts)).encode()
+    own = to_json(dict(facts)).encode()
     if len({*of_all(zlib.crc32(own) >> 1)}) == 1:
         return
     longest = int(of_all(len(own)).max())

@@ -137,6 +137,20 @@ def test_agents_come_from_the_edge_list(server, tmp_path):
         ("--learning-rate nan", r"--learning-rate: nan is not in \[0, inf\)"),
         ("--momentum 1", r"--momentum: 1.0 is not in \[0, 1\)"),
         ("--seed -1", "--seed: -1 is too few"),
+        ("--seed 4294967296", "--seed: 4294967296 is too large; give at most 4294967295"),
+        (f"--seed {10**40}", "--seed: 10{40} is too large"),
+        (f"--agents {10**12}", "--agents: 10{12} is too large; give at most 2147483647"),
+        ("--epochs 2147483647", "--epochs: 2147483647 are too many; give at most 1"),
+        ("--epochs 1e1", "--epochs: '1e1' is no whole number"),
+        ("--batch-size=1.5", "--batch-size: '1.5' is no whole number"),
+        ("--learning-rate 0,01", "--learning-rate: '0,01' is no number"),
+        ("--without-agents 1 x", "--without-agents: 'x' is no whole number"),
+        (f"--out {'x' * 300}", "--out: .*File name too long"),
+        (f"--resume {'x' * 300}", "--resume: .*File name too long"),
+        (f"--topology {'x' * 300}", "--topology: .*File name too long"),
+        ("--out dangling", "--out: .*/dangling is a link to nothing; give a folder"),
+        ("--out dangling/runs", "--out: .*/dangling is a link to nothing; give a folder"),
+        ("--out ~no-such-user/x", "--out: ~no-such-user/x: no such user's home is known"),
         ("--dataset mnist --data-dir truncated", "--data-dir: .*train-images.* bytes of data, not"),
         ("--dataset mnist --data-dir partial", "--data-dir: .* lacks train-labels-idx1-ubyte.gz"),
         ("--out file/runs", "--out: .*file is a file; give a folder"),
@@ -147,6 +161,7 @@ def test_bad_input_is_one_line_that_names_the_option(
 ):
     (tmp_path / "split.edges").write_text("0 1\n2 3\n")
     (tmp_path / "file").write_text("")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     images = "train-images-idx3-ubyte"
     for folder in ("truncated", "partial"):
         (tmp_path / folder).mkdir()

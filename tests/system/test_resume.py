@@ -143,7 +143,7 @@ def test_a_run_goes_on_with_its_own_options(server, tmp_path):
     assert arrays_of(half, 20) == arrays_of(whole, 20)
     configs = [json.loads((folder / "config.json").read_text()) for folder in (half, whole)]
     assert {name for name, value in configs[0].items() if configs[1][name] != value} == {
-        "out", "resume"
+        "out", "resume", "checksum"
     }  # fmt: skip
 
 
@@ -153,7 +153,7 @@ def test_a_run_from_before_an_option_existed_has_its_default(half, server, unint
     for path in (half / "config.json", last / "notes" / "notes.json"):
         text = path.read_text()
         assert text.count('"lag": 0') == 1
-        path.write_text(re.sub(r'"lag": 0,\s*', "", text))
+        path.write_text(re.sub(r'"lag": 0,\s*|,\s*"checksum": \d+', "", text))
     write_sums(last, last.glob("*/**/*"))
     server.run("--resume", half, usual=())
     assert records_of(half) == records_of(uninterrupted)
@@ -239,6 +239,7 @@ def test_records_do_not_depend_on_how_the_run_is_cut_into_dispatches(
         ("--eval-every 2", "--eval-every 1 .here 2."),
         ("--epochs 2", "--epochs: 2 are fewer than the 3 that .* has behind it; give more"),
         ("--topology ring.edges", "--topology ring .here .*ring.edges."),
+        ("--topology star", "--topology ring .here star."),
         ("--checkpoint-every 0", "--checkpoint-every: 0 is too few; give at least 1"),
         ("--keep-checkpoints 0", "--keep-checkpoints: 0 is too few"),
     ],
