@@ -186,6 +186,21 @@ def test_bad_input_is_one_line_that_names_the_option(
 
 
 @pytest.mark.parametrize(
+    ("words", "several", "stands_in"), [("", False, True), ("", True, False),
+                                        ("--stand-in", True, True), ("--data-dir x", False, False)]
+)  # fmt: skip
+def test_several_processes_train_on_a_stand_in_only_if_they_are_told_to(
+    words, several, stands_in, monkeypatch
+):
+    found = []
+    monkeypatch.setattr("experiments.launch.processes.join", lambda *args, **kwargs: None)
+    monkeypatch.setattr("experiments.launch.processes.are_several", lambda: several)
+    monkeypatch.setattr(sys, "argv", ["cifar10", *words.split()])
+    main(Run(), found.append, dataset="cifar10")
+    assert [(run.data.dataset, run.data.stand_in) for run in found] == [("cifar10", stands_in)]
+
+
+@pytest.mark.parametrize(
     "words", ["--topolgy ring", "--agents many", "--dtype float16", "--algorithm adam", "stray"]
 )
 def test_what_cannot_be_parsed_is_named_by_the_parser(words, capsys, monkeypatch):
