@@ -16,7 +16,9 @@ import socket
 import time
 from typing import Any, NamedTuple
 
-from cdjax._json import to_json
+from experiments.run.lazy import LazyModule
+
+_json = LazyModule("cdjax._json")
 
 Message = dict[str, Any]
 
@@ -46,7 +48,7 @@ class Channel(NamedTuple):
 
     def send(self, message: Message) -> None:
         """Sends a message of less than 64 kB; raises an OSError if the other has gone."""
-        text = to_json(message).encode()
+        text = _json.to_json(message).encode()
         self.peer.sendall(_proof(self.sending, text) + b" " + text + b"\n")
 
     def receive(self, seconds: float) -> Message:

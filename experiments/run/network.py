@@ -29,7 +29,7 @@ class Network(NamedTuple):
     numbers: np.ndarray
     num_whole: int
     malicious: list[int]
-    from_file: bool
+    from_file: bool = False
 
     @property
     def num_agents(self) -> int:
