@@ -20,18 +20,31 @@ from cdjax.agents import mean_params as mean_params
 from cdjax.agents import per_agent as per_agent
 from cdjax.agents import replicate as replicate
 from cdjax.topology import Topology as Topology
+from cdjax.transforms import AdaptCorrectCombineState as AdaptCorrectCombineState
 from cdjax.transforms import AdaptThenCombineState as AdaptThenCombineState
 from cdjax.transforms import CDMSGDState as CDMSGDState
+from cdjax.transforms import CombineThenAdaptState as CombineThenAdaptState
 from cdjax.transforms import ConsensusState as ConsensusState
+from cdjax.transforms import CorrectedConsensusState as CorrectedConsensusState
+from cdjax.transforms import DecentLaMState as DecentLaMState
 from cdjax.transforms import DelayedState as DelayedState
 from cdjax.transforms import DownpourState as DownpourState
 from cdjax.transforms import EASGDState as EASGDState
 from cdjax.transforms import GoSGDState as GoSGDState
+from cdjax.transforms import QuasiGlobalAdamState as QuasiGlobalAdamState
+from cdjax.transforms import QuasiGlobalState as QuasiGlobalState
+from cdjax.transforms import SUDAState as SUDAState
+from cdjax.transforms import TrackingState as TrackingState
+from cdjax.transforms import adapt_correct_combine as adapt_correct_combine
 from cdjax.transforms import adapt_then_combine as adapt_then_combine
 from cdjax.transforms import average_updates as average_updates
 from cdjax.transforms import cdmsgd as cdmsgd
 from cdjax.transforms import cdsgd as cdsgd
+from cdjax.transforms import combine_then_adapt as combine_then_adapt
 from cdjax.transforms import consensus as consensus
+from cdjax.transforms import corrected_consensus as corrected_consensus
+from cdjax.transforms import d2 as d2
+from cdjax.transforms import decentlam as decentlam
 from cdjax.transforms import delayed as delayed
 from cdjax.transforms import diminishing_schedule as diminishing_schedule
 from cdjax.transforms import downpour as downpour
@@ -39,11 +52,21 @@ from cdjax.transforms import eamsgd as eamsgd
 from cdjax.transforms import easgd as easgd
 from cdjax.transforms import elastic_averaging as elastic_averaging
 from cdjax.transforms import eval_params as eval_params
+from cdjax.transforms import exact_diffusion as exact_diffusion
+from cdjax.transforms import extra as extra
 from cdjax.transforms import fedavg as fedavg
+from cdjax.transforms import gcdsgd as gcdsgd
 from cdjax.transforms import gosgd as gosgd
 from cdjax.transforms import gossip as gossip
+from cdjax.transforms import gradient_tracking as gradient_tracking
+from cdjax.transforms import icdsgd as icdsgd
+from cdjax.transforms import momentum_tracking as momentum_tracking
+from cdjax.transforms import quasi_global_adam as quasi_global_adam
+from cdjax.transforms import quasi_global_momentum as quasi_global_momentum
 from cdjax.transforms import scale_by_agent as scale_by_agent
 from cdjax.transforms import server_params as server_params
+from cdjax.transforms import suda as suda
+from cdjax.transforms import tracking as tracking
 
 __version__ = "0.2.0.dev0"
 

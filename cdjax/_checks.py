@@ -18,6 +18,7 @@ from jax.sharding import AxisType
 from jaxtyping import Array, Int
 
 from cdjax._trees import is_random_key
+from cdjax._trees import leaf_name as _name
 from cdjax._types import Params
 
 
@@ -278,10 +279,6 @@ def _check_alike(updates: Params, params: Params, transform: str) -> None:
                 f"{transform}: leaf '{_name(path)}' of updates has shape {np.shape(update)}, of "
                 f"params {np.shape(param)}; {remedy}"
             )
-
-
-def _name(path: jax.tree_util.KeyPath) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def _kind(value: Any) -> str:

@@ -30,6 +30,11 @@ def is_leafless(tree: Params) -> bool:
     return not jax.tree.leaves(tree)
 
 
+def leaf_name(path: jax.tree_util.KeyPath) -> str:
+    """How errors and users call a leaf: its keys with slashes, such as ``dense/kernel``."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
 def is_random_key(leaf: Any) -> bool:
     """Whether a leaf of one agent is a random key: a typed one, or what raw ones look like."""
     dtype = getattr(leaf, "dtype", None)

@@ -13,5 +13,9 @@ from cdjax.mixing._peers import pull as pull
 from cdjax.mixing._peers import push as push
 from cdjax.mixing._peers import random_pairs as random_pairs
 from cdjax.mixing._peers import random_peers as random_peers
+from cdjax.mixing._personal import personal as personal
+from cdjax.mixing._polynomials import chebyshev as chebyshev
+from cdjax.mixing._polynomials import lazy as lazy
+from cdjax.mixing._polynomials import repeated as repeated
 from cdjax.mixing._ppermute import ppermute as ppermute
 from cdjax.mixing._shifts import shifts as shifts

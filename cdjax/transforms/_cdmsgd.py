@@ -26,7 +26,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from cdjax._checks import check_arrays, check_mixer, check_params, check_range
 from cdjax._trees import (
@@ -137,7 +137,9 @@ def eval_params(state: OptState, params: Params) -> Params:
     r"""The parameters to evaluate, mix or publish: the iterate :math:`x`.
 
     For :func:`cdmsgd` with Nesterov momentum, anywhere in a chain, it is :math:`x = y - \mu v` with
-    the stored look-ahead point :math:`y`; for every other optimizer it is ``params``.
+    the stored look-ahead point :math:`y`; for :func:`combine_then_adapt`, whose stored point is
+    :math:`y = \Pi x`, it is :math:`x` before that exchange; for every other optimizer it is
+    ``params``.
 
     Args:
         state: the optimizer's state.
@@ -150,22 +152,29 @@ def eval_params(state: OptState, params: Params) -> Params:
     """
     for _, found in optax.tree.get_all_with_path(state, "CDMSGDState"):
         params = _iterate(params, found)
+    for _, found in optax.tree.get_all_with_path(state, "CombineThenAdaptState"):
+        params = _behind(params, found.displacement)
     return params
 
 
 def _iterate(params: Params, state: CDMSGDState) -> Params:
     (lookahead,) = jax.tree.leaves(state.lookahead)  # nnx.Optimizer wraps it
+    return _behind(params, state.velocity, factor=lookahead)
+
+
+def _behind(params: Params, ahead: Params, *, factor: ArrayLike = 1.0) -> Params:
+    """The parameters less a multiple of what an optimizer's state says they are ahead."""
 
     def leaf(v: Array | optax.MaskedNode, y: Params) -> Params:
         if isinstance(v, optax.MaskedNode) or not is_floating(y):
             return y
-        return y - along_agents(lookahead, v) * v
+        return y - along_agents(factor, v) * v
 
-    # optax.masked leaves MaskedNodes in the velocity for the parameters that it passes by.
+    # optax.masked leaves MaskedNodes in the state for the parameters that it passes by.
     is_masked = lambda v: isinstance(v, optax.MaskedNode)  # noqa: E731
-    velocities = jax.tree.leaves(state.velocity, is_masked)
-    if any(map(is_masked, velocities)):
-        return jax.tree.map(leaf, state.velocity, params, is_leaf=is_masked)
+    differences = jax.tree.leaves(ahead, is_masked)
+    if any(map(is_masked, differences)):
+        return jax.tree.map(leaf, ahead, params, is_leaf=is_masked)
     # Leaf by leaf, as nnx.Optimizer wraps the leaves of its state in other nodes than a model's.
     leaves, structure = jax.tree.flatten(params)
-    return structure.unflatten([leaf(v, y) for v, y in zip(velocities, leaves, strict=True)])
+    return structure.unflatten([leaf(v, y) for v, y in zip(differences, leaves, strict=True)])

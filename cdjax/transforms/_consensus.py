@@ -1,11 +1,11 @@
-"""The two orders in which any optax optimizer becomes a decentralized one.
+"""The three orders in which any optax optimizer becomes a decentralized one.
 
 Jiang, Balu, Hegde, Sarkar, *Collaborative Deep Learning in Fixed Topology Networks*, NIPS 2017,
 arXiv:1706.07880: mixing and gradient both at ``x`` (:func:`consensus`).
 
 Chen, Sayed, *Diffusion Adaptation Strategies for Distributed Optimization and Learning over
 Networks*, IEEE Trans. Signal Processing 2012, arXiv:1111.0034: first adapt, then combine
-(:func:`adapt_then_combine`).
+(:func:`adapt_then_combine`), and the other way round (:func:`combine_then_adapt`).
 """
 
 from __future__ import annotations
@@ -32,6 +32,14 @@ class AdaptThenCombineState(NamedTuple):
     """State of :func:`adapt_then_combine`: the step and the inner optimizer's state."""
 
     step: Int[Array, ""]
+    inner: OptState
+
+
+class CombineThenAdaptState(NamedTuple):
+    """State of :func:`combine_then_adapt`: step, the last displacement, the optimizer's state."""
+
+    step: Int[Array, ""]
+    displacement: Params
     inner: OptState
 
 
@@ -114,5 +122,54 @@ def adapt_then_combine(
             updates = jax.tree.map(lambda u: jnp.where(along_agents(active, u), u, 0), updates)
         combined = mix(optax.apply_updates(x, updates), state.step)  # Π(x + u)
         return displacement(combined, x), AdaptThenCombineState(state.step + 1, inner_state)
+
+    return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
+
+
+def combine_then_adapt(
+    inner: optax.GradientTransformation, mix: Mixer
+) -> optax.GradientTransformationExtraArgs:
+    r"""Mixes first and steps from there: :math:`x^+ = \Pi x + u(\Pi x)`.
+
+    With ``optax.sgd`` as the inner optimizer this is combine-then-adapt diffusion,
+    :math:`x^+ = \Pi x - \alpha g(\Pi x)`. Users take gradients at the parameters they hold, so
+    those are the mixed ones, :math:`y = \Pi x`; get :math:`x` for evaluation from
+    :func:`eval_params`. The exchange of a step is made at the end of the one before. Agents that
+    start unequal take their first gradient where they start: that is :math:`y_0`.
+
+    As :math:`y^+ = \Pi (y + u(y))`, what is stored is the sequence of :func:`adapt_then_combine`
+    where Π stays the same, and what is evaluated differs from it by one exchange.
+
+    Args:
+        inner: any optax optimizer with updates :math:`u`.
+        mix: a mixer, ``mix(tree, step) -> tree`` on stacked trees.
+
+    Returns:
+        An optax transformation; its ``update`` needs ``params`` and passes on extra arguments.
+
+    Example: ``tx = cdjax.combine_then_adapt(optax.adamw(1e-3), mix)``
+
+    Reference: Chen & Sayed (2012), eqs. 14 and 15 (not verified).
+    """
+    check_optimizer("inner", inner)
+    check_mixer(mix)
+    inner = optax.with_extra_args_support(inner)
+
+    def init(params: Params) -> CombineThenAdaptState:
+        zeros = optax.tree.zeros_like(params)
+        return CombineThenAdaptState(jnp.zeros([], jnp.int32), zeros, inner.init(params))
+
+    def update(
+        updates: optax.Updates,
+        state: CombineThenAdaptState,
+        params: Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, CombineThenAdaptState]:
+        y, next_step = check_params(params, "combine_then_adapt", updates), state.step + 1
+        updates, inner_state = inner.update(updates, state.inner, y, **extra_args)
+        x = optax.apply_updates(y, updates)
+        mixed = mix(x, next_step)  # of the next step, whose gradients are taken there
+        state = CombineThenAdaptState(next_step, displacement(mixed, x), inner_state)
+        return displacement(mixed, y), state
 
     return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]

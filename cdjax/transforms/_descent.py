@@ -5,9 +5,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, ArrayLike
 
 from cdjax._checks import check_stacked
-from cdjax._trees import along_agents, value_at
+from cdjax._trees import along_agents, map_floats, value_at
 from cdjax._types import AgentScalarOrSchedule, Params
 
 
@@ -34,3 +35,14 @@ def descent(learning_rate: AgentScalarOrSchedule) -> optax.GradientTransformatio
         return updates, optax.ScaleByScheduleState(state.count + 1)
 
     return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
+
+
+def stepped(params: Params, updates: Params, learning_rate: ArrayLike) -> Params:
+    """The parameters after a step of some length along the updates: x − αu."""
+    return map_floats(lambda x, u: x - along_agents(learning_rate, x) * u, params, updates)
+
+
+def inverse(learning_rate: ArrayLike) -> Array:
+    """1/α, to tell a gradient from a step; 0 where a step of size zero tells nothing."""
+    alpha = jnp.asarray(learning_rate)
+    return jnp.where(alpha > 0, 1 / jnp.where(alpha > 0, alpha, 1), 0)
