@@ -31,6 +31,27 @@ TABLE = {
         True,
     ),
     "adapt_then_combine": (lambda lr: cdjax.adapt_then_combine(optax.sgd(lr), MIX), True),
+    "combine_then_adapt": (lambda lr: cdjax.combine_then_adapt(optax.sgd(lr), MIX), True),
+    "icdsgd": (lambda lr: cdjax.icdsgd(lr, MIX), True),
+    "gcdsgd": (lambda lr: cdjax.gcdsgd(lr, MIX, own_weight=0.2), True),
+    "gradient_tracking": (lambda lr: cdjax.gradient_tracking(lr, MIX), True),
+    "gradient_tracking, atc": (lambda lr: cdjax.gradient_tracking(lr, MIX, form="atc"), True),
+    "tracking before adam": (
+        lambda lr: optax.chain(cdjax.tracking(MIX), optax.adam(lr), cdjax.consensus(MIX)),
+        True,
+    ),
+    "momentum_tracking": (lambda lr: cdjax.momentum_tracking(lr, MIX), True),
+    "exact_diffusion": (lambda lr: cdjax.exact_diffusion(lr, MIX), True),
+    "d2": (lambda lr: cdjax.d2(lr, MIX, smallest_eigenvalue=-0.2), True),
+    "extra": (lambda lr: cdjax.extra(lr, MIX), True),
+    "suda": (lambda lr: cdjax.suda(lr, MIX, form="diging"), True),
+    "decentlam": (lambda lr: cdjax.decentlam(lr, MIX), True),
+    "quasi_global_momentum": (lambda lr: cdjax.quasi_global_momentum(lr, MIX), True),
+    "quasi_global_adam": (lambda lr: cdjax.quasi_global_adam(lr, MIX), True),
+    "personal leaves": (
+        lambda lr: cdjax.cdmsgd(lr, mixing.personal(MIX, lambda path: "bias" in path)),
+        True,
+    ),
     "per_agent": (
         lambda lr: cdjax.per_agent(optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(lr))),
         False,
@@ -224,16 +245,25 @@ def test_missing_params_are_the_same_error(name, params):
 
 
 @pytest.mark.parametrize("learning_rate", [np.nan, -0.1, np.inf])
-@pytest.mark.parametrize("name", ["cdsgd", "cdmsgd", "easgd", "eamsgd", "downpour"])
+@pytest.mark.parametrize(
+    "name",
+    ["cdsgd", "cdmsgd", "easgd", "eamsgd", "downpour", "icdsgd", "gcdsgd", "gradient_tracking"]
+    + ["momentum_tracking", "exact_diffusion", "d2", "extra", "suda", "decentlam"]
+    + ["quasi_global_momentum", "quasi_global_adam"],
+)
 def test_a_learning_rate_out_of_range_is_named(name, learning_rate):
     with pytest.raises(ValueError, match=f"learning_rate is {learning_rate}; it must lie in"):
         TABLE[name][0](learning_rate)
 
 
+@pytest.mark.parametrize(
+    "algorithm",
+    [cdjax.cdmsgd, cdjax.momentum_tracking, cdjax.decentlam, cdjax.quasi_global_momentum],
+)
 @pytest.mark.parametrize("momentum", [1.0, -0.1, np.nan])
-def test_a_momentum_out_of_range_is_named(momentum):
+def test_a_momentum_out_of_range_is_named(momentum, algorithm):
     with pytest.raises(ValueError, match=rf"momentum is {momentum}; it must lie in \[0, 1\)"):
-        cdjax.cdmsgd(0.1, MIX, momentum=momentum)
+        algorithm(0.1, MIX, momentum=momentum)
 
 
 def test_an_identity_matrix_is_independent_runs(params):

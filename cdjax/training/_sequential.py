@@ -24,6 +24,13 @@ from cdjax.training._loop import Indices, empty_rows
 from cdjax.training._step import LossFn, Outcome, TrainState, agent_key, gradient_fn
 from cdjax.transforms import eval_params
 
+# What these states hold, agents that stand still cannot keep in step.
+_OF_ALL_AT_ONCE = (
+    "EASGDState", "DownpourState", "GoSGDState", "CombineThenAdaptState", "TrackingState",
+    "AdaptCorrectCombineState", "CorrectedConsensusState", "SUDAState", "DecentLaMState",
+    "QuasiGlobalState", "QuasiGlobalAdamState",
+)  # fmt: skip
+
 
 def sequential_loop(loss_fn: LossFn, tx: optax.GradientTransformation) -> Callable[..., Outcome]:
     r"""Many steps of one agent after another, in one dispatch.
@@ -44,8 +51,8 @@ def sequential_loop(loss_fn: LossFn, tx: optax.GradientTransformation) -> Callab
         agent's own step k.
 
     Raises:
-        ValueError: from ``loop``, if ``tx`` has a server or sends messages, which agents that stand
-            still cannot share.
+        ValueError: from ``loop``, if ``tx`` has a server, sends messages, or holds what is right
+            only if all agents move together, as corrections of bias do.
 
     Example::
 
@@ -130,11 +137,12 @@ def _stored(opt_state: OptState, iterates: Params) -> Params:
 
 def _which_are_stacked(tx: optax.GradientTransformation, state: TrainState) -> Any:
     """For every leaf of the optimizer's state whether it has the agent axis."""
-    for name in ("EASGDState", "DownpourState", "GoSGDState"):
+    for name in _OF_ALL_AT_ONCE:
         if optax.tree.get_all_with_path(state.opt_state, name):
             raise ValueError(
                 f"tx has a {name}, of agents that exchange at the same time; agents that train in "
-                "turn need an optimizer without server or messages"
+                "turn need an optimizer without server or messages, and without what corrects the "
+                "bias of steps that all take together"
             )
 
     return have_agent_axis(tx.init, state.params)

@@ -167,8 +167,9 @@ def quasi_global_adam(
     check_range("eps", eps, low=0, low_open=True)
 
     def init(params: Params) -> QuasiGlobalAdamState:
-        zeros = optax.tree.zeros_like(params)
-        return QuasiGlobalAdamState(jnp.zeros([], jnp.int32), zeros, zeros)
+        # Two trees: a buffer cannot be donated twice.
+        first, second = (optax.tree.zeros_like(params) for _ in range(2))
+        return QuasiGlobalAdamState(jnp.zeros([], jnp.int32), first, second)
 
     def update(
         updates: optax.Updates, state: QuasiGlobalAdamState, params: Params | None = None

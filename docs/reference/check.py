@@ -24,6 +24,15 @@ def first_difference(found, expected):
     return None
 
 
+def lookalikes(reference, name, step):
+    """What an algorithm may be mistaken for, and its rounds."""
+    for trap in reference["traps"]:
+        if trap["algorithm"] == name:
+            yield f"as if {trap['mistake']}", trap[step]
+    for other, rounds in reference["algorithms"].items():
+        yield f"as {other}: {rounds['call']}", rounds[step]
+
+
 def main(path):
     """Prints a line per algorithm and step size, and returns the exit code."""
     reference = json.loads((Path(__file__).parent / "vectors.json").read_text("utf-8"))
@@ -44,10 +53,9 @@ def main(path):
             code = 1
             number, agent, a, b = difference
             print(f"{said} differs first in round {number} at agent {agent}: {a!r}, not {b!r}")
-            for trap in reference.get("traps", []):
-                same = trap["algorithm"] == name and step in trap
-                if same and first_difference(found[step], trap[step]) is None:
-                    print(f"  as if {trap['mistake']}")
+            for other, rounds in lookalikes(reference, name, step):
+                if first_difference(found[step], rounds) is None:
+                    print(f"  {other}")
     return code
 
 

@@ -60,7 +60,11 @@ class Algorithm(NamedTuple):
         title: how it is called in text.
         reference: where it comes from.
         over_topology: whether agents mix with all neighbours in every step, so that links can fail,
-            agents can lie, and agents can take turns.
+            agents can lie, leaves can be personal, and agents can take turns.
+        at_once: whether what agents do presumes that all of them move in every step, so that they
+            cannot take turns.
+        mixes_once: whether they do so once per step, so that messages can be late.
+        above_eigenvalue: what the smallest eigenvalue of the mixing matrix must exceed.
         server: whether there is one: ``stateless`` if it only averages, ``stateful`` if what is
             trained are its own parameters.
         recursion: how its disagreement evolves, for the theory's bounds; "" if they do not hold.
@@ -77,6 +81,9 @@ class Algorithm(NamedTuple):
     title: str
     reference: str
     over_topology: bool = False
+    at_once: bool = False
+    mixes_once: bool = True
+    above_eigenvalue: float = -1.0
     server: Literal["", "stateless", "stateful"] = ""
     recursion: Literal["", "plain", "polyak", "nesterov"] = ""
     weighting: Literal["loss", "gradients", "always"] = "loss"
@@ -130,6 +137,61 @@ def _atc(run: Setting, *, momentum: float = 0.0) -> optax.GradientTransformation
     return cdjax.adapt_then_combine(_sgd(run, momentum), run.mix)
 
 
+def _cta(run: Setting, *, momentum: float = 0.0) -> optax.GradientTransformation:
+    return cdjax.combine_then_adapt(_sgd(run, momentum), run.mix)
+
+
+def _icdsgd(
+    run: Setting, *, rounds: int = 2, accelerated: bool = False
+) -> optax.GradientTransformation:
+    if accelerated:
+        mix = mixing.chebyshev(run.mix, rounds, sigma=1 - run.topology.spectral_gap)
+        return cdjax.cdsgd(run.alpha, mix)
+    return cdjax.icdsgd(run.alpha, run.mix, rounds=rounds)
+
+
+def _gcdsgd(run: Setting, *, own_weight: float = 0.5) -> optax.GradientTransformation:
+    return cdjax.gcdsgd(run.alpha, run.mix, own_weight=own_weight)
+
+
+def _gradient_tracking(
+    run: Setting, *, tracking_form: str = "diging"
+) -> optax.GradientTransformation:
+    return cdjax.gradient_tracking(run.alpha, run.mix, form=tracking_form)
+
+
+def _momentum_tracking(run: Setting, *, momentum: float = 0.9) -> optax.GradientTransformation:
+    return cdjax.momentum_tracking(run.alpha, run.mix, momentum=momentum)
+
+
+def _exact_diffusion(run: Setting) -> optax.GradientTransformation:
+    return cdjax.exact_diffusion(run.alpha, run.mix)
+
+
+def _d2(run: Setting) -> optax.GradientTransformation:
+    smallest = run.topology.smallest_eigenvalue
+    return cdjax.d2(run.alpha, run.mix, smallest_eigenvalue=smallest)
+
+
+def _extra(run: Setting) -> optax.GradientTransformation:
+    return cdjax.extra(run.alpha, run.mix)
+
+
+def _decentlam(run: Setting, *, momentum: float = 0.9) -> optax.GradientTransformation:
+    return cdjax.decentlam(run.alpha, run.mix, momentum=momentum)
+
+
+def _quasi_global(
+    run: Setting, *, momentum: float = 0.9, buffer_decay: float = 0.9, nesterov: bool = False
+) -> optax.GradientTransformation:
+    options = {"momentum": momentum, "buffer_decay": buffer_decay, "nesterov": nesterov}
+    return cdjax.quasi_global_momentum(run.alpha, run.mix, **options)
+
+
+def _quasi_global_adam(run: Setting) -> optax.GradientTransformation:
+    return cdjax.quasi_global_adam(run.alpha, run.mix)
+
+
 def _sgd(run: Setting, momentum: float) -> optax.GradientTransformation:
     """SGD, with Nesterov's momentum if there is any."""
     return optax.sgd(run.alpha, momentum=momentum or None, nesterov=bool(momentum))
@@ -139,6 +201,15 @@ def _to_neighbors(run: Setting, **options: Any) -> float:
     del options
     entries = run.topology.entries
     return float(np.count_nonzero(entries.receivers != entries.senders))
+
+
+def _twice_to_neighbors(run: Setting, **options: Any) -> float:
+    """The parameters and an estimate."""
+    return 2 * _to_neighbors(run, **options)
+
+
+def _in_rounds(run: Setting, rounds: int, **options: Any) -> float:
+    return rounds * _to_neighbors(run, **options)
 
 
 def _centralized(run: Setting, *, momentum: float = 0.0) -> optax.GradientTransformation:
@@ -265,11 +336,18 @@ def _now_and_then(run: Setting, talk_probability: float, **options: Any) -> floa
 
 
 _MIXES: dict[str, Any] = {"messages": _to_neighbors, "over_topology": True}
+_CORRECTS: dict[str, Any] = {**_MIXES, "at_once": True}
+_TRACKS: dict[str, Any] = {**_CORRECTS, "messages": _twice_to_neighbors, "mixes_once": False}
 _SERVES: dict[str, Any] = {"messages": _to_server_and_back, "server": "stateful"}
 _JIANG = "Jiang, Balu, Hegde, Sarkar (2017)"
 _MCMAHAN = "McMahan, Moore, Ramage, Hampson, Agüera y Arcas (2017)"
 _ZHANG = "Zhang, Choromanska, LeCun (2015)"
 _JIN = "Jin, Yuan, Iandola, Keutzer (2016)"
+_TRADE_OFFS = "Jiang, Balu, Hegde, Sarkar (2018)"
+_TAKEZAWA = "Takezawa, Bao, Niwa, Sato, Yamada (2023)"
+_LIN = "Lin, Karimireddy, Stich, Jaggi (2021)"
+_TANG = "Tang, Lian, Yan, Zhang, Liu (2018)"
+_YUAN = "Yuan, Chen, Huang, Zhang, Pan, Xu, Yin (2021)"
 
 ALGORITHMS: dict[str, Algorithm] = {
     "cdmsgd": Algorithm(
@@ -288,6 +366,45 @@ ALGORITHMS: dict[str, Algorithm] = {
         reference="github.com/SCSLabISU/CDSGD, CDMSGD.py", **_MIXES,
     ),
     "atc": Algorithm(_atc, title="adapt then combine", reference="Chen, Sayed (2012)", **_MIXES),
+    "cta": Algorithm(
+        _cta, title="combine then adapt", reference="Chen, Sayed (2012)",
+        **{**_MIXES, "at_once": True},
+    ),
+    "icdsgd": Algorithm(
+        _icdsgd, title="i-CDSGD, several exchanges per step", reference=f"{_TRADE_OFFS}, i-CDSGD",
+        **{**_MIXES, "messages": _in_rounds, "mixes_once": False},
+    ),
+    "gcdsgd": Algorithm(
+        _gcdsgd, title="g-CDSGD", reference=f"{_TRADE_OFFS}, g-CDSGD", **_MIXES
+    ),
+    "gradient-tracking": Algorithm(
+        _gradient_tracking, title="gradient tracking", reference="Nedić, Olshevsky, Shi (2017)",
+        **_TRACKS,
+    ),
+    "momentum-tracking": Algorithm(
+        _momentum_tracking, title="momentum tracking", reference=f"{_TAKEZAWA}, Algorithm 1",
+        **_TRACKS,
+    ),
+    "exact-diffusion": Algorithm(
+        _exact_diffusion, title="exact diffusion", reference="Yuan, Ying, Zhao, Sayed (2019)",
+        **_CORRECTS,
+    ),
+    "d2": Algorithm(
+        _d2, title="D²", reference=f"{_TANG}, Algorithm 1", above_eigenvalue=-1 / 3, **_CORRECTS
+    ),
+    "extra": Algorithm(
+        _extra, title="EXTRA", reference="Shi, Ling, Wu, Yin (2015)", **_CORRECTS
+    ),
+    "decentlam": Algorithm(
+        _decentlam, title="DecentLaM", reference=f"{_YUAN}, Algorithm 2", **_CORRECTS
+    ),
+    "quasi-global": Algorithm(
+        _quasi_global, title="quasi-global momentum", reference=f"{_LIN}, Algorithm 1", **_CORRECTS
+    ),
+    "quasi-global-adam": Algorithm(
+        _quasi_global_adam, title="Adam with quasi-global moments",
+        reference="github.com/epfml/quasi-global-momentum, decentralized_qg_adam.py", **_CORRECTS,
+    ),
     "centralized": Algorithm(
         _centralized, _to_server_and_back, "SGD, gradients averaged", "the optimizer's own",
         server="stateless", weighting="gradients",
@@ -323,9 +440,13 @@ def _described(name: str, row: Algorithm) -> list[str]:
     elif row.server:
         talks = "through a server" + (", whose parameters are trained" * (row.server == "stateful"))
     options = [
-        f"`{flag(option)}` ({'an epoch' if default is None else f'{default:g}'})"
-        if default is not False
-        else f"`{flag(option)}`"
+        f"`{flag(option)}`" + (f" ({_default_text(default)})" if default is not False else "")
         for option, default in row.options.items()
     ]
     return [f"`{name}`", row.title, talks, ", ".join(options), row.reference]
+
+
+def _default_text(default: float | str | None) -> str:
+    if default is None:
+        return "an epoch"
+    return default if isinstance(default, str) else f"{default:g}"

@@ -17,7 +17,9 @@ _ITERATIONS = 20
 
 def is_bounded(job: Job) -> bool:
     """Whether the theory bounds how far apart the agents of a run are."""
-    if job.in_turns or job.setting.size_weighted or disturbances(job.run):
+    if job.in_turns or job.setting.size_weighted or job.run.network.personal:
+        return False
+    if disturbances(job.run):
         return False
     return bool(job.algorithm.recursion) and job.network.num_agents <= _MOST_AGENTS
 

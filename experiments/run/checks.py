@@ -7,22 +7,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.run.algorithm import ALGORITHMS
+from experiments.run.algorithm import ALGORITHMS, Algorithm
 from experiments.run.config import PARTITIONS, SCHEDULES, Run, check_choices, flat
 from experiments.run.disturbance import ATTACKS, FAULTS, MIXERS
 from experiments.run.errors import UsageError, blame, flag
+from experiments.run.lazy import LazyModule
+
+cdjax = LazyModule("cdjax")
 
 _LEAST = {
     "agents": 1, "batch_size": 1, "checkpoint_every": 1, "epochs": 1, "eval_every": 1,
     "keep_checkpoints": 1, "log_every": 1, "period": 1, "shards_per_agent": 1, "train_samples": 1,
     "test_samples": 1, "absence_duration": 1, "lag": 0, "num_trimmed": 0, "malicious": 1, "seed": 0,
+    "rounds": 1,
 }  # fmt: skip
 # Of a whole number: steps are counted in 32 bits. A seed has as many, and JAX ignores further ones.
 _MOST, _MOST_OF_SEEDS = 2**31 - 1, 2**32 - 1
 _INTERVALS = {
     "learning_rate": "[0, inf)", "momentum": "[0, 1)", "decay_power": "(0.5, 1]",
     "decay_offset": "(0, inf)", "dirichlet_alpha": "(0, inf)", "client_fraction": "[0, 1]",
-    "talk_probability": "[0, 1]", **dict.fromkeys(FAULTS, "[0, 1]"),
+    "talk_probability": "[0, 1]", "own_weight": "[0, 1]", "buffer_decay": "[0, 1]",
+    **dict.fromkeys(FAULTS, "[0, 1]"),
 }  # fmt: skip
 
 
@@ -96,13 +101,14 @@ def _read_by(rows: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def _check_over_topology(run: Run) -> None:
-    """Raises for turns and disturbances where agents do not mix over the topology."""
+    """Raises for turns, personal leaves and disturbances where they are not for the algorithm."""
     algorithm, trouble = run.algorithm, run.trouble
     disturbed = disturbances(run)
     in_turns = algorithm.turns == "sequential"
-    if not ALGORITHMS[algorithm.algorithm].over_topology:
-        others = " or ".join(name for name, row in ALGORITHMS.items() if row.over_topology)
-        for name in [*disturbed, *["turns"] * in_turns]:
+    asked = [*disturbed, *["turns"] * in_turns, *["personal"] * bool(run.network.personal)]
+    for name in asked:
+        if not _allows(ALGORITHMS[algorithm.algorithm], name):
+            others = " or ".join(other for other, row in ALGORITHMS.items() if _allows(row, name))
             unread = f"{flag(name)}: {algorithm.algorithm} has none"
             raise UsageError(f"{unread}; leave it out, or give --algorithm {others}")
     if disturbed and in_turns:
@@ -111,6 +117,25 @@ def _check_over_topology(run: Run) -> None:
         raise UsageError("--lag: not together with --attack; leave one out")
     if trouble.lag and trouble.mixer != "auto":
         raise UsageError(f"--lag: only with --mixer auto, not with {trouble.mixer}; leave one out")
+    if trouble.lag and run.network.personal:
+        raise UsageError("--lag: not together with --personal; leave one out")
+
+
+def _allows(row: Algorithm, name: str) -> bool:
+    """Whether an algorithm's agents can take turns, hear late, or do anything else over links."""
+    refused = {"turns": row.at_once, "lag": not row.mixes_once}
+    return row.over_topology and not refused.get(name, False)
+
+
+def check_spectrum(run: Run, graph: cdjax.Topology) -> None:
+    """Raises for a topology on which the algorithm diverges, whatever the step size."""
+    name, bound = run.algorithm.algorithm, ALGORITHMS[run.algorithm.algorithm].above_eigenvalue
+    # A ring of 8 has -1/3 up to rounding. Nobody needs the eigenvalues where any will do.
+    if bound > -1 and graph.smallest_eigenvalue <= bound + 1e-9:
+        raise UsageError(
+            f"--algorithm: {name} diverges on this topology, whose smallest eigenvalue is "
+            f"{graph.smallest_eigenvalue:.3f} and not above {bound:.3f}; give --weights lazy"
+        )
 
 
 def _check_writable(option: str, out: Path) -> None:

@@ -55,6 +55,9 @@ class Network:
         "metropolis_hastings"
     )
     """Mixing weights."""
+    personal: tuple[str, ...] = ()
+    """Parameters that stay with each agent, as regular expressions of their whole paths, such as
+    'Dense_1/.*' for the last layer of the mlp on its own. They are neither mixed nor sent."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,9 @@ class Algorithm:
     learning_rate: float = 0.01
     """Step size alpha in the first step."""
     momentum: float | None = None
-    """Momentum mu, in [0, 1) (default: 0.9 for cdmsgd, cdmsgd-polyak and eamsgd, 0.95 for
-    cdmsgd-released, 0 for others, whose momentum is each agent's own)."""
+    """Momentum mu, in [0, 1) (default: 0.9 for cdmsgd, cdmsgd-polyak, eamsgd, momentum-tracking,
+    decentlam and quasi-global, 0.95 for cdmsgd-released, 0 for others, whose momentum is each
+    agent's own)."""
     schedule: ScheduleName = "fixed"
     """The step size over time; diminishing is Theta / (k^power + offset)."""
     decay_power: float | None = None
@@ -81,6 +85,18 @@ class Algorithm:
     period: int | None = None
     """Steps between exchanges of gossip and the servers (default: fedavg a pass of every agent
     over its own data, easgd and eamsgd 10, downpour and gossip 1)."""
+    rounds: int | None = None
+    """Exchanges per step of icdsgd (default: 2)."""
+    accelerated: bool = False
+    """Let Chebyshev's polynomial weigh icdsgd's exchanges."""
+    own_weight: float | None = None
+    """Weight omega of an agent's own step in gcdsgd, in [0, 1] (default: 0.5)."""
+    tracking_form: Literal["diging", "semi-atc", "atc"] | None = None
+    """Order of steps and exchanges in gradient-tracking (default: diging)."""
+    buffer_decay: float | None = None
+    """How much of its buffer quasi-global keeps in a step, in [0, 1] (default: 0.9)."""
+    nesterov: bool = False
+    """Let quasi-global look ahead."""
     client_fraction: float | None = None
     """Share of the agents that are fedavg's clients in a round, in [0, 1] (default: 1)."""
     talk_probability: float | None = None

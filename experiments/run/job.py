@@ -20,7 +20,7 @@ from experiments.run.algorithm import (
     messages_per_step,
     transformation,
 )
-from experiments.run.checks import check_options
+from experiments.run.checks import check_options, check_spectrum
 from experiments.run.compiling import jit_once
 from experiments.run.config import SCHEDULES, Run, option_values
 from experiments.run.errors import UsageError
@@ -88,7 +88,7 @@ class Job(NamedTuple):
 def check(run: Run) -> None:
     """Raises a UsageError for what is wrong with the options, the topology among them."""
     check_options(run)
-    network.build(run.network, run.trouble)
+    check_spectrum(run, network.build(run.network, run.trouble).topology)
 
 
 def prepare(run: Run) -> Job:
@@ -98,6 +98,7 @@ def prepare(run: Run) -> Job:
     """
     check_options(run)
     net = network.build(run.network, run.trouble)
+    check_spectrum(run, net.topology)
     task = problem.build(run.data, run.model, length=run.training, network=net)
     check_alike(alike.of_content(task.dataset, net.topology))
     row = ALGORITHMS[run.algorithm.algorithm]
@@ -111,10 +112,17 @@ def prepare(run: Run) -> Job:
     mesh = network.build_mesh(run.machine, net.num_agents, in_turns=in_turns)
     init_key, run_key, peer_key = jax.random.split(jax.random.key(run.training.seed), 3)
 
-    mixed = row.over_topology
+    shared = network.shared_leaves(
+        jax.eval_shape(jax.vmap(task.initial), jax.random.split(init_key, net.num_agents))[0],
+        run.network.personal,
+    )
+    mix = None
+    if row.over_topology:
+        of_run = {"trouble": run.trouble, "personal": run.network.personal}
+        mix = network.build_mixer(net, mesh, key=peer_key, **of_run)
     setting = Setting(
         topology=net.topology,
-        mix=network.build_mixer(net, mesh, trouble=run.trouble, key=peer_key) if mixed else None,
+        mix=mix,
         alpha=_learning_rate(run.algorithm, task.num_steps),
         sizes=task.sizes,
         own_steps=task.own_steps,
@@ -145,7 +153,7 @@ def prepare(run: Run) -> Job:
         state=state,
         agent_data=_agent_data(task, mesh),
         sample_sets=_sample_sets(task, mesh, with_train=run.training.evaluate_train),
-        bytes_per_step=messages * cdjax.metrics.message_bytes(state.params),
+        bytes_per_step=messages * cdjax.metrics.message_bytes(shared),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -102,9 +102,17 @@ def build_mesh(machine: config.Machine, num_agents: int, *, in_turns: bool) -> M
 
 
 def build_mixer(
-    network: Network, mesh: Mesh, *, trouble: config.Trouble, key: jax.Array
+    network: Network,
+    mesh: Mesh,
+    *,
+    trouble: config.Trouble,
+    key: jax.Array,
+    personal: tuple[str, ...] = (),
 ) -> cdjax.Mixer:
-    """The mixer of a run, with its faults and its attack; each draws from a key of its own."""
+    """The mixer of a run, with its faults and its attack; each draws from a key of its own.
+
+    The leaves that ``personal`` names are not mixed.
+    """
     graph = network.topology
     *fault_keys, attack_key = jax.random.split(key, len(FAULTS) + 1)
     faults = [
@@ -116,7 +124,25 @@ def build_mixer(
     plain = lambda: mixing.auto(graph) if mesh.size == 1 else mixing.exchange(graph, mesh)  # noqa: E731
     mix = _mixer_over(graph, faults, trouble, plain=plain)
     attack = _attack(trouble, attack_key)
-    return robust.attacked(mix, attack, malicious=network.malicious) if attack else mix
+    mix = robust.attacked(mix, attack, malicious=network.malicious) if attack else mix
+    return mixing.personal(mix, personal) if personal else mix
+
+
+def shared_leaves(params: cdjax.Params, personal: tuple[str, ...]) -> cdjax.Params:
+    """What is left of the parameters, or of their shapes, without those that stay at home."""
+    if not personal:
+        return params
+    shared: dict[str, Any] = {}
+
+    def mix(tree: dict[str, Any], step: int = 0) -> dict[str, Any]:
+        shared.update(tree)
+        return tree
+
+    with blame("--personal"):
+        mixing.personal(mix, personal)(params)
+    if not shared:
+        raise UsageError(f"--personal: {' '.join(personal)} leave nothing to share; give fewer")
+    return shared
 
 
 def _attack(trouble: config.Trouble, key: jax.Array) -> robust.Attack | None:

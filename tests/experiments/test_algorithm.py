@@ -47,6 +47,11 @@ def test_the_page_of_the_algorithms_holds_the_table_of_the_rows():
     [
         ("cdsgd", {}, 10),  # two neighbours each
         ("cdmsgd", {}, 10),
+        ("icdsgd", {"rounds": 3}, 30),
+        ("gradient-tracking", {}, 20),  # parameters and estimates
+        ("momentum-tracking", {}, 20),
+        ("exact-diffusion", {}, 10),
+        ("quasi-global", {}, 10),
         ("centralized", {}, 10),  # up and down
         ("fedavg", {}, 10 / 4),  # an epoch of four steps
         ("fedavg", {"period": 2, "client_fraction": 0.4}, 2 * 2 / 2),  # the two that are drawn

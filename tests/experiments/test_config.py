@@ -64,7 +64,8 @@ def test_options_come_back_from_json_as_they_were():
 GIVEN = {
     "momentum": 0.5, "period": 3, "client_fraction": 0.5, "talk_probability": 0.5,
     "asynchronous": True, "num_trimmed": 2, "clip_radius": 2.0, "malicious": 2,
-    "attack_strength": 2.0, "absence_duration": 2,
+    "attack_strength": 2.0, "absence_duration": 2, "rounds": 3, "accelerated": True,
+    "own_weight": 0.2, "tracking_form": "atc", "buffer_decay": 0.5, "nesterov": True,
 }  # fmt: skip
 
 

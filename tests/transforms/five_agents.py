@@ -186,13 +186,14 @@ algebra, and every run ends within 1e-9 of them (`tests/transforms/test_five_age
 no fixed point, and Downpour's Adagrad takes ever smaller steps: they are not here.
 
 [reference/vectors.json](reference/vectors.json) holds the first ten rounds of each, once with the
-constant step and once with a decaying one. `python docs/reference/check.py MINE.json` compares
-those of another implementation.
+constant step and once with a decaying one, and of some mistakes that released implementations make.
+`python docs/reference/check.py MINE.json` compares those of another implementation, and names the
+mistake, or the other algorithm, that it finds in their place.
 """
 
 
-def vectors(runs):
-    """What docs/reference/vectors.json holds, from the trajectories of all algorithms."""
+def vectors(runs, traps):
+    """What docs/reference/vectors.json holds, from all trajectories and the rows of traps.py."""
     first = {
         name: {step: found[:NUM_ROUNDS].tolist() for step, found in by_step.items()}
         for name, by_step in runs.items()
@@ -207,14 +208,22 @@ def vectors(runs):
             "step_sizes": STEP_SIZES,
         },
         "algorithms": {name: {"call": TABLE[name].call, **found} for name, found in first.items()},
+        "traps": [
+            {"algorithm": name, "mistake": mistake}
+            | {step: np.array([*loop(sizes)]).tolist() for step, sizes in STEP_SIZES.items()}
+            for name, mistake, loop in traps
+        ],
     }
 
 
 def main():
     """Writes both files."""
+    from tests.transforms.traps import TRAPS  # which imports the problem from here
+
     with jax.enable_x64(True):
         PAGE.write_text(page(), "utf-8")
-        found = json.dumps(vectors({name: trajectories(name) for name in TABLE}), indent=1)
+        runs = {name: trajectories(name) for name in TABLE}
+        found = json.dumps(vectors(runs, TRAPS), indent=1, ensure_ascii=False)
     # A round on a line.
     VECTORS.write_text(re.sub(r"\[\s+([^][]*?)\s+\]", _on_a_line, found) + "\n", "utf-8")
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.transforms import five_agents
 from tests.transforms.five_agents import TABLE
+from tests.transforms.traps import TRAPS
 
 REMEDY = "run python -m tests.transforms.five_agents"
 
@@ -32,8 +33,12 @@ def test_an_algorithm_begins_as_recorded_and_ends_where_linear_algebra_says(name
 def test_the_files_are_those_of_the_table(reference):
     assert five_agents.PAGE.read_text("utf-8") == five_agents.page(), REMEDY
     assert list(reference["algorithms"]) == list(TABLE), REMEDY
-    expected = five_agents.vectors({})
-    assert {**reference, "algorithms": {}} == expected, REMEDY
+    expected = five_agents.vectors({}, TRAPS)
+    assert reference["problem"] == expected["problem"], REMEDY
+    for found, trap in zip(reference["traps"], expected["traps"], strict=True):
+        assert (found["algorithm"], found["mistake"]) == (trap["algorithm"], trap["mistake"])
+        for step in five_agents.STEP_SIZES:
+            np.testing.assert_allclose(found[step], trap[step], atol=1e-12)
 
 
 def test_fixed_points_are_those_that_were_published():
@@ -71,3 +76,16 @@ def test_the_checker_passes_what_agrees_and_names_the_first_difference(tmp_path)
     assert "CDSGD, constant step: differs first in round 3 at agent 4" in result.stdout
     result = check({"algorithms": {"CDSDG": cdsgd}}, tmp_path)
     assert result.returncode == 2 and "'CDSDG' is none of" in result.stderr
+
+
+@pytest.mark.parametrize(("name", "mistake"), [trap[:2] for trap in TRAPS])
+def test_the_checker_names_a_mistake(name, mistake, reference, tmp_path):
+    (trap,) = [trap for trap in reference["traps"] if trap["mistake"] == mistake]
+    result = check({"algorithms": {name: {"decaying": trap["decaying"]}}}, tmp_path)
+    assert result.returncode == 1 and f"as if {mistake}" in result.stdout
+
+
+def test_the_checker_names_the_other_algorithm(reference, tmp_path):
+    other = reference["algorithms"]["adapt then combine"]["constant"]
+    result = check({"algorithms": {"CDSGD": {"constant": other}}}, tmp_path)
+    assert result.returncode == 1 and "  as adapt then combine: cdjax.adapt" in result.stdout
