@@ -49,7 +49,7 @@ TABLE = {
     "quasi_global_momentum": (lambda lr: cdjax.quasi_global_momentum(lr, MIX), True),
     "quasi_global_adam": (lambda lr: cdjax.quasi_global_adam(lr, MIX), True),
     "personal leaves": (
-        lambda lr: cdjax.cdmsgd(lr, mixing.personal(MIX, lambda path: "bias" in path)),
+        lambda lr: cdjax.cdmsgd(lr, mixing.personal(MIX, lambda path: path in ("bias", "count"))),
         True,
     ),
     "per_agent": (

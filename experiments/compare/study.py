@@ -102,10 +102,13 @@ def _check(config: Compare, systems: Sequence[System]) -> None:
 
 
 def _options(config: Compare, system: System, rate: float, **options: Any) -> Run:
-    """A run of a system, with those of the study's options that it reads."""
+    """A run of a system, with those of the study's options that it reads.
+
+    Options that the study lacks, which only one algorithm reads, have their defaults.
+    """
     row = ALGORITHMS[system.algorithm]
     names = [*row.options, "schedule", "decay_power", "decay_offset", "out"]
-    own = {name: getattr(config, name) for name in names}
+    own = {name: getattr(config, name) for name in names if hasattr(config, name)}
     if row.options.get("momentum") == 0:
         own["momentum"] = system.momentum
     weighted = config.training.size_weighted and row.weighting != "always"

@@ -57,7 +57,7 @@ class Network:
     """Mixing weights."""
     personal: tuple[str, ...] = ()
     """Parameters that stay with each agent, as regular expressions of their whole paths, such as
-    'Dense_1/.*' for the last layer of the mlp on its own. They are neither mixed nor sent."""
+    'Dense_1/.*' for the last layer of the cnn. They are neither mixed nor sent."""
 
 
 @dataclass(frozen=True)

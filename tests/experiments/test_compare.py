@@ -5,7 +5,7 @@ import json
 import pytest
 
 from experiments.compare.config import Compare
-from experiments.compare.study import SYSTEMS, Result, System, _beyond, _options, _rows, compare
+from experiments.compare.study import Result, System, _beyond, _options, _rows, compare
 from experiments.run.algorithm import ALGORITHMS
 from experiments.run.config import Data, Model, Network, Training, flat
 from experiments.run.errors import UsageError
@@ -42,7 +42,7 @@ def test_algorithms_are_tuned_run_and_drawn_once(tmp_path, capsys):
 
 def test_an_algorithm_gets_the_options_that_it_reads():
     config = Compare(momentum=0.5, period=3, training=Training(size_weighted=True))
-    for name in SYSTEMS:
+    for name in ALGORITHMS:
         run = _options(config, System(name), 0.1)
         check(run)
         read = ALGORITHMS[name].options

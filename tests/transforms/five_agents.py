@@ -41,7 +41,8 @@ STEP_SIZES = {
 class Row(NamedTuple):
     """An algorithm: its call, its agents' final values, and how long it takes to get there.
 
-    The call knows ``alpha`` (a number or a schedule), ``mix``, ``cdjax``, ``mixing`` and ``optax``.
+    The call knows ``alpha`` (a schedule), ``mix``, ``topology``, and the modules ``cdjax``,
+    ``jax``, ``mixing`` and ``optax``.
     """
 
     call: str
@@ -51,8 +52,8 @@ class Row(NamedTuple):
 
 def build(call, alpha):
     """The transformation of a call."""
-    names = {"cdjax": cdjax, "mixing": mixing, "optax": optax, "topology": GRAPH}
-    return eval(call, names | {"mix": mixing.dense(GRAPH), "alpha": alpha})
+    names = {"cdjax": cdjax, "jax": jax, "mixing": mixing, "optax": optax}
+    return eval(call, names | {"topology": GRAPH, "mix": mixing.dense(GRAPH), "alpha": alpha})
 
 
 def cdsgd(alpha=ALPHA, pi=PI):
