@@ -148,7 +148,11 @@ def d2(
         ValueError: if the learning rate is negative or not finite, or the smallest eigenvalue not
             above -1/3.
 
-    Example: ``tx = cdjax.d2(0.01, mix, smallest_eigenvalue=topology.smallest_eigenvalue)``
+    Example::
+
+        lazy = cdjax.topology.ring(8, weights="lazy")  # the ring of 8 itself has -1/3
+        mix = cdjax.mixing.auto(lazy)
+        tx = cdjax.d2(0.01, mix, smallest_eigenvalue=lazy.smallest_eigenvalue)
 
     Reference: Tang et al. (2018), Algorithm 1 and Assumption 1 (not verified).
     """
