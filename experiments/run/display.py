@@ -70,8 +70,10 @@ def _of_algorithm(job: Job) -> dict[str, str]:
     num_params = sum(x.size for x in jax.tree.leaves(job.state.params)) // job.network.num_agents
     mu = job.options.get("momentum")
     momentum = f", momentum {mu:g}" if mu else ""
+    personal = ", ".join(job.run.network.personal)
+    at_home = f", of which {personal} stay with it" if personal else ""
     return {
-        "model": f"{model.model}, {num_params:,} parameters per agent",
+        "model": f"{model.model}, {num_params:,} parameters per agent{at_home}",
         "algorithm": f"{options.algorithm}, learning rate {options.learning_rate:g} "
         f"({options.schedule}){momentum}",
     }
