@@ -31,10 +31,17 @@ from cdjax.transforms import DelayedState as DelayedState
 from cdjax.transforms import DownpourState as DownpourState
 from cdjax.transforms import EASGDState as EASGDState
 from cdjax.transforms import GoSGDState as GoSGDState
+from cdjax.transforms import KGTState as KGTState
+from cdjax.transforms import LEDState as LEDState
+from cdjax.transforms import OuterState as OuterState
+from cdjax.transforms import PushDIGingState as PushDIGingState
+from cdjax.transforms import PushSumState as PushSumState
 from cdjax.transforms import QuasiGlobalAdamState as QuasiGlobalAdamState
 from cdjax.transforms import QuasiGlobalState as QuasiGlobalState
+from cdjax.transforms import RelayState as RelayState
 from cdjax.transforms import SUDAState as SUDAState
 from cdjax.transforms import TrackingState as TrackingState
+from cdjax.transforms import accelerated_outer as accelerated_outer
 from cdjax.transforms import adapt_correct_combine as adapt_correct_combine
 from cdjax.transforms import adapt_then_combine as adapt_then_combine
 from cdjax.transforms import average_updates as average_updates
@@ -60,11 +67,19 @@ from cdjax.transforms import gosgd as gosgd
 from cdjax.transforms import gossip as gossip
 from cdjax.transforms import gradient_tracking as gradient_tracking
 from cdjax.transforms import icdsgd as icdsgd
+from cdjax.transforms import kgt as kgt
+from cdjax.transforms import led as led
 from cdjax.transforms import momentum_tracking as momentum_tracking
+from cdjax.transforms import outer as outer
+from cdjax.transforms import push_diging as push_diging
+from cdjax.transforms import push_sum as push_sum
 from cdjax.transforms import quasi_global_adam as quasi_global_adam
 from cdjax.transforms import quasi_global_momentum as quasi_global_momentum
+from cdjax.transforms import relay as relay
 from cdjax.transforms import scale_by_agent as scale_by_agent
 from cdjax.transforms import server_params as server_params
+from cdjax.transforms import slow_params as slow_params
+from cdjax.transforms import slowmo as slowmo
 from cdjax.transforms import suda as suda
 from cdjax.transforms import tracking as tracking
 

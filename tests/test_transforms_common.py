@@ -4,6 +4,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import networkx as nx
 import numpy as np
 import optax
 import pytest
@@ -19,6 +20,12 @@ MIX = mixing.dense(topology.ring(NUM_AGENTS))
 KEY = jax.random.key(0)
 PEERS = random_peers(topology.complete(NUM_AGENTS), KEY, probability=0.7)
 PAIRS = random_pairs(topology.ring(NUM_AGENTS), KEY)
+# Everybody sends to the next agent and to agent 0.
+DIRECTED = nx.compose(nx.cycle_graph(NUM_AGENTS, nx.DiGraph), nx.star_graph(7).to_directed())
+PUSH = mixing.dense(topology.from_digraph(DIRECTED))
+# Of trees with few leaves, so that none of the fragments is empty.
+FRAGMENTS = 2
+NESTEROV = optax.sgd(0.7, 0.9, nesterov=True)
 
 # name: (a function from a learning rate to the transformation, whether it mixes parameters)
 TABLE = {
@@ -85,6 +92,24 @@ TABLE = {
     "pair gossip": (lambda lr: cdjax.gossip(optax.sgd(lr), pull(PAIRS)), True),
     "gosgd": (lambda lr: cdjax.gosgd(optax.sgd(lr), PEERS), True),
     "gosgd with delay": (lambda lr: cdjax.gosgd(optax.sgd(lr), PEERS, delay=2), True),
+    "outer": (lambda lr: cdjax.outer(optax.adam(lr), NESTEROV, MIX, period=2), True),
+    "outer of fragments": (
+        lambda lr: cdjax.outer(
+            optax.sgd(lr), optax.adam(0.1), MIX, period=4, fragments=FRAGMENTS, delay=1, merge=0.5
+        ),
+        True,
+    ),
+    "outer, overlapped": (
+        lambda lr: cdjax.outer(optax.sgd(lr), NESTEROV, MIX, period=2, overlapped=MIX),
+        True,
+    ),
+    "accelerated_outer": (lambda lr: cdjax.accelerated_outer(optax.sgd(lr), MIX, period=2), True),
+    "slowmo": (lambda lr: cdjax.slowmo(optax.sgd(lr), MIX, learning_rate=0.1, period=2), True),
+    "kgt": (lambda lr: cdjax.kgt(optax.sgd(lr), MIX, period=2, learning_rate=0.5), True),
+    "led": (lambda lr: cdjax.led(optax.sgd(lr), MIX, period=2, gain=1.0), True),
+    "push_sum": (lambda lr: cdjax.push_sum(optax.sgd(lr), PUSH), True),
+    "push_diging": (lambda lr: cdjax.push_diging(lr, PUSH), True),
+    "relay": (lambda lr: cdjax.relay(optax.sgd(lr), topology.path(NUM_AGENTS)), True),
 }
 
 
@@ -249,7 +274,7 @@ def test_missing_params_are_the_same_error(name, params):
     "name",
     ["cdsgd", "cdmsgd", "easgd", "eamsgd", "downpour", "icdsgd", "gcdsgd", "gradient_tracking"]
     + ["momentum_tracking", "exact_diffusion", "d2", "extra", "suda", "decentlam"]
-    + ["quasi_global_momentum", "quasi_global_adam"],
+    + ["quasi_global_momentum", "quasi_global_adam", "push_diging"],
 )
 def test_a_learning_rate_out_of_range_is_named(name, learning_rate):
     with pytest.raises(ValueError, match=f"learning_rate is {learning_rate}; it must lie in"):

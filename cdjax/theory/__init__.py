@@ -31,3 +31,11 @@ from cdjax.theory._estimators import gradient_noise as gradient_noise
 from cdjax.theory._estimators import hessian_extremes as hessian_extremes
 from cdjax.theory._lyapunov import lyapunov as lyapunov
 from cdjax.theory._lyapunov import lyapunov_gradient as lyapunov_gradient
+from cdjax.theory._outer import check_momentum_before_mix as check_momentum_before_mix
+from cdjax.theory._outer import check_outer_step as check_outer_step
+from cdjax.theory._outer import gossip_momentum as gossip_momentum
+from cdjax.theory._outer import led_gain_limit as led_gain_limit
+from cdjax.theory._outer import momentum_before_mix_limit as momentum_before_mix_limit
+from cdjax.theory._outer import outer_step_limit as outer_step_limit
+from cdjax.theory._outer import random_pairs_moments as random_pairs_moments
+from cdjax.theory._outer import random_pairs_step_limit as random_pairs_step_limit

@@ -8,6 +8,9 @@ from cdjax.topology._builders import from_edge_list as from_edge_list
 from cdjax.topology._builders import from_graph as from_graph
 from cdjax.topology._builders import from_matrix as from_matrix
 from cdjax.topology._builders import without_agents as without_agents
+from cdjax.topology._directed import from_digraph as from_digraph
+from cdjax.topology._directed import spanning_tree as spanning_tree
+from cdjax.topology._directed import stochasticity as stochasticity
 from cdjax.topology._families import FAMILIES as FAMILIES
 from cdjax.topology._families import binary_tree as binary_tree
 from cdjax.topology._families import complete as complete

@@ -1,5 +1,6 @@
 """Decentralized algorithms and their centralized rivals: optax transformations of stacked trees."""
 
+from cdjax.transforms._accelerated import accelerated_outer as accelerated_outer
 from cdjax.transforms._cdmsgd import CDMSGDState as CDMSGDState
 from cdjax.transforms._cdmsgd import cdmsgd as cdmsgd
 from cdjax.transforms._cdmsgd import eval_params as eval_params
@@ -33,12 +34,26 @@ from cdjax.transforms._gosgd import gosgd as gosgd
 from cdjax.transforms._gossip import gossip as gossip
 from cdjax.transforms._gradient_tracking import gradient_tracking as gradient_tracking
 from cdjax.transforms._gradient_tracking import momentum_tracking as momentum_tracking
+from cdjax.transforms._kgt import KGTState as KGTState
+from cdjax.transforms._kgt import kgt as kgt
+from cdjax.transforms._led import LEDState as LEDState
+from cdjax.transforms._led import led as led
+from cdjax.transforms._outer import OuterState as OuterState
+from cdjax.transforms._outer import outer as outer
+from cdjax.transforms._outer import slow_params as slow_params
+from cdjax.transforms._push_sum import PushDIGingState as PushDIGingState
+from cdjax.transforms._push_sum import PushSumState as PushSumState
+from cdjax.transforms._push_sum import push_diging as push_diging
+from cdjax.transforms._push_sum import push_sum as push_sum
 from cdjax.transforms._quasi_global import QuasiGlobalAdamState as QuasiGlobalAdamState
 from cdjax.transforms._quasi_global import QuasiGlobalState as QuasiGlobalState
 from cdjax.transforms._quasi_global import quasi_global_adam as quasi_global_adam
 from cdjax.transforms._quasi_global import quasi_global_momentum as quasi_global_momentum
+from cdjax.transforms._relay import RelayState as RelayState
+from cdjax.transforms._relay import relay as relay
 from cdjax.transforms._schedules import diminishing_schedule as diminishing_schedule
 from cdjax.transforms._server import server_params as server_params
+from cdjax.transforms._slowmo import slowmo as slowmo
 from cdjax.transforms._suda import SUDAState as SUDAState
 from cdjax.transforms._suda import suda as suda
 from cdjax.transforms._tracking import TrackingState as TrackingState

@@ -21,6 +21,7 @@ the stored point is kept in the state.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -138,7 +139,8 @@ def eval_params(state: OptState, params: Params) -> Params:
 
     For :func:`cdmsgd` with Nesterov momentum, anywhere in a chain, it is :math:`x = y - \mu v` with
     the stored look-ahead point :math:`y`; for :func:`combine_then_adapt`, whose stored point is
-    :math:`y = \Pi x`, it is :math:`x` before that exchange; for every other optimizer it is
+    :math:`y = \Pi x`, it is :math:`x` before that exchange; for :func:`outer` and its kin the slow
+    parameters :math:`\varphi`, also in the middle of a round; for every other optimizer it is
     ``params``.
 
     Args:
@@ -150,6 +152,9 @@ def eval_params(state: OptState, params: Params) -> Params:
 
     Example: ``evaluated = cdjax.eval_params(state, params)``
     """
+    # By name, because the file that defines the state imports this one.
+    for _, found in optax.tree.get_all_with_path(state, "OuterState"):
+        return _along_leaves(lambda slow, x: slow, found.slow, params)
     for _, found in optax.tree.get_all_with_path(state, "CDMSGDState"):
         params = _iterate(params, found)
     for _, found in optax.tree.get_all_with_path(state, "CombineThenAdaptState"):
@@ -165,16 +170,20 @@ def _iterate(params: Params, state: CDMSGDState) -> Params:
 def _behind(params: Params, ahead: Params, *, factor: ArrayLike = 1.0) -> Params:
     """The parameters less a multiple of what an optimizer's state says they are ahead."""
 
-    def leaf(v: Array | optax.MaskedNode, y: Params) -> Params:
-        if isinstance(v, optax.MaskedNode) or not is_floating(y):
-            return y
-        return y - along_agents(factor, v) * v
+    def leaf(v: Array, y: Array) -> Array:
+        return y - along_agents(factor, v) * v if is_floating(y) else y
 
+    return _along_leaves(leaf, ahead, params)
+
+
+def _along_leaves(leaf: Callable[[Array, Array], Array], held: Params, params: Params) -> Params:
+    """``leaf`` of what the state holds and of the parameters; those that it does not hold stay."""
     # optax.masked leaves MaskedNodes in the state for the parameters that it passes by.
-    is_masked = lambda v: isinstance(v, optax.MaskedNode)  # noqa: E731
-    differences = jax.tree.leaves(ahead, is_masked)
-    if any(map(is_masked, differences)):
-        return jax.tree.map(leaf, ahead, params, is_leaf=is_masked)
+    is_masked = lambda x: isinstance(x, optax.MaskedNode)  # noqa: E731
+    leaves = jax.tree.leaves(held, is_masked)
+    if any(map(is_masked, leaves)):
+        keep = lambda x, y: y if is_masked(x) else leaf(x, y)  # noqa: E731
+        return jax.tree.map(keep, held, params, is_leaf=is_masked)
     # Leaf by leaf, as nnx.Optimizer wraps the leaves of its state in other nodes than a model's.
-    leaves, structure = jax.tree.flatten(params)
-    return structure.unflatten([leaf(v, y) for v, y in zip(differences, leaves, strict=True)])
+    own, structure = jax.tree.flatten(params)
+    return structure.unflatten([leaf(x, y) for x, y in zip(leaves, own, strict=True)])
