@@ -23,8 +23,6 @@ PAIRS = random_pairs(topology.ring(NUM_AGENTS), KEY)
 # Everybody sends to the next agent and to agent 0.
 DIRECTED = nx.compose(nx.cycle_graph(NUM_AGENTS, nx.DiGraph), nx.star_graph(7).to_directed())
 PUSH = mixing.dense(topology.from_digraph(DIRECTED))
-# Of trees with few leaves, so that none of the fragments is empty.
-FRAGMENTS = 2
 NESTEROV = optax.sgd(0.7, 0.9, nesterov=True)
 
 # name: (a function from a learning rate to the transformation, whether it mixes parameters)
@@ -95,7 +93,7 @@ TABLE = {
     "outer": (lambda lr: cdjax.outer(optax.adam(lr), NESTEROV, MIX, period=2), True),
     "outer of fragments": (
         lambda lr: cdjax.outer(
-            optax.sgd(lr), optax.adam(0.1), MIX, period=4, fragments=FRAGMENTS, delay=1, merge=0.5
+            optax.sgd(lr), optax.adam(0.1), MIX, period=4, fragments=2, delay=1, merge=0.5
         ),
         True,
     ),
@@ -240,8 +238,9 @@ def test_optax_maps_over_the_parameters_in_the_state(make, params):
     assert jax.tree.structure(specs) == jax.tree.structure(state)
 
 
-# optax's own clipping by the global norm, of the row per_agent, does not take whole numbers.
-@pytest.mark.parametrize("name", [name for name in TABLE if name != "per_agent"])
+# optax's own clipping by the global norm, of the row per_agent, does not take whole numbers; and one
+# leaf that is stepped is not divided into fragments.
+@pytest.mark.parametrize("name", sorted(TABLE.keys() - {"per_agent", "outer of fragments"}))
 def test_counters_pass_unchanged(name):
     tree = {"x": random_stacked_tree(NUM_AGENTS)["bias"], "count": jnp.arange(NUM_AGENTS)}
     tx, zeros = TABLE[name][0](0.1), jax.tree.map(jnp.zeros_like, tree)

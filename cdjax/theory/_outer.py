@@ -236,7 +236,10 @@ def gossip_momentum(topology: Topology) -> float:
     Returns:
         The momentum :math:`\gamma` of :func:`cdjax.accelerated_outer`, applied after the mix.
 
-    Example: ``assert round(cdjax.theory.gossip_momentum(cdjax.topology.ring(8)) ** 0.5, 6) == 0.558115``
+    Example::
+
+        rate = cdjax.theory.gossip_momentum(cdjax.topology.ring(8)) ** 0.5
+        assert round(rate, 6) == 0.558115
     """
     check_symmetric(topology)
     return (1 - math.sqrt(max(0.0, 1 - topology.second_eigenvalue))) ** 2
@@ -247,9 +250,9 @@ def led_gain_limit(topology: Topology, *, learning_rate: float, period: int) -> 
 
     .. math:: \kappa < \frac{2}{\alpha \tau} \cdot \frac{1 + \lambda_N}{1 - \lambda_N}
 
-    for ``optax.sgd(α)`` and flat losses: along an eigenvector of :math:`\lambda` the roots are those
-    of :math:`z^2 - (1 + \lambda - \alpha \tau \kappa (1 - \lambda)) z + \lambda`. With one step and
-    :math:`\kappa = 1 / \alpha`, exact diffusion, it says :math:`\lambda_N > -1/3`.
+    for ``optax.sgd(α)`` and flat losses: along an eigenvector of :math:`\lambda` the roots are
+    those of :math:`z^2 - (1 + \lambda - \alpha \tau \kappa (1 - \lambda)) z + \lambda`. With one
+    step and :math:`\kappa = 1 / \alpha`, exact diffusion, it says :math:`\lambda_N > -1/3`.
 
     Args:
         topology: the graph with its symmetric mixing matrix.

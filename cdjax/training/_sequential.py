@@ -28,7 +28,8 @@ from cdjax.transforms import eval_params
 _OF_ALL_AT_ONCE = (
     "EASGDState", "DownpourState", "GoSGDState", "CombineThenAdaptState", "TrackingState",
     "AdaptCorrectCombineState", "CorrectedConsensusState", "SUDAState", "DecentLaMState",
-    "QuasiGlobalState", "QuasiGlobalAdamState",
+    "QuasiGlobalState", "QuasiGlobalAdamState", "OuterState", "KGTState", "LEDState", "PushSumState",
+    "PushDIGingState", "RelayState",
 )  # fmt: skip
 
 
@@ -141,7 +142,7 @@ def _which_are_stacked(tx: optax.GradientTransformation, state: TrainState) -> A
         if optax.tree.get_all_with_path(state.opt_state, name):
             raise ValueError(
                 f"tx has a {name}, of agents that exchange at the same time; agents that train in "
-                "turn need an optimizer without server or messages, and without what corrects the "
+                "turn need an optimizer without server, rounds or messages, and without what corrects the "
                 "bias of steps that all take together"
             )
 

@@ -154,7 +154,7 @@ def eval_params(state: OptState, params: Params) -> Params:
     """
     # By name, because the file that defines the state imports this one.
     for _, found in optax.tree.get_all_with_path(state, "OuterState"):
-        return _along_leaves(lambda slow, x: slow, found.slow, params)
+        return _along_leaves(lambda slow, x: slow if is_floating(x) else x, found.slow, params)
     for _, found in optax.tree.get_all_with_path(state, "CDMSGDState"):
         params = _iterate(params, found)
     for _, found in optax.tree.get_all_with_path(state, "CombineThenAdaptState"):

@@ -24,7 +24,7 @@ from cdjax._types import Mixer, OptState, Params
 
 
 class KGTState(NamedTuple):
-    """State of :func:`kgt`; ``total`` is the sum of g + c over the round so far, ``start`` its x."""
+    """State of :func:`kgt`; ``total`` sums g + c over the round so far, ``start`` is its x."""
 
     step: Int[Array, ""]
     correction: Params

@@ -310,27 +310,28 @@ def _check_fragments(fragments: Fragments, period: int) -> int:
     return count
 
 
-def _labels(params: Params, fragments: Fragments) -> list[int]:
-    """The fragment of each leaf; raises if one fragment has none, or a leaf has no fragment."""
+def _labels(params: Params, fragments: Fragments) -> list[int | None]:
+    """The fragment of each leaf, None for counters; raises if a fragment would have no leaf."""
     leaves = jax.tree.leaves_with_path(params)
-    if fragments == 1:
-        return [0] * len(leaves)
+    floating = [(path, x) for path, x in leaves if is_floating(x)]
     if isinstance(fragments, Mapping):
-        return _named_labels([_path_name(path) for path, _ in leaves], fragments)
-    sizes = np.array([np.size(leaf) if is_floating(leaf) else 0 for _, leaf in leaves], int)
-    floating = sum(map(is_floating, jax.tree.leaves(params)))
-    if floating < fragments:
+        numbers = iter(_named_labels([_path_name(path) for path, _ in floating], fragments))
+    else:
+        numbers = iter(_balanced_labels([x for _, x in floating], fragments))
+    return [next(numbers) if is_floating(x) else None for _, x in leaves]
+
+
+def _balanced_labels(leaves: list[Any], num_fragments: int) -> list[int]:
+    """The largest leaf first, each to the fragment that is smallest so far."""
+    if num_fragments > max(1, len(leaves)):
         raise ValueError(
-            f"fragments is {fragments}, but the parameters have {floating} leaves, which are not "
-            "divided; give at most as many"
+            f"fragments is {num_fragments}, but the parameters have {len(leaves)} leaves, which "
+            "are not divided; give at most as many"
         )
-    # The largest leaf first, each to the fragment that is smallest so far.
-    labels, totals = [0] * len(leaves), np.zeros(fragments, int)
-    counts = np.zeros(fragments, int)
-    for i in np.argsort(-sizes, kind="stable"):
-        labels[i] = int(np.lexsort((counts, totals))[0])
-        totals[labels[i]] += sizes[i]
-        counts[labels[i]] += is_floating(leaves[i][1])
+    labels, totals = [0] * len(leaves), np.zeros((num_fragments, 2), int)
+    for i in np.argsort([-np.size(x) for x in leaves], kind="stable"):
+        labels[i] = min(range(num_fragments), key=lambda f: tuple(totals[f]))
+        totals[labels[i]] += (np.size(leaves[i]), 1)  # empty leaves count too
     return labels
 
 
@@ -354,17 +355,14 @@ def _path_name(path: jax.tree_util.KeyPath) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def _part(tree: Params, labels: list[int], fragment: int) -> Params:
+def _part(tree: Params, labels: list[int | None], fragment: int) -> Params:
     """The tree with only the leaves of a fragment; the places of the others hold None."""
     leaves, structure = jax.tree.flatten(tree)
-    if not any(labels):
-        return tree
-    return structure.unflatten(
-        [x if f == fragment else None for x, f in zip(leaves, labels, strict=True)]
-    )
+    own = [x if f == fragment else None for x, f in zip(leaves, labels, strict=True)]
+    return structure.unflatten(own)
 
 
-def _with_part(tree: Params, labels: list[int], fragment: int, part: Params) -> Params:
+def _with_part(tree: Params, labels: list[int | None], fragment: int, part: Params) -> Params:
     """The tree with a fragment's leaves replaced by those of a part."""
     leaves, structure = jax.tree.flatten(tree)
     own = iter(jax.tree.leaves(part))

@@ -13,10 +13,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from experiments.report.tables import markdown_table
-from experiments.run.errors import flag
+from experiments.run.errors import blame, flag
 from experiments.run.lazy import LazyModule
 
 cdjax, mixing = LazyModule("cdjax"), LazyModule("cdjax.mixing")
+theory, topology = LazyModule("cdjax.theory"), LazyModule("cdjax.topology")
 jax, jnp, optax = LazyModule("jax"), LazyModule("jax.numpy"), LazyModule("optax")
 
 
@@ -65,6 +66,7 @@ class Algorithm(NamedTuple):
             cannot take turns.
         mixes_once: whether they do so once per step, so that messages can be late.
         above_eigenvalue: what the smallest eigenvalue of the mixing matrix must exceed.
+        talks: with whom, if neither ``over_topology`` nor ``server`` says it.
         server: whether there is one: ``stateless`` if it only averages, ``stateful`` if what is
             trained are its own parameters.
         recursion: how its disagreement evolves, for the theory's bounds; "" if they do not hold.
@@ -84,6 +86,7 @@ class Algorithm(NamedTuple):
     at_once: bool = False
     mixes_once: bool = True
     above_eigenvalue: float = -1.0
+    talks: str = ""
     server: Literal["", "stateless", "stateful"] = ""
     recursion: Literal["", "plain", "polyak", "nesterov"] = ""
     weighting: Literal["loss", "gradients", "always"] = "loss"
@@ -335,12 +338,191 @@ def _now_and_then(run: Setting, talk_probability: float, **options: Any) -> floa
     return run.num_agents * talk_probability
 
 
+def _nesterov(learning_rate: float, momentum: float) -> optax.GradientTransformation:
+    """The outer optimizer of DiLoCo."""
+    return optax.sgd(learning_rate, momentum=momentum or None, nesterov=bool(momentum))
+
+
+def _outer(
+    run: Setting,
+    *,
+    momentum: float = 0.0,
+    period: int = 10,
+    outer_learning_rate: float = 0.7,
+    outer_momentum: float = 0.9,
+    fragments: int = 1,
+    delay: int = 0,
+    merge: float = 0.0,
+) -> optax.GradientTransformation:
+    with blame("--outer-learning-rate"):
+        theory.check_outer_step(run.topology, outer_learning_rate, momentum=outer_momentum)
+    inner, outer = _sgd(run, momentum), _nesterov(outer_learning_rate, outer_momentum)
+    with blame("--delay" if period % fragments == 0 else "--fragments"):
+        return cdjax.outer(
+            inner, outer, run.mix, period=period, fragments=fragments, delay=delay, merge=merge
+        )
+
+
+def _diloco(
+    run: Setting,
+    *,
+    momentum: float = 0.0,
+    period: int = 10,
+    outer_learning_rate: float = 0.7,
+    outer_momentum: float = 0.9,
+    fragments: int = 1,
+    delay: int = 0,
+    merge: float = 0.0,
+) -> optax.GradientTransformation:
+    return _outer(
+        _with_mean(run),
+        momentum=momentum,
+        period=period,
+        outer_learning_rate=outer_learning_rate,
+        outer_momentum=outer_momentum,
+        fragments=fragments,
+        delay=delay,
+        merge=merge,
+    )
+
+
+def _with_mean(run: Setting) -> Setting:
+    """The setting with the mean over all agents for its mixer."""
+    complete = topology.complete(run.num_agents)
+    return run._replace(topology=complete, mix=mixing.auto(complete))
+
+
+def _slowmo(
+    run: Setting,
+    *,
+    momentum: float = 0.0,
+    period: int = 10,
+    outer_learning_rate: float = 1.0,
+    outer_momentum: float = 0.5,
+) -> optax.GradientTransformation:
+    return cdjax.slowmo(
+        _sgd(run, momentum),
+        _with_mean(run).mix,
+        learning_rate=run.alpha,
+        period=period,
+        momentum=outer_momentum,
+        slow_learning_rate=outer_learning_rate,
+    )
+
+
+def _noloco(
+    run: Setting,
+    *,
+    momentum: float = 0.0,
+    period: int = 10,
+    outer_learning_rate: float = 0.7,
+    outer_momentum: float = 0.5,
+) -> optax.GradientTransformation:
+    pairs = mixing.random_pairs(run.topology, run.key)
+    heavy_ball = optax.sgd(outer_learning_rate, momentum=outer_momentum)
+    return cdjax.outer(_sgd(run, momentum), heavy_ball, mixing.pull(pairs), period=period)
+
+
+def _factored(
+    run: Setting,
+    *,
+    momentum: float = 0.0,
+    period: int = 10,
+    outer_learning_rate: float = 0.7,
+    outer_momentum: float = 0.9,
+) -> optax.GradientTransformation:
+    outer = _nesterov(outer_learning_rate, outer_momentum)
+    return cdjax.outer(_sgd(run, momentum), outer, run.mix, period=period, overlapped=run.mix)
+
+
+def _accelerated(
+    run: Setting,
+    *,
+    momentum: float = 0.0,
+    period: int = 10,
+    outer_learning_rate: float = 0.7,
+    outer_momentum: float = 0.5,
+) -> optax.GradientTransformation:
+    return cdjax.accelerated_outer(
+        _sgd(run, momentum),
+        run.mix,
+        period=period,
+        learning_rate=outer_learning_rate,
+        momentum=outer_momentum,
+    )
+
+
+def _kgt(
+    run: Setting, *, momentum: float = 0.0, period: int = 10, outer_learning_rate: float = 1.0
+) -> optax.GradientTransformation:
+    inner = _sgd(run, momentum)
+    return cdjax.kgt(inner, run.mix, period=period, learning_rate=outer_learning_rate)
+
+
+def _led(run: Setting, *, momentum: float = 0.0, period: int = 10) -> optax.GradientTransformation:
+    """With half of the gain that would be stable without gradients, at the first step size."""
+    alpha = run.alpha(0) if callable(run.alpha) else run.alpha
+    rate = float(alpha) / (1 - momentum) or 1.0  # agents that take no steps have nothing to correct
+    limit = theory.led_gain_limit(run.topology, learning_rate=rate, period=period)
+    gain = limit / 2 if math.isfinite(limit) else 1.0
+    return cdjax.led(_sgd(run, momentum), run.mix, period=period, gain=gain)
+
+
+def _to_neighbors_per_round(run: Setting, period: int, **options: Any) -> float:
+    del options
+    return _to_neighbors(run) / period
+
+
+def _twice_to_neighbors_per_round(run: Setting, period: int, **options: Any) -> float:
+    del options
+    return 2 * _to_neighbors(run) / period
+
+
+def _push_sum(run: Setting, *, momentum: float = 0.0) -> optax.GradientTransformation:
+    return cdjax.push_sum(_sgd(run, momentum), mixing.auto(_directed(run)))
+
+
+def _push_diging(run: Setting) -> optax.GradientTransformation:
+    return cdjax.push_diging(run.alpha, mixing.auto(_directed(run)))
+
+
+def _directed(run: Setting) -> cdjax.Topology:
+    """The run's graph, on whose edges every agent deals what it has in equal parts."""
+    return topology.from_digraph(run.topology.graph.to_directed())
+
+
+def _along_edges(run: Setting, **options: Any) -> float:
+    del options
+    return 2.0 * run.topology.graph.number_of_edges()
+
+
+def _twice_along_edges(run: Setting, **options: Any) -> float:
+    del options
+    return 4.0 * run.topology.graph.number_of_edges()
+
+
+def _relay(run: Setting, *, momentum: float = 0.0) -> optax.GradientTransformation:
+    return cdjax.relay(_sgd(run, momentum), topology.spanning_tree(run.topology))
+
+
+def _along_tree(run: Setting, **options: Any) -> float:
+    del options
+    return 2.0 * (run.num_agents - 1)
+
+
 _MIXES: dict[str, Any] = {"messages": _to_neighbors, "over_topology": True}
 _CORRECTS: dict[str, Any] = {**_MIXES, "at_once": True}
 _TRACKS: dict[str, Any] = {**_CORRECTS, "messages": _twice_to_neighbors, "mixes_once": False}
 _SERVES: dict[str, Any] = {"messages": _to_server_and_back, "server": "stateful"}
+_ROUNDS: dict[str, Any] = {
+    **_CORRECTS, "messages": _to_neighbors_per_round, "mixes_once": False,
+    "talks": "with all neighbours, once per round",
+}  # fmt: skip
+_MEANS: dict[str, Any] = {"messages": _to_server_and_back, "server": "stateless"}
+_PUSHES: dict[str, Any] = {"talks": "one way, with all neighbours"}
 _JIANG = "Jiang, Balu, Hegde, Sarkar (2017)"
 _MCMAHAN = "McMahan, Moore, Ramage, Hampson, Agüera y Arcas (2017)"
+_DOUILLARD = "Douillard et al. (2023)"
 _ZHANG = "Zhang, Choromanska, LeCun (2015)"
 _JIN = "Jin, Yuan, Iandola, Keutzer (2016)"
 _TRADE_OFFS = "Jiang, Balu, Hegde, Sarkar (2018)"
@@ -424,6 +606,45 @@ ALGORITHMS: dict[str, Algorithm] = {
     "gossip-pull": Algorithm(_gossip_pull, _to_one_peer, "pull gossip", f"{_JIN}, pull-gossip"),
     "gossip-push": Algorithm(_gossip_push, _to_one_peer, "push gossip", f"{_JIN}, push-gossip"),
     "gosgd": Algorithm(_gosgd, _now_and_then, "GoSGD", "Blot, Picard, Cord, Thome (2016)"),
+    "diloco": Algorithm(
+        _diloco, title="DiLoCo", reference=f"{_DOUILLARD}, Algorithm 1", **_MEANS
+    ),
+    "slowmo": Algorithm(
+        _slowmo, title="SlowMo", reference="Wang, Tantia, Ballas, Rabbat (2020), Algorithm 1",
+        **_MEANS,
+    ),
+    "outer": Algorithm(
+        _outer, title="DiLoCo on the graph", reference=f"{_DOUILLARD}, with Π for the mean",
+        **_ROUNDS,
+    ),
+    "noloco": Algorithm(_noloco, _between_pairs, "NoLoCo", "Kolehmainen et al. (2025)"),
+    "factored": Algorithm(
+        _factored, title="factored gossip DiLoCo", reference="arXiv:2606.22768, the abstract",
+        **_ROUNDS | {"messages": _twice_to_neighbors_per_round},
+    ),
+    "accelerated": Algorithm(
+        _accelerated, title="accelerated gossip of rounds",
+        reference="Cagnasso, Belilovsky, Oyallon (2026), not verified", **_ROUNDS,
+    ),
+    "kgt": Algorithm(
+        _kgt, title="K-GT", reference="Liu, Lin, Koloskova, Stich (2023), Algorithm 1",
+        **_ROUNDS | {"messages": _twice_to_neighbors_per_round},
+    ),
+    "led": Algorithm(
+        _led, title="local exact diffusion", reference="Alghunaim (2023), Algorithm 1", **_ROUNDS
+    ),
+    "push-sum": Algorithm(
+        _push_sum, _along_edges, "stochastic gradient push",
+        "Assran, Loizou, Ballas, Rabbat (2019), Algorithm 1", **_PUSHES,
+    ),
+    "push-diging": Algorithm(
+        _push_diging, _twice_along_edges, "Push-DIGing",
+        "Nedić, Olshevsky, Shi (2017), Algorithm 2", **_PUSHES,
+    ),
+    "relay": Algorithm(
+        _relay, _along_tree, "RelaySGD", "Vogels et al. (2021), Algorithm 1",
+        talks="with the neighbours on a spanning tree",
+    ),
 }  # fmt: skip
 
 
@@ -435,7 +656,9 @@ def algorithm_table() -> str:
 
 def _described(name: str, row: Algorithm) -> list[str]:
     talks = "with a random peer"
-    if row.over_topology:
+    if row.talks:
+        talks = row.talks
+    elif row.over_topology:
         talks = "with all neighbours"
     elif row.server:
         talks = "through a server" + (", whose parameters are trained" * (row.server == "stateful"))

@@ -19,7 +19,7 @@ _LEAST = {
     "agents": 1, "batch_size": 1, "checkpoint_every": 1, "epochs": 1, "eval_every": 1,
     "keep_checkpoints": 1, "log_every": 1, "period": 1, "shards_per_agent": 1, "train_samples": 1,
     "test_samples": 1, "absence_duration": 1, "lag": 0, "num_trimmed": 0, "malicious": 1, "seed": 0,
-    "rounds": 1,
+    "rounds": 1, "fragments": 1, "delay": 0,
 }  # fmt: skip
 # Of a whole number: steps are counted in 32 bits. A seed has as many, and JAX ignores further ones.
 _MOST, _MOST_OF_SEEDS = 2**31 - 1, 2**32 - 1
@@ -27,6 +27,7 @@ _INTERVALS = {
     "learning_rate": "[0, inf)", "momentum": "[0, 1)", "decay_power": "(0.5, 1]",
     "decay_offset": "(0, inf)", "dirichlet_alpha": "(0, inf)", "client_fraction": "[0, 1]",
     "talk_probability": "[0, 1]", "own_weight": "[0, 1]", "buffer_decay": "[0, 1]",
+    "outer_learning_rate": "(0, inf)", "outer_momentum": "[0, 1)", "merge": "[0, 1)",
     **dict.fromkeys(FAULTS, "[0, 1]"),
 }  # fmt: skip
 
@@ -107,10 +108,10 @@ def _check_over_topology(run: Run) -> None:
     in_turns = algorithm.turns == "sequential"
     asked = [*disturbed, *["turns"] * in_turns, *["personal"] * bool(run.network.personal)]
     for name in asked:
-        if not _allows(ALGORITHMS[algorithm.algorithm], name):
-            others = " or ".join(other for other, row in ALGORITHMS.items() if _allows(row, name))
+        able = [other for other, row in ALGORITHMS.items() if _allows(row, name)]
+        if algorithm.algorithm not in able:
             unread = f"{flag(name)}: {algorithm.algorithm} has none"
-            raise UsageError(f"{unread}; leave it out, or give --algorithm {others}")
+            raise UsageError(f"{unread}; leave it out, or give --algorithm {' or '.join(able)}")
     if disturbed and in_turns:
         raise UsageError(f"{flag(disturbed[0])}: not for agents that train in turn; leave it out")
     if trouble.lag and trouble.attack != "none":

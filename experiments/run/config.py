@@ -83,8 +83,9 @@ class Algorithm:
     """Whether all agents move at once (the paper's Algorithm 1), or one after another for an epoch
     each (the schedule of the paper's released code)."""
     period: int | None = None
-    """Steps between exchanges of gossip and the servers (default: fedavg a pass of every agent
-    over its own data, easgd and eamsgd 10, downpour and gossip 1)."""
+    """Steps between exchanges of gossip and the servers, or of a round (default: fedavg a pass of
+    every agent over its own data, easgd, eamsgd and algorithms of rounds 10, downpour and gossip
+    1)."""
     rounds: int | None = None
     """Exchanges per step of icdsgd (default: 2)."""
     accelerated: bool = False
@@ -97,6 +98,18 @@ class Algorithm:
     """How much of its buffer quasi-global keeps in a step, in [0, 1] (default: 0.9)."""
     nesterov: bool = False
     """Let quasi-global look ahead."""
+    outer_learning_rate: float | None = None
+    """Step size at the end of a round (default: 0.7; 1 for slowmo and kgt)."""
+    outer_momentum: float | None = None
+    """Momentum over the rounds, in [0, 1) (default: 0.9 for diloco, outer and factored, 0.5 for
+    slowmo, noloco and accelerated)."""
+    fragments: int | None = None
+    """Parts in which diloco and outer send the parameters, one after another in a round; a divisor
+    of --period (default: 1)."""
+    delay: int | None = None
+    """Steps that a fragment is on its way, below --period / --fragments (default: 0)."""
+    merge: float | None = None
+    """Weight of an agent's own parameters when a fragment arrives, in [0, 1) (default: 0)."""
     client_fraction: float | None = None
     """Share of the agents that are fedavg's clients in a round, in [0, 1] (default: 1)."""
     talk_probability: float | None = None

@@ -23,7 +23,7 @@ from experiments.run.algorithm import (
 from experiments.run.checks import check_options, check_spectrum
 from experiments.run.compiling import jit_once
 from experiments.run.config import SCHEDULES, Run, option_values
-from experiments.run.errors import UsageError
+from experiments.run.errors import UsageError, blame
 from experiments.run.signals import check_alike
 
 _MOST_STEPS = 2**31 - 1  # a step is counted in 32 bits
@@ -130,8 +130,9 @@ def prepare(run: Run) -> Job:
         num_steps=task.num_steps,
         key=peer_key,
     )
-    tx = transformation(row, setting, options=options, lag=run.trouble.lag)
-    state = _initial_state(task, tx, init=run.model.init, mesh=mesh, keys=(init_key, run_key))
+    with blame("--algorithm"):
+        tx = transformation(row, setting, options=options, lag=run.trouble.lag)
+        state = _initial_state(task, tx, init=run.model.init, mesh=mesh, keys=(init_key, run_key))
     messages = messages_per_step(row, setting, options) * network.share_sent(run.trouble)
     if in_turns:  # the neighbours stand still, so each is heard once a turn
         messages /= task.steps_per_epoch

@@ -15,6 +15,7 @@ import cdjax
 from cdjax import mixing, topology
 from experiments.run.algorithm import ALGORITHMS, Setting, algorithm_table, messages_per_step
 from experiments.run.config import Run, replaced
+from experiments.run.errors import UsageError
 from experiments.run.job import prepare
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +61,15 @@ def test_the_page_of_the_algorithms_holds_the_table_of_the_rows():
         ("gossip-push", {"period": 2}, 5 / 2),
         ("gossip-pair", {}, 4),  # a ring of five always has two disjoint pairs that talk
         ("gosgd", {}, 0.5),
+        ("diloco", {"period": 5, "fragments": 5}, 10 / 5),  # all fragments once per round
+        ("outer", {"period": 5}, 10 / 5),
+        ("factored", {"period": 5}, 2 * 10 / 5),  # before and after the outer step
+        ("noloco", {"period": 2}, 4 / 2),
+        ("kgt", {"period": 5}, 2 * 10 / 5),  # parameters and gradients
+        ("led", {"period": 5}, 10 / 5),
+        ("push-sum", {}, 10),
+        ("push-diging", {}, 20),
+        ("relay", {}, 8),  # both ways on the four edges of a tree
     ],
 )
 def test_messages_per_step(name, options, expected):
@@ -116,6 +126,23 @@ def hasattr_server(state):
     except ValueError:
         return False
     return True
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"outer_learning_rate": 1.5}, "--outer-learning-rate: learning_rate is 1.5; with momentum"),
+        ({"period": 10, "fragments": 3}, "--fragments: period is 10, no multiple of 3 fragments"),
+        ({"fragments": 2, "delay": 5}, "--delay: delay is 5; a fragment is sent every 5 steps"),
+        ({"period": 3, "fragments": 3}, "--algorithm: fragments is 3, but the parameters have 2"),
+        ({"lag": 1}, "--lag: outer has none; leave it out, or give --algorithm cdmsgd or"),
+        ({"turns": "sequential"}, "--turns: outer has none"),
+    ],
+)  # fmt: skip
+def test_rounds_that_cannot_be_are_refused(options, message):
+    run = replaced(Run(), dataset="digits", model="softmax", algorithm="outer", **options)
+    with pytest.raises(UsageError, match=message):
+        prepare(run)
 
 
 @pytest.mark.slow

@@ -411,7 +411,7 @@ def refuses(pattern, **options):
 
 
 def test_what_cannot_work_is_refused():
-    refuses("period is 10, no multiple of 3 fragments; give one that is, such as 12", period=10, fragments=3)  # fmt: skip
+    refuses("no multiple of 3 fragments; give one that is, such as 12", period=10, fragments=3)
     refuses(r"period is 0; it must lie in \[1", period=0)
     refuses("delay is 5; .* every 5 steps .* at most 4", period=10, fragments=2, delay=5)
     refuses(r"merge is 1.0; it must lie in \[0, 1\)", period=10, merge=1.0)
