@@ -28,8 +28,8 @@ from cdjax.transforms import eval_params
 _OF_ALL_AT_ONCE = (
     "EASGDState", "DownpourState", "GoSGDState", "CombineThenAdaptState", "TrackingState",
     "AdaptCorrectCombineState", "CorrectedConsensusState", "SUDAState", "DecentLaMState",
-    "QuasiGlobalState", "QuasiGlobalAdamState", "OuterState", "KGTState", "LEDState", "PushSumState",
-    "PushDIGingState", "RelayState",
+    "QuasiGlobalState", "QuasiGlobalAdamState", "OuterState", "KGTState", "LEDState",
+    "PushSumState", "PushDIGingState", "RelayState",
 )  # fmt: skip
 
 
@@ -142,8 +142,8 @@ def _which_are_stacked(tx: optax.GradientTransformation, state: TrainState) -> A
         if optax.tree.get_all_with_path(state.opt_state, name):
             raise ValueError(
                 f"tx has a {name}, of agents that exchange at the same time; agents that train in "
-                "turn need an optimizer without server, rounds or messages, and without what corrects the "
-                "bias of steps that all take together"
+                "turn need an optimizer without server, rounds or messages, and without what "
+                "corrects the bias of steps that all take together"
             )
 
     return have_agent_axis(tx.init, state.params)

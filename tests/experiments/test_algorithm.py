@@ -131,7 +131,7 @@ def hasattr_server(state):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"outer_learning_rate": 1.5}, "--outer-learning-rate: learning_rate is 1.5; with momentum"),
+        ({"outer_learning_rate": 1.5}, "--outer-learning-rate: learning_rate is 1.5; with"),
         ({"period": 10, "fragments": 3}, "--fragments: period is 10, no multiple of 3 fragments"),
         ({"fragments": 2, "delay": 5}, "--delay: delay is 5; a fragment is sent every 5 steps"),
         ({"period": 3, "fragments": 3}, "--algorithm: fragments is 3, but the parameters have 2"),

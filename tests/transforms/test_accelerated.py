@@ -40,7 +40,7 @@ def test_momentum_before_the_mix_is_diloco_on_a_complete_graph_and_after_it_is_n
     )
     np.testing.assert_allclose(slow(make(True)), expected, atol=1e-14)
     after = slow(make(False))
-    assert jnp.ptp(after[-1]) > 0.1 and jnp.abs(after - expected).max() > 0.1
+    assert jnp.ptp(after, axis=1).max() > 0.1 and jnp.abs(after - expected).max() > 0.1
 
 
 @pytest.mark.parametrize(
@@ -55,10 +55,10 @@ def test_the_best_momentum_takes_the_root_of_the_gap(num_agents, rate, plain, x6
         INNER, mixing.dense(graph), period=1, learning_rate=1.0, momentum=gamma
     )
     start = jnp.asarray(np.cos(2 * np.pi * np.arange(num_agents) / num_agents))
-    slow = trajectory(tx, jnp.zeros_like, start, 100)[1].slow
-    # A double root: its powers come with a factor of the step.
-    found = (jnp.linalg.norm(slow[-1]) / jnp.linalg.norm(slow[-51])) ** (1 / 50)
-    assert rate < found < rate * 1.03 < plain
+    slow = trajectory(tx, jnp.zeros_like, start, 40)[1].slow
+    # A double root: its powers come with a factor of the step, here about 2 in 20 steps.
+    found = (jnp.linalg.norm(slow[-1]) / jnp.linalg.norm(slow[-21])) ** (1 / 20)
+    assert rate < found < rate * 1.05 < plain
 
 
 @pytest.mark.parametrize(("share", "converges"), [(0.99, True), (1.01, False)])
@@ -72,7 +72,7 @@ def test_the_limit_of_momentum_before_the_mix_is_tight(share, converges, x64):
             INNER, mixing.dense(graph), period=1, momentum=momentum, momentum_before_mix=True
         )
         start = jnp.asarray(np.random.default_rng(0).normal(size=16))
-        return jnp.ptp(cdjax.slow_params(train(tx, jnp.zeros_like, start, 4000)[1]))
+        return jnp.ptp(cdjax.slow_params(train(tx, jnp.zeros_like, start, 8000)[1]))
 
     found = spread(graph, share * limit)
     assert found < 1e-6 if converges else found > 1e6
