@@ -238,8 +238,8 @@ def test_optax_maps_over_the_parameters_in_the_state(make, params):
     assert jax.tree.structure(specs) == jax.tree.structure(state)
 
 
-# optax's own clipping by the global norm, of the row per_agent, does not take whole numbers; and the
-# only leaf that is stepped is not divided into fragments.
+# optax's own clipping by the global norm, of the row per_agent, does not take whole numbers. The one
+# leaf that is stepped is not divided into fragments.
 @pytest.mark.parametrize("name", sorted(TABLE.keys() - {"per_agent", "outer of fragments"}))
 def test_counters_pass_unchanged(name):
     tree = {"x": random_stacked_tree(NUM_AGENTS)["bias"], "count": jnp.arange(NUM_AGENTS)}

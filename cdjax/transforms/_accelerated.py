@@ -45,8 +45,8 @@ def accelerated_outer(
     :func:`cdjax.theory.gossip_momentum` from :math:`\lambda_2` to :math:`1 - \sqrt{1 - \lambda_2}`.
 
     Momentum *after* the mix is stable for every :math:`\gamma < 1`, whatever the graph; on a
-    complete one it is not DiLoCo, and agents agree in the limit only. Momentum *before* the mix is, on a
-    complete graph, DiLoCo with ``optax.sgd(η, momentum=γ, nesterov=True)``, and on a graph with
+    complete one it is not DiLoCo, and agents agree in the limit only. Momentum *before* the mix is,
+    on a complete graph, DiLoCo with ``optax.sgd(η, momentum=γ, nesterov=True)``. On a graph with
     :math:`\lambda_N < 0` it needs :math:`\gamma < (1 / |\lambda_N| - 1) / 2`, see
     :func:`cdjax.theory.momentum_before_mix_limit`; the weights ``lazy`` have no such eigenvalue.
 
