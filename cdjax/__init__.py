@@ -6,6 +6,7 @@ import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from cdjax import compress as compress
 from cdjax import data as data
 from cdjax import metrics as metrics
 from cdjax import mixing as mixing
@@ -22,12 +23,15 @@ from cdjax.agents import replicate as replicate
 from cdjax.topology import Topology as Topology
 from cdjax.transforms import AdaptCorrectCombineState as AdaptCorrectCombineState
 from cdjax.transforms import AdaptThenCombineState as AdaptThenCombineState
+from cdjax.transforms import BEERState as BEERState
 from cdjax.transforms import CDMSGDState as CDMSGDState
+from cdjax.transforms import ChocoState as ChocoState
 from cdjax.transforms import CombineThenAdaptState as CombineThenAdaptState
 from cdjax.transforms import ConsensusState as ConsensusState
 from cdjax.transforms import CorrectedConsensusState as CorrectedConsensusState
 from cdjax.transforms import DecentLaMState as DecentLaMState
 from cdjax.transforms import DelayedState as DelayedState
+from cdjax.transforms import DeMoState as DeMoState
 from cdjax.transforms import DownpourState as DownpourState
 from cdjax.transforms import EASGDState as EASGDState
 from cdjax.transforms import GoSGDState as GoSGDState
@@ -39,20 +43,24 @@ from cdjax.transforms import PushSumState as PushSumState
 from cdjax.transforms import QuasiGlobalAdamState as QuasiGlobalAdamState
 from cdjax.transforms import QuasiGlobalState as QuasiGlobalState
 from cdjax.transforms import RelayState as RelayState
+from cdjax.transforms import SparseLoCoState as SparseLoCoState
 from cdjax.transforms import SUDAState as SUDAState
 from cdjax.transforms import TrackingState as TrackingState
 from cdjax.transforms import accelerated_outer as accelerated_outer
 from cdjax.transforms import adapt_correct_combine as adapt_correct_combine
 from cdjax.transforms import adapt_then_combine as adapt_then_combine
 from cdjax.transforms import average_updates as average_updates
+from cdjax.transforms import beer as beer
 from cdjax.transforms import cdmsgd as cdmsgd
 from cdjax.transforms import cdsgd as cdsgd
+from cdjax.transforms import choco as choco
 from cdjax.transforms import combine_then_adapt as combine_then_adapt
 from cdjax.transforms import consensus as consensus
 from cdjax.transforms import corrected_consensus as corrected_consensus
 from cdjax.transforms import d2 as d2
 from cdjax.transforms import decentlam as decentlam
 from cdjax.transforms import delayed as delayed
+from cdjax.transforms import demo as demo
 from cdjax.transforms import diminishing_schedule as diminishing_schedule
 from cdjax.transforms import downpour as downpour
 from cdjax.transforms import eamsgd as eamsgd
@@ -80,6 +88,7 @@ from cdjax.transforms import scale_by_agent as scale_by_agent
 from cdjax.transforms import server_params as server_params
 from cdjax.transforms import slow_params as slow_params
 from cdjax.transforms import slowmo as slowmo
+from cdjax.transforms import sparse_loco as sparse_loco
 from cdjax.transforms import suda as suda
 from cdjax.transforms import tracking as tracking
 

@@ -206,7 +206,6 @@ def test_keeps_shapes_and_dtypes(make, dtype):
     assert describe(after) == describe(before)
 
 
-<<<<<<< HEAD
 # optax's own Adam, in the row that is left out, does not pass.
 @pytest.mark.parametrize("name", [name for name in TABLE if name != "consensus after adam"])
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
@@ -239,11 +238,8 @@ def test_optax_maps_over_the_parameters_in_the_state(make, params):
     assert jax.tree.structure(specs) == jax.tree.structure(state)
 
 
-# optax's own clipping by the global norm, of the row per_agent, does not take whole numbers. The one
-=======
-# optax's own clipping by the global norm, of the row per_agent, does not take whole numbers; one
->>>>>>> df0bfee (Tests: a comment within a hundred characters)
-# leaf that is stepped is not divided into fragments.
+# optax's own clipping by the global norm, of the row per_agent, does not take whole numbers, and the
+# one leaf that is stepped is not divided into fragments.
 @pytest.mark.parametrize("name", sorted(TABLE.keys() - {"per_agent", "outer of fragments"}))
 def test_counters_pass_unchanged(name):
     tree = {"x": random_stacked_tree(NUM_AGENTS)["bias"], "count": jnp.arange(NUM_AGENTS)}

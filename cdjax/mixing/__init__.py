@@ -5,6 +5,8 @@ from cdjax.mixing._auto import choose as choose
 from cdjax.mixing._dense import dense as dense
 from cdjax.mixing._every import cycle as cycle
 from cdjax.mixing._every import every as every
+from cdjax.mixing._exchange import Codec as Codec
+from cdjax.mixing._exchange import Exchange as Exchange
 from cdjax.mixing._exchange import exchange as exchange
 from cdjax.mixing._for_each import for_each as for_each
 from cdjax.mixing._neighbors import neighbors as neighbors

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +15,8 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from cdjax._checks import check_stacked, check_topology
-from cdjax._trees import along_agents, map_floats_together, widened
-from cdjax._types import Mixer, Params
+from cdjax._trees import along_agents, floating_leaves, map_floats_together, widened
+from cdjax._types import Params
 from cdjax.mixing._dense import row_sums
 from cdjax.mixing._neighbors import slots_of
 from cdjax.mixing._rounds import Round, cut_into_rounds, send
@@ -27,7 +30,128 @@ _MOST_SLOTS = 16
 _MOST_IN_BLOCK = 1 << 28
 
 
-def exchange(topology: Topology, mesh: Mesh, *, axis: str = AXIS) -> Mixer:
+class Codec(NamedTuple):
+    """How rows of agents become messages, and are read where they arrive.
+
+    Attributes:
+        encode: from leaves of shape ``(agents, ...)``, the agents' numbers and the step to any tree
+            of arrays that lead with the same agents: these arrays travel, in their dtypes.
+        decode: from those and the leaves' shapes and dtypes of one agent to leaves.
+    """
+
+    encode: Callable[[list[Array], Int[Array, " agents"], int | Int[Array, ""]], Any]
+    decode: Callable[[Any, list[jax.ShapeDtypeStruct]], list[Array]]
+
+
+_AS_THEY_ARE = Codec(lambda leaves, agents, step: leaves, lambda leaves, likes: leaves)
+
+
+@dataclass(frozen=True, eq=False)
+class Exchange:
+    """The mixer that :func:`exchange` makes.
+
+    Attributes:
+        topology: the graph and its mixing matrix.
+        mesh: the devices among which the agents are divided.
+        axis: the name of the agents' axis of the mesh.
+    """
+
+    topology: Topology
+    mesh: Mesh
+    axis: str
+
+    def __call__(self, tree: Params, step: int | Int[Array, ""] = 0) -> Params:
+        """The mixed tree."""
+        check_stacked(tree, self.topology.num_agents)
+        return map_floats_together(lambda leaves: self._mix(leaves, 0)[1], tree)
+
+    @functools.cached_property
+    def _mix(self) -> Callable[..., tuple[list[Array], list[Array]]]:
+        return self._exchanged(_AS_THEY_ARE)
+
+    def of_messages(
+        self, codec: Codec
+    ) -> Callable[[Params, int | Int[Array, ""]], tuple[Params, Params]]:
+        r"""The exchange of messages in place of leaves, which are decoded where they arrive.
+
+        Args:
+            codec: how an agent's leaves become a message, and are read.
+
+        Returns:
+            A function from a stacked tree and the step to two: what is read from each agent's
+            message, :math:`q`, and its mixture :math:`\Pi q`. Agents read their own as well.
+
+        Raises:
+            ValueError: if the mesh has another axis, over which an agent may be divided.
+
+        Example: ``q, mixed = mix.of_messages(cdjax.compress.sign().codec)(params, 0)``
+        """
+        if self.mesh.size > self.mesh.shape[self.axis]:
+            others = ", ".join(name for name in self.mesh.shape if name != self.axis)
+            raise ValueError(
+                f"mesh divides agents over {others} too, but a message is made of a whole agent; "
+                f"give a mesh of {self.axis} only, such as cdjax.sharding.agent_mesh()"
+            )
+        exchanged = self._exchanged(codec)
+
+        def mix(tree: Params, step: int | Int[Array, ""]) -> tuple[Params, Params]:
+            check_stacked(tree, self.topology.num_agents)
+            leaves = [jnp.asarray(x) for x in floating_leaves(tree)]
+            own, mixed = exchanged(leaves, step)
+            return (
+                map_floats_together(lambda _: own, tree),
+                map_floats_together(lambda _: mixed, tree),
+            )
+
+        return mix
+
+    def _exchanged(self, codec: Codec) -> Callable[..., tuple[list[Array], list[Array]]]:
+        """What is read from each agent's message, and its mixture, of the leaves at a step."""
+        num_agents, num_devices = self.topology.num_agents, self.mesh.shape[self.axis]
+        entries = self.topology.entries
+        rounds, rows, weights = _schedule(entries, num_devices)
+        is_divided = self.mesh.size > num_devices
+        constants = np.arange(num_agents, dtype=np.int32), row_sums(entries), rows, weights
+
+        def mix_block(
+            leaves: list[Array],
+            step: Int[Array, ""],
+            agents: Int[Array | np.ndarray, " block"],
+            sums: Float[Array | np.ndarray, " block"],
+            rows: list[Int[Array | np.ndarray, "1 _"]],
+            weights: list[_Weights],
+        ) -> tuple[list[Array], list[Array]]:
+            likes = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in leaves]
+            messages = codec.encode(leaves, jnp.asarray(agents), step)
+            parts, structure = jax.tree.flatten(messages)
+            heard = codec.decode(messages, likes)
+            own = [widened(x) for x in heard]
+            moved = [_pull(weights[0], x, x) for x in own]
+            for links, sent, received in zip(rounds, rows, weights[1:], strict=True):
+                given = [x if len(x) == 1 else x[sent[0]] for x in parts]
+                arrived = send(given, self.axis, links, bundle=not is_divided)
+                read = codec.decode(structure.unflatten(arrived), likes)
+                moved = [
+                    m + _pull(received, widened(y), x)
+                    for m, x, y in zip(moved, own, read, strict=True)
+                ]
+            mixed = [along_agents(sums, x) * x + m for x, m in zip(own, moved, strict=True)]
+            mixed = [m.astype(x.dtype) for m, x in zip(mixed, leaves, strict=True)]
+            return [h.astype(x.dtype) for h, x in zip(heard, leaves, strict=True)], mixed
+
+        by_device, everywhere = PartitionSpec(self.axis), PartitionSpec()
+        mix_blocks = jax.shard_map(
+            mix_block,
+            mesh=self.mesh,
+            in_specs=(by_device, everywhere, by_device, by_device, by_device, by_device),
+            out_specs=by_device,
+            axis_names={self.axis},
+        )
+        mix_blocks = jax.jit(mix_blocks)  # else a call outside of jit is one program per operation
+        return lambda leaves, step: mix_blocks(leaves, jnp.asarray(step), *constants)
+
+
+def exchange(topology: Topology, mesh: Mesh, *, axis: str = AXIS) -> Exchange:
     r"""A mixer for stacked trees whose agent axis is sharded over devices.
 
     .. math:: \text{mixed}^j = x^j + \sum_{l \in d} \Pi_{jl} (x^l - x^j)
@@ -46,7 +170,8 @@ def exchange(topology: Topology, mesh: Mesh, *, axis: str = AXIS) -> Mixer:
         axis: the name of the agents' axis.
 
     Returns:
-        A mixer equal to ``dense(topology)`` up to rounding, under jit or not.
+        A mixer equal to ``dense(topology)`` up to rounding, under jit or not. Algorithms that
+        compress what they send (:func:`cdjax.choco`) send messages by it in place of leaves.
 
     Raises:
         ValueError: if the devices do not divide N.
@@ -57,40 +182,7 @@ def exchange(topology: Topology, mesh: Mesh, *, axis: str = AXIS) -> Mixer:
     """
     check_topology(topology)
     block_size(topology.num_agents, mesh, axis=axis)
-    rounds, rows, weights = _schedule(topology.entries, mesh.shape[axis])
-    is_divided = mesh.size > mesh.shape[axis]
-    sums = row_sums(topology.entries)
-
-    def mix_block(
-        leaves: list[Array],
-        sums: Float[Array | np.ndarray, " block"],
-        rows: list[Int[Array | np.ndarray, "1 _"]],
-        weights: list[_Weights],
-    ) -> list[Array]:
-        own = [widened(x) for x in leaves]
-        moved = [_pull(weights[0], x, x) for x in own]
-        for links, sent, received in zip(rounds, rows, weights[1:], strict=True):
-            given = [x if len(x) == 1 else x[sent[0]] for x in leaves]
-            arrived = send(given, axis, links, bundle=not is_divided)
-            moved = [
-                m + _pull(received, widened(y), x)
-                for m, x, y in zip(moved, own, arrived, strict=True)
-            ]
-        mixed = [along_agents(sums, x) * x + m for x, m in zip(own, moved, strict=True)]
-        return [m.astype(x.dtype) for m, x in zip(mixed, leaves, strict=True)]
-
-    by_device = PartitionSpec(axis)
-    mix_blocks = jax.shard_map(
-        mix_block, mesh=mesh, in_specs=by_device, out_specs=by_device, axis_names={axis}
-    )
-    mix_blocks = jax.jit(mix_blocks)  # else a call outside of jit is one program per operation
-
-    def mix(tree: Params, step: int | Int[Array, ""] = 0) -> Params:
-        del step
-        check_stacked(tree, topology.num_agents)
-        return map_floats_together(lambda leaves: mix_blocks(leaves, sums, rows, weights), tree)
-
-    return mix
+    return Exchange(topology, mesh, axis)
 
 
 class _Weights(NamedTuple):

@@ -1,10 +1,14 @@
 """Decentralized algorithms and their centralized rivals: optax transformations of stacked trees."""
 
 from cdjax.transforms._accelerated import accelerated_outer as accelerated_outer
+from cdjax.transforms._beer import BEERState as BEERState
+from cdjax.transforms._beer import beer as beer
 from cdjax.transforms._cdmsgd import CDMSGDState as CDMSGDState
 from cdjax.transforms._cdmsgd import cdmsgd as cdmsgd
 from cdjax.transforms._cdmsgd import eval_params as eval_params
 from cdjax.transforms._cdsgd import cdsgd as cdsgd
+from cdjax.transforms._choco import ChocoState as ChocoState
+from cdjax.transforms._choco import choco as choco
 from cdjax.transforms._consensus import AdaptThenCombineState as AdaptThenCombineState
 from cdjax.transforms._consensus import CombineThenAdaptState as CombineThenAdaptState
 from cdjax.transforms._consensus import ConsensusState as ConsensusState
@@ -15,6 +19,8 @@ from cdjax.transforms._decentlam import DecentLaMState as DecentLaMState
 from cdjax.transforms._decentlam import decentlam as decentlam
 from cdjax.transforms._delayed import DelayedState as DelayedState
 from cdjax.transforms._delayed import delayed as delayed
+from cdjax.transforms._demo import DeMoState as DeMoState
+from cdjax.transforms._demo import demo as demo
 from cdjax.transforms._downpour import DownpourState as DownpourState
 from cdjax.transforms._downpour import downpour as downpour
 from cdjax.transforms._easgd import EASGDState as EASGDState
@@ -54,6 +60,8 @@ from cdjax.transforms._relay import relay as relay
 from cdjax.transforms._schedules import diminishing_schedule as diminishing_schedule
 from cdjax.transforms._server import server_params as server_params
 from cdjax.transforms._slowmo import slowmo as slowmo
+from cdjax.transforms._sparse_loco import SparseLoCoState as SparseLoCoState
+from cdjax.transforms._sparse_loco import sparse_loco as sparse_loco
 from cdjax.transforms._suda import SUDAState as SUDAState
 from cdjax.transforms._suda import suda as suda
 from cdjax.transforms._tracking import TrackingState as TrackingState
