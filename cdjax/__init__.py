@@ -38,6 +38,7 @@ from cdjax.transforms import GoSGDState as GoSGDState
 from cdjax.transforms import KGTState as KGTState
 from cdjax.transforms import LEDState as LEDState
 from cdjax.transforms import OuterState as OuterState
+from cdjax.transforms import PowerGossipState as PowerGossipState
 from cdjax.transforms import PushDIGingState as PushDIGingState
 from cdjax.transforms import PushSumState as PushSumState
 from cdjax.transforms import QuasiGlobalAdamState as QuasiGlobalAdamState
@@ -79,6 +80,7 @@ from cdjax.transforms import kgt as kgt
 from cdjax.transforms import led as led
 from cdjax.transforms import momentum_tracking as momentum_tracking
 from cdjax.transforms import outer as outer
+from cdjax.transforms import power_gossip as power_gossip
 from cdjax.transforms import push_diging as push_diging
 from cdjax.transforms import push_sum as push_sum
 from cdjax.transforms import quasi_global_adam as quasi_global_adam

@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import cdjax
-from cdjax import mixing, topology
+from cdjax import compress, mixing, topology
 from cdjax.mixing import pull, push, random_pairs, random_peers
 from tests.trees import assert_trees_close, random_stacked_tree
 
@@ -89,6 +89,41 @@ TABLE = {
     "push gossip": (lambda lr: cdjax.gossip(optax.sgd(lr), push(PEERS)), True),
     "pair gossip": (lambda lr: cdjax.gossip(optax.sgd(lr), pull(PAIRS)), True),
     "gosgd": (lambda lr: cdjax.gosgd(optax.sgd(lr), PEERS), True),
+    "choco": (
+        lambda lr: cdjax.choco(optax.sgd(lr), MIX, compress.top_k(0.5), consensus_step=0.3),
+        True,
+    ),
+    "choco with draws": (
+        lambda lr: cdjax.choco(
+            optax.sgd(lr), MIX, compress.quantize(4, key=KEY), consensus_step=0.5, known_start=True
+        ),
+        True,
+    ),
+    "beer": (lambda lr: cdjax.beer(lr, MIX, compress.sign(), consensus_step=0.2), True),
+    "motef": (
+        lambda lr: cdjax.beer(
+            lr, MIX, compress.random_k(0.5, KEY), consensus_step=0.2, momentum=0.5
+        ),
+        True,
+    ),
+    "demo": (lambda lr: cdjax.demo(lr, compress.dct_top_k(2, 4)), True),
+    "sparse_loco": (
+        lambda lr: cdjax.sparse_loco(optax.sgd(lr), compress.chunk_top_k(2, 4), period=2),
+        True,
+    ),
+    "power_gossip": (
+        lambda lr: cdjax.power_gossip(
+            optax.sgd(lr), topology.ring(NUM_AGENTS).mixing_matrix, key=KEY
+        ),
+        True,
+    ),
+    "error feedback": (
+        lambda lr: optax.chain(
+            optax.sgd(lr),
+            compress.compressed_updates(compress.error_feedback(compress.sign(), decay=0.9)),
+        ),
+        False,
+    ),
     "gosgd with delay": (lambda lr: cdjax.gosgd(optax.sgd(lr), PEERS, delay=2), True),
     "outer": (lambda lr: cdjax.outer(optax.adam(lr), NESTEROV, MIX, period=2), True),
     "outer of fragments": (
@@ -275,6 +310,7 @@ def test_missing_params_are_the_same_error(name, params):
     + ["momentum_tracking", "exact_diffusion", "d2", "extra", "suda", "decentlam"]
     + ["quasi_global_momentum", "quasi_global_adam", "push_diging"],
 )
+@pytest.mark.parametrize("name", ["cdsgd", "cdmsgd", "easgd", "eamsgd", "downpour", "beer", "demo"])
 def test_a_learning_rate_out_of_range_is_named(name, learning_rate):
     with pytest.raises(ValueError, match=f"learning_rate is {learning_rate}; it must lie in"):
         TABLE[name][0](learning_rate)

@@ -47,6 +47,8 @@ from cdjax.transforms._led import led as led
 from cdjax.transforms._outer import OuterState as OuterState
 from cdjax.transforms._outer import outer as outer
 from cdjax.transforms._outer import slow_params as slow_params
+from cdjax.transforms._power_gossip import PowerGossipState as PowerGossipState
+from cdjax.transforms._power_gossip import power_gossip as power_gossip
 from cdjax.transforms._push_sum import PushDIGingState as PushDIGingState
 from cdjax.transforms._push_sum import PushSumState as PushSumState
 from cdjax.transforms._push_sum import push_diging as push_diging

@@ -17,7 +17,8 @@ from experiments.run.errors import blame, flag
 from experiments.run.lazy import LazyModule
 
 cdjax, mixing = LazyModule("cdjax"), LazyModule("cdjax.mixing")
-theory, topology = LazyModule("cdjax.theory"), LazyModule("cdjax.topology")
+compress, theory = LazyModule("cdjax.compress"), LazyModule("cdjax.theory")
+topology = LazyModule("cdjax.topology")
 jax, jnp, optax = LazyModule("jax"), LazyModule("jax.numpy"), LazyModule("optax")
 
 
@@ -56,7 +57,7 @@ class Algorithm(NamedTuple):
     Attributes:
         build: makes the optax transformation from a setting and, by keyword, the options that the
             algorithm reads; their defaults are those of the run.
-        messages: how many model-sized messages several agents, and a server, send per step on
+        messages: how many messages several agents, and a server, send per step on
             average, from a setting and the options.
         title: how it is called in text.
         reference: where it comes from.
@@ -70,6 +71,8 @@ class Algorithm(NamedTuple):
         server: whether there is one: ``stateless`` if it only averages, ``stateful`` if what is
             trained are its own parameters.
         recursion: how its disagreement evolves, for the theory's bounds; "" if they do not hold.
+        compressor: makes what compresses an agent's messages from a setting and the options; None
+            where messages are as large as the model.
         weighting: what ``--size-weighted`` does: weigh each agent's ``loss``, weigh the
             ``gradients`` where they are averaged, or nothing since it is ``always`` so.
         own_passes: whether an epoch ends once every agent has been through its own data, and not
@@ -89,6 +92,7 @@ class Algorithm(NamedTuple):
     talks: str = ""
     server: Literal["", "stateless", "stateful"] = ""
     recursion: Literal["", "plain", "polyak", "nesterov"] = ""
+    compressor: Callable[..., compress.Compressor] | None = None
     weighting: Literal["loss", "gradients", "always"] = "loss"
     own_passes: bool = False
     loop: Callable[..., Callable[..., Any]] | None = None
@@ -98,6 +102,23 @@ class Algorithm(NamedTuple):
         """The options that it reads, and their defaults."""
         _, *options = inspect.signature(self.build).parameters.values()
         return {option.name: option.default for option in options}
+
+
+class CompressorRow(NamedTuple):
+    """One way to compress messages; ``build`` makes it from a key and the options that it reads."""
+
+    build: Callable[..., compress.Compressor]
+    options: Mapping[str, Any] = {}
+
+
+_FRACTION = {"fraction": 0.1}
+COMPRESSORS: dict[str, CompressorRow] = {
+    "top-k": CompressorRow(lambda key, fraction: compress.top_k(fraction), _FRACTION),
+    "random-k": CompressorRow(lambda key, fraction: compress.random_k(fraction, key), _FRACTION),
+    "sign": CompressorRow(lambda key: compress.sign()),
+    "int8": CompressorRow(lambda key: compress.quantize(8)),
+    "int4": CompressorRow(lambda key: compress.quantize(4, key=key)),
+}
 
 
 def transformation(
@@ -116,8 +137,17 @@ def transformation(
 
 
 def messages_per_step(row: Algorithm, setting: Setting, options: Mapping[str, Any]) -> float:
-    """Model-sized messages that all agents, and a server, send per step, on average."""
+    """Messages that all agents, and a server, send per step, on average."""
     return row.messages(setting, **options) if setting.num_agents > 1 else 0.0
+
+
+def bytes_of_message(
+    row: Algorithm, setting: Setting, options: Mapping[str, Any], params: Any
+) -> int:
+    """The bytes of a message: of the model's, or of what the algorithm makes of them."""
+    if row.compressor is None:
+        return cdjax.metrics.message_bytes(params)
+    return row.compressor(setting, **options).message_bytes(params)
 
 
 def _cdsgd(run: Setting) -> optax.GradientTransformation:
@@ -510,6 +540,47 @@ def _along_tree(run: Setting, **options: Any) -> float:
     return 2.0 * (run.num_agents - 1)
 
 
+def _compressor(
+    run: Setting, *, compressor: str, fraction: float, **options: Any
+) -> compress.Compressor:
+    del options
+    row = COMPRESSORS[compressor]
+    return row.build(run.key, **({"fraction": fraction} if "fraction" in row.options else {}))
+
+
+def _choco(
+    run: Setting,
+    *,
+    momentum: float = 0.0,
+    compressor: str = "top-k",
+    fraction: float = _FRACTION["fraction"],
+    consensus_step: float = 0.1,
+) -> optax.GradientTransformation:
+    return cdjax.choco(
+        _sgd(run, momentum),
+        run.mix,
+        _compressor(run, compressor=compressor, fraction=fraction),
+        consensus_step=consensus_step,
+    )
+
+
+def _beer(
+    run: Setting,
+    *,
+    momentum: float = 0.0,
+    compressor: str = "top-k",
+    fraction: float = _FRACTION["fraction"],
+    consensus_step: float = 0.1,
+) -> optax.GradientTransformation:
+    return cdjax.beer(
+        run.alpha,
+        run.mix,
+        _compressor(run, compressor=compressor, fraction=fraction),
+        consensus_step=consensus_step,
+        momentum=momentum,
+    )
+
+
 _MIXES: dict[str, Any] = {"messages": _to_neighbors, "over_topology": True}
 _CORRECTS: dict[str, Any] = {**_MIXES, "at_once": True}
 _TRACKS: dict[str, Any] = {**_CORRECTS, "messages": _twice_to_neighbors, "mixes_once": False}
@@ -586,6 +657,15 @@ ALGORITHMS: dict[str, Algorithm] = {
     "quasi-global-adam": Algorithm(
         _quasi_global_adam, title="Adam with quasi-global moments",
         reference="github.com/epfml/quasi-global-momentum, decentralized_qg_adam.py", **_CORRECTS,
+    ),
+    "choco": Algorithm(
+        _choco, title="CHOCO-SGD", reference="Koloskova, Stich, Jaggi (2019), Algorithm 2",
+        compressor=_compressor, **_CORRECTS,
+    ),
+    "beer": Algorithm(
+        _beer, title="BEER, and MoTEF with momentum",
+        reference="Zhao, Li, Li, Richtárik, Chi (2022), Algorithm 1", compressor=_compressor,
+        **_TRACKS,
     ),
     "centralized": Algorithm(
         _centralized, _to_server_and_back, "SGD, gradients averaged", "the optimizer's own",

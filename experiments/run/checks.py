@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.run.algorithm import ALGORITHMS, Algorithm
+from experiments.run.algorithm import ALGORITHMS, COMPRESSORS, Algorithm
 from experiments.run.config import PARTITIONS, SCHEDULES, Run, check_choices, flat
 from experiments.run.disturbance import ATTACKS, FAULTS, MIXERS
 from experiments.run.errors import UsageError, blame, flag
@@ -28,6 +28,7 @@ _INTERVALS = {
     "decay_offset": "(0, inf)", "dirichlet_alpha": "(0, inf)", "client_fraction": "[0, 1]",
     "talk_probability": "[0, 1]", "own_weight": "[0, 1]", "buffer_decay": "[0, 1]",
     "outer_learning_rate": "(0, inf)", "outer_momentum": "[0, 1)", "merge": "[0, 1)",
+    "fraction": "(0, 1]", "consensus_step": "(0, 1]",
     **dict.fromkeys(FAULTS, "[0, 1]"),
 }  # fmt: skip
 
@@ -82,6 +83,9 @@ def _check_read(run: Run) -> None:
         ("mixer", trouble.mixer, _read_by(MIXERS), trouble),
         ("attack", trouble.attack, _read_by(ATTACKS), trouble),
     ]
+    if compressor := ALGORITHMS[algorithm.algorithm].options.get("compressor"):
+        compressor = algorithm.compressor or compressor
+        optional.append(("compressor", compressor, _read_by(COMPRESSORS), algorithm))
     for option, choice, rows, part in optional:
         for name in {name: None for read in rows.values() for name in read}:
             if name not in rows[choice] and getattr(part, name) not in (None, False):
@@ -112,6 +116,11 @@ def _check_over_topology(run: Run) -> None:
         if algorithm.algorithm not in able:
             unread = f"{flag(name)}: {algorithm.algorithm} has none"
             raise UsageError(f"{unread}; leave it out, or give --algorithm {' or '.join(able)}")
+    if ALGORITHMS[algorithm.algorithm].compressor and trouble.on_nan == "drop":
+        raise UsageError(
+            f"--on-nan: {algorithm.algorithm} has agents hold copies of their neighbours, which do "
+            "not drop them; give stop or ignore"
+        )
     if disturbed and in_turns:
         raise UsageError(f"{flag(disturbed[0])}: not for agents that train in turn; leave it out")
     if trouble.lag and trouble.attack != "none":
@@ -123,9 +132,12 @@ def _check_over_topology(run: Run) -> None:
 
 
 def _allows(row: Algorithm, name: str) -> bool:
-    """Whether an algorithm's agents can take turns, hear late, or do anything else over links."""
+    """Whether an algorithm's agents can take turns, hear late, or do anything else over links.
+
+    Agents that send compressed differences presume that all neighbours hear all of them.
+    """
     refused = {"turns": row.at_once, "lag": not row.mixes_once}
-    return row.over_topology and not refused.get(name, False)
+    return row.over_topology and not row.compressor and not refused.get(name, False)
 
 
 def check_spectrum(run: Run, graph: cdjax.Topology) -> None:

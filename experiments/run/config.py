@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
-from experiments.run.algorithm import ALGORITHMS
+from experiments.run.algorithm import ALGORITHMS, COMPRESSORS
 from experiments.run.disturbance import ATTACKS, MIXERS
 from experiments.run.errors import UsageError, flag
 
@@ -20,6 +20,7 @@ from experiments.run.errors import UsageError, flag
 FORMAT = 2
 
 AlgorithmName: TypeAlias = Literal[tuple(ALGORITHMS)]  # type: ignore[valid-type]
+CompressorName: TypeAlias = Literal[tuple(COMPRESSORS)]  # type: ignore[valid-type]
 MixerName: TypeAlias = Literal[tuple(MIXERS)]  # type: ignore[valid-type]
 AttackName: TypeAlias = Literal[tuple(ATTACKS)]  # type: ignore[valid-type]
 # Each choice of these options, with the options that it reads and their defaults.
@@ -114,6 +115,14 @@ class Algorithm:
     """Share of the agents that are fedavg's clients in a round, in [0, 1] (default: 1)."""
     talk_probability: float | None = None
     """Probability that an agent of gosgd talks in a step, in [0, 1] (default: 0.1)."""
+    compressor: CompressorName | None = None
+    """What choco and beer compress messages with (default: top-k); int4 rounds at random, int8 to
+    the nearest."""
+    fraction: float | None = None
+    """Share of the entries that top-k and random-k send, in (0, 1] (default: 0.1)."""
+    consensus_step: float | None = None
+    """How far agents of choco and beer move towards their neighbours' public copies, in (0, 1]; the
+    coarser the messages, the smaller (default: 0.1)."""
     asynchronous: bool = False
     """Sets the agents' clocks apart by a step each, in easgd, eamsgd and downpour."""
 

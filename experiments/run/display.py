@@ -15,6 +15,7 @@ from rich.text import Text
 
 from cdjax import Topology, metrics, mixing
 from experiments.report.tables import pairs
+from experiments.run.algorithm import messages_per_step
 from experiments.run.bounds import step_limits
 from experiments.run.config import Trouble, option_values
 from experiments.run.dispatch import Report, Rows
@@ -222,10 +223,12 @@ def _by_agent_and_edge(job: Job) -> str:
         return ", agents to a server and back"
     if not job.algorithm.over_topology:
         return ", agents to agents"
-    by_edge = metrics.bytes_by_edge(job.state.params, job.network.topology)
-    sent = np.rint(by_edge.sum(axis=0)).astype(int)
+    has_message = metrics.bytes_by_edge(job.state.params, job.network.topology) > 0
+    all_messages = messages_per_step(job.algorithm, job.setting, job.options)
+    by_edge = job.message_bytes * all_messages / max(1, has_message.sum())
+    sent = np.rint(by_edge * has_message.sum(axis=0)).astype(int)
     least = f"{decimal(sent.min())} to " if sent.min() < sent.max() else ""
-    return f", {least}{decimal(sent.max())} by an agent, {decimal(int(by_edge.max()))} a message"
+    return f", {least}{decimal(sent.max())} by an agent, {decimal(job.message_bytes)} a message"
 
 
 def _decimal(number: float) -> str:

@@ -17,6 +17,7 @@ from experiments.run.algorithm import (
     ALGORITHMS,
     Algorithm,
     Setting,
+    bytes_of_message,
     messages_per_step,
     transformation,
 )
@@ -62,6 +63,7 @@ class Job(NamedTuple):
     state: training.TrainState
     agent_data: data.AgentData
     sample_sets: dict[str, tuple[jax.Array, jax.Array]]
+    message_bytes: int
     bytes_per_step: float
 
     @property
@@ -134,6 +136,7 @@ def prepare(run: Run) -> Job:
         tx = transformation(row, setting, options=options, lag=run.trouble.lag)
         state = _initial_state(task, tx, init=run.model.init, mesh=mesh, keys=(init_key, run_key))
     messages = messages_per_step(row, setting, options) * network.share_sent(run.trouble)
+    message_bytes = bytes_of_message(row, setting, options, shared)
     if in_turns:  # the neighbours stand still, so each is heard once a turn
         messages /= task.steps_per_epoch
     plan = run.machine.agent_plan
@@ -154,7 +157,8 @@ def prepare(run: Run) -> Job:
         state=state,
         agent_data=_agent_data(task, mesh),
         sample_sets=_sample_sets(task, mesh, with_train=run.training.evaluate_train),
-        bytes_per_step=messages * cdjax.metrics.message_bytes(shared),
+        message_bytes=message_bytes,
+        bytes_per_step=messages * message_bytes,
     )
 
 
