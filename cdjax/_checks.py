@@ -145,6 +145,13 @@ def check_optimizer(name: str, value: Any) -> None:
         raise ValueError(f"{name} is {_kind(value)}; {remedy}")
 
 
+def check_compressor(value: Any) -> None:
+    """Raises unless ``value`` is a compressor."""
+    if not (hasattr(value, "encode") and hasattr(value, "contraction")):
+        remedy = "give a compressor, such as cdjax.compress.top_k(0.01)"
+        raise ValueError(f"compressor is {_kind(value)}; {remedy}")
+
+
 def check_key(key: Any) -> None:
     """Raises unless ``key`` is one of JAX's random keys, typed or raw."""
     is_typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)

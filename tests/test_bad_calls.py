@@ -54,6 +54,14 @@ FOUR_OF_THREE = (
 )
 
 TABLE = {
+    # compress
+    "cdjax.choco(SGD, MIX, 0.1, consensus_step=0.1)": (
+        "compressor is of type float; give a compressor, such as cdjax.compress.top_k"
+    ),
+    "cdjax.beer(0.1, MIX, None, consensus_step=0.1)": "compressor is None; give a compressor",
+    "cdjax.compress.error_feedback(0.1)": "compressor is of type float; give a compressor",
+    "cdjax.compress.random_k(0.5, 0)": NO_KEY,
+    "cdjax.compress.top_k('1%')": "fraction must be a number, not '1%'",
     # theory
     "cdjax.theory.stated_strong_convexity(RING, 1.0, step_size=0.1, form='line 2')": (
         "unknown form 'line 2'; expected one of definition, theorem"

@@ -23,6 +23,8 @@ MODULES = ["cdjax"] + [
 ]
 # The third argument is as much the subject as the first two, or the signature is another library's.
 POSITIONAL = {
+    "beer": "the compressor is as much the subject as the mixer",
+    "choco": "the compressor is as much the subject as the mixer",
     "checkpoint.restore": "(folder, step, like), as save's (checkpoints, step, state)",
     "checkpoint.save": "(checkpoints, step, state)",
     "theory.lyapunov": "V is a function of the losses, the parameters and the topology",

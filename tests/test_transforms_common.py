@@ -273,7 +273,7 @@ def test_optax_maps_over_the_parameters_in_the_state(make, params):
     assert jax.tree.structure(specs) == jax.tree.structure(state)
 
 
-# optax's own clipping by the global norm, of the row per_agent, does not take whole numbers, and the
+# optax's own clipping by the global norm, in per_agent's row, does not take whole numbers, and the
 # one leaf that is stepped is not divided into fragments.
 @pytest.mark.parametrize("name", sorted(TABLE.keys() - {"per_agent", "outer of fragments"}))
 def test_counters_pass_unchanged(name):
@@ -308,9 +308,8 @@ def test_missing_params_are_the_same_error(name, params):
     "name",
     ["cdsgd", "cdmsgd", "easgd", "eamsgd", "downpour", "icdsgd", "gcdsgd", "gradient_tracking"]
     + ["momentum_tracking", "exact_diffusion", "d2", "extra", "suda", "decentlam"]
-    + ["quasi_global_momentum", "quasi_global_adam", "push_diging"],
+    + ["quasi_global_momentum", "quasi_global_adam", "push_diging", "beer", "demo"],
 )
-@pytest.mark.parametrize("name", ["cdsgd", "cdmsgd", "easgd", "eamsgd", "downpour", "beer", "demo"])
 def test_a_learning_rate_out_of_range_is_named(name, learning_rate):
     with pytest.raises(ValueError, match=f"learning_rate is {learning_rate}; it must lie in"):
         TABLE[name][0](learning_rate)

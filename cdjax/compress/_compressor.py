@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Integer, PRNGKeyArray, Shaped, UInt8, UInt32
 
-from cdjax._checks import check_callable, stacked_size
+from cdjax._checks import stacked_size
 from cdjax._trees import floating_leaves, map_floats_together, sum_over_agents, widened
 from cdjax._types import Params
 from cdjax.mixing import Codec
@@ -178,13 +178,6 @@ def identity() -> Compressor:
     Example: ``tx = cdjax.choco(optax.sgd(0.1), mix, identity(), consensus_step=1.0)  # is ATC``
     """
     return Compressor("identity", lambda x, _: x, lambda x, _: x, lambda shape: 1.0)
-
-
-def check_compressor(value: Any) -> None:
-    """Raises unless ``value`` is a Compressor."""
-    if not isinstance(value, Compressor):
-        remedy = "a compressor, such as cdjax.compress.top_k(0.01)"
-        check_callable("compressor", None, remedy)
 
 
 def _of_one_agent(leaves: list[Array]) -> list[jax.ShapeDtypeStruct]:

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from cdjax._checks import check_range
+from cdjax._checks import check_compressor, check_range
 from cdjax._trees import map_floats, scalar_like
 from cdjax._types import Params
-from cdjax.compress._compressor import Compressor, check_compressor
+from cdjax.compress._compressor import Compressor
 
 
 class Feedback(NamedTuple):

@@ -16,11 +16,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from cdjax._checks import check_mixer, check_params, check_range
+from cdjax._checks import check_compressor, check_mixer, check_params, check_range
 from cdjax._trees import along_agents, displacement, map_floats, scalar_like, value_at
 from cdjax._types import AgentScalarOrSchedule, Mixer, Params
 from cdjax.compress import Compressor, PublicCopies, publishing
-from cdjax.compress._compressor import check_compressor
 
 
 class BEERState(NamedTuple):

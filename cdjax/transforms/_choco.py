@@ -16,11 +16,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from cdjax._checks import check_mixer, check_optimizer, check_params, check_range
+from cdjax._checks import check_compressor, check_mixer, check_optimizer, check_params, check_range
 from cdjax._trees import displacement, map_floats, scalar_like
 from cdjax._types import Mixer, OptState, Params
 from cdjax.compress import Compressor, PublicCopies, publishing
-from cdjax.compress._compressor import check_compressor
 
 
 class ChocoState(NamedTuple):

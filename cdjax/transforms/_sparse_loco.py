@@ -13,11 +13,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from cdjax._checks import check_count, check_optimizer, check_params, check_range
+from cdjax._checks import check_compressor, check_count, check_optimizer, check_params, check_range
 from cdjax._trees import displacement, is_floating, map_floats, scalar_like
 from cdjax._types import OptState, Params
 from cdjax.compress import Compressor
-from cdjax.compress._compressor import check_compressor
 from cdjax.compress._feedback import accumulated, left
 
 

@@ -52,10 +52,9 @@ def test_the_error_contracts_by_the_bound(name, x64):
         rows = jnp.tile(jnp.asarray(x)[None], (draws, *[1] * len(shape)))
         if not in_expectation:
             rows = np.random.default_rng(1).standard_t(df=2, size=rows.shape)
-        errors = np.sum(
-            (np.asarray(jax.jit(compressor)(rows)) - rows) ** 2, axis=tuple(range(1, rows.ndim))
-        )
-        ratios = errors / np.sum(rows**2, axis=tuple(range(1, rows.ndim)))
+        axes = tuple(range(1, rows.ndim))
+        errors = np.sum((np.asarray(jax.jit(compressor)(rows)) - rows) ** 2, axis=axes)
+        ratios = errors / np.sum(rows**2, axis=axes)
         slack = 4 * ratios.std() / math.sqrt(draws) if in_expectation else 0
         ratio = ratios.mean() if in_expectation else ratios.max()
         assert ratio <= 1 - compressor.contraction(shape) + slack + 1e-12, shape

@@ -13,7 +13,13 @@ import pytest
 
 import cdjax
 from cdjax import mixing, topology
-from experiments.run.algorithm import ALGORITHMS, Setting, algorithm_table, messages_per_step
+from experiments.run.algorithm import (
+    ALGORITHMS,
+    Setting,
+    algorithm_table,
+    bytes_of_message,
+    messages_per_step,
+)
 from experiments.run.config import Run, replaced
 from experiments.run.errors import UsageError
 from experiments.run.job import prepare
@@ -53,6 +59,8 @@ def test_the_page_of_the_algorithms_holds_the_table_of_the_rows():
         ("momentum-tracking", {}, 20),
         ("exact-diffusion", {}, 10),
         ("quasi-global", {}, 10),
+        ("choco", {}, 10),
+        ("beer", {}, 2 * 10),  # parameters and tracker
         ("centralized", {}, 10),  # up and down
         ("fedavg", {}, 10 / 4),  # an epoch of four steps
         ("fedavg", {"period": 2, "client_fraction": 0.4}, 2 * 2 / 2),  # the two that are drawn
@@ -94,6 +102,36 @@ def test_messages_are_counted_that_are_sent(options, messages_per_epoch):
     job = prepare(replaced(Run(), dataset="digits", model="softmax", **options))
     sent = job.bytes_per_step * job.problem.steps_per_epoch
     assert sent == pytest.approx(messages_per_epoch * 4 * 30_730)
+
+
+@pytest.mark.parametrize(
+    ("options", "message_bytes"),
+    [
+        # A matrix of 64 × 10 and ten biases per agent, in float32.
+        ({"compressor": "sign"}, 80 + 4 + 2 + 4),
+        ({"compressor": "int8"}, 640 + 4 + 10 + 4),
+        ({"compressor": "int4"}, 320 + 4 + 5 + 4),
+        # 64 values and indices of 10 bits; one value and an index of 4.
+        ({}, 64 * 4 + 80 + 4 + 1),
+        ({"compressor": "random-k", "fraction": 0.5}, 320 * 4 + 8 + 5 * 4 + 8),
+    ],
+)
+@pytest.mark.parametrize(("name", "messages"), [("choco", 1), ("beer", 2)])
+def test_messages_that_are_compressed_count_as_many_bytes_as_they_have(
+    name, messages, options, message_bytes
+):
+    row, params = ALGORITHMS[name], {"w": jnp.zeros((5, 64, 10)), "b": jnp.zeros((5, 10))}
+    options = row.options | options
+    assert bytes_of_message(row, setting(), options, params) == message_bytes
+    assert messages_per_step(row, setting(), options) == 10 * messages
+
+
+def test_a_run_counts_the_bytes_of_its_compressed_messages():
+    options = {"algorithm": "choco", "compressor": "int8", "topology": "ring", "model": "softmax"}
+    job = prepare(replaced(Run(), dataset="digits", **options))
+    parameters = sum(x[0].size for x in jax.tree.leaves(job.state.params))
+    leaves = len(jax.tree.leaves(job.state.params))
+    assert job.bytes_per_step == 10 * (parameters + 4 * leaves)
 
 
 def test_an_epoch_of_fedavg_is_a_pass_of_every_client_over_its_own_samples():

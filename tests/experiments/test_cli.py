@@ -90,6 +90,7 @@ def test_a_data_set_asked_for_and_missing_is_an_error_that_names_the_ways(tmp_pa
         "--turns sequential --schedule cosine --train-samples 299 --test-samples 99",
         "--algorithm cdsgd --schedule diminishing --partition dirichlet --size-weighted",
         "--algorithm cdmsgd-polyak --schedule cosine --partition classes --weights lazy",
+        "--algorithm choco --compressor int4 --topology ring --schedule cosine",
         "--algorithm atc --partition shards --init independent --agent-plan map --log-every 3",
     ],
 )
@@ -130,6 +131,14 @@ def test_agents_come_from_the_edge_list(server, tmp_path):
         ("--log-every 0", "--log-every: 0 is too few"),
         ("--turns sequential --algorithm fedavg", "--turns: fedavg has none; .* cdmsgd or"),
         ("--turns sequential --devices 2", "--devices: agents that train in turn share one"),
+        ("--message-loss 0.1 --algorithm choco", "--message-loss: choco has none; .* cdmsgd or"),
+        ("--fraction 0.1", "--fraction: cdmsgd has none; .* --algorithm choco or beer"),
+        (
+            "--algorithm choco --compressor sign --fraction 0.1",
+            "--fraction: compressor sign has none; .* --compressor top-k or random-k",
+        ),
+        ("--algorithm beer --consensus-step 0", r"--consensus-step: 0.0 is not in \(0, 1\]"),
+        ("--algorithm choco --on-nan drop", "--on-nan: choco has agents hold copies"),
         ("--momentum 0.9 --algorithm easgd", "--momentum: easgd has none; .* cdmsgd or"),
         ("--decay-power 0.6", "--decay-power: schedule fixed has none; .* --schedule diminishing"),
         ("--test-samples 361", "--test-samples: 361 are more than the 360 of digits"),
