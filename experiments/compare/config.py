@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from experiments.run.algorithm import ALGORITHMS
-from experiments.run.config import Data, Machine, Model, Network, ScheduleName, Training
+from experiments.run.config import (
+    CompressorName,
+    Data,
+    Machine,
+    Model,
+    Network,
+    ScheduleName,
+    Training,
+)
 
 SystemName: TypeAlias = Literal["all", *ALGORITHMS]  # type: ignore[valid-type]
 
@@ -56,6 +64,12 @@ class Compare:
     """Share of the agents that are fedavg's clients in a round, in [0, 1] (default: 1)."""
     talk_probability: float | None = None
     """Probability that an agent of gosgd talks in a step, in [0, 1] (default: 0.1)."""
+    compressor: CompressorName | None = None
+    """What choco and beer compress messages with (default: top-k)."""
+    fraction: float | None = None
+    """Share of the entries that top-k and random-k send, in (0, 1] (default: 0.1)."""
+    consensus_step: float | None = None
+    """How far agents of choco and beer move towards public copies, in (0, 1] (default: 0.1)."""
     asynchronous: bool = False
     """Sets the agents' clocks apart by a step each, in easgd, eamsgd and downpour."""
     jobs: int = 1

@@ -66,8 +66,8 @@ GIVEN = {
     "asynchronous": True, "num_trimmed": 2, "clip_radius": 2.0, "malicious": 2,
     "attack_strength": 2.0, "absence_duration": 2, "rounds": 3, "accelerated": True,
     "own_weight": 0.2, "tracking_form": "atc", "buffer_decay": 0.5, "nesterov": True,
-    "outer_learning_rate": 0.5,
-    "outer_momentum": 0.3, "fragments": 2, "delay": 1, "merge": 0.5,
+    "outer_learning_rate": 0.5, "outer_momentum": 0.3, "fragments": 2, "delay": 1, "merge": 0.5,
+    "compressor": "sign", "fraction": 0.5, "consensus_step": 0.5,
 }  # fmt: skip
 
 
