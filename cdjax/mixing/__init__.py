@@ -2,13 +2,16 @@
 
 from cdjax.mixing._auto import auto as auto
 from cdjax.mixing._auto import choose as choose
+from cdjax.mixing._cycle import cycle as cycle
 from cdjax.mixing._dense import dense as dense
-from cdjax.mixing._every import cycle as cycle
 from cdjax.mixing._every import every as every
 from cdjax.mixing._exchange import Codec as Codec
 from cdjax.mixing._exchange import Exchange as Exchange
 from cdjax.mixing._exchange import exchange as exchange
 from cdjax.mixing._for_each import for_each as for_each
+from cdjax.mixing._learned import edge_weights as edge_weights
+from cdjax.mixing._learned import from_edge_weights as from_edge_weights
+from cdjax.mixing._masked import masked as masked
 from cdjax.mixing._neighbors import neighbors as neighbors
 from cdjax.mixing._peers import Peers as Peers
 from cdjax.mixing._peers import pull as pull
@@ -20,4 +23,9 @@ from cdjax.mixing._polynomials import chebyshev as chebyshev
 from cdjax.mixing._polynomials import lazy as lazy
 from cdjax.mixing._polynomials import repeated as repeated
 from cdjax.mixing._ppermute import ppermute as ppermute
+from cdjax.mixing._random import random_epidemic as random_epidemic
+from cdjax.mixing._random import random_equitopo as random_equitopo
+from cdjax.mixing._random import random_matching as random_matching
+from cdjax.mixing._random import random_matchings as random_matchings
+from cdjax.mixing._random import random_regular as random_regular
 from cdjax.mixing._shifts import shifts as shifts

@@ -1,9 +1,8 @@
-"""Mixers that take turns: one that mixes every few steps, and several one after another."""
+"""A mixer that mixes every few steps."""
 
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from cdjax._checks import check_count, check_mixer, check_step
@@ -41,31 +40,3 @@ def every(period: int, mix: Mixer) -> Mixer:
         return jax.lax.cond(is_last, mix, lambda tree, step: tree, tree, step // period)
 
     return mix_at_last_step
-
-
-def cycle(*mixers: Mixer) -> Mixer:
-    r"""Mixes with one mixer after another.
-
-    .. math:: \Pi_k = \Pi^{(k \bmod n)} \text{ of the mixers } \Pi^{(0)}, \dots, \Pi^{(n - 1)}
-
-    Args:
-        *mixers: at least one; each is given the step.
-
-    Returns:
-        A mixer; it needs the step.
-
-    Raises:
-        ValueError: without a mixer.
-
-    Example: ``mix = cdjax.mixing.cycle(mix, cdjax.mixing.auto(cdjax.topology.hypercube(8)))``
-    """
-    if not mixers:
-        raise ValueError("cycle needs at least one mixer")
-    for mix in mixers:
-        check_mixer(mix)
-
-    def mix_in_turn(tree: Params, step: int | Int[Array, ""] | None = None) -> Params:
-        step = check_step(step, "cycle")
-        return jax.lax.switch(step % len(mixers), mixers, tree, jnp.asarray(step))
-
-    return mix_in_turn

@@ -4,6 +4,8 @@ Graphs hold the agents 0..N-1 and no self loops; edge attributes are ignored.
 
 Xiao, Boyd, *Fast Linear Iterations for Distributed Averaging*, Systems & Control Letters 2004.
 
+Boyd, Diaconis, Xiao, *Fastest Mixing Markov Chain on a Graph*, SIAM Review 2004.
+
 Xiao, Boyd, Lall, *A Scheme for Robust Distributed Sensor Fusion Based on Average Consensus*,
 IPSN 2005.
 """
@@ -21,6 +23,7 @@ from jaxtyping import Float, Int
 
 from cdjax._checks import check_choice
 from cdjax.topology._entries import Entries, in_order, sums_by_receiver
+from cdjax.topology._semidefinite import MatrixInequality, disagreements, incidence, minimize
 from cdjax.topology._spectrum import MOST_SOLVED, extremes
 
 Weights: TypeAlias = str | Callable[[nx.Graph], np.ndarray]
@@ -90,9 +93,76 @@ def lazy(graph: nx.Graph) -> Entries:
     return with_diagonal(len(graph), plain.receivers, plain.senders, plain.weights / 2)
 
 
+def fastest(graph: nx.Graph) -> Entries:
+    r"""The symmetric weights, none of them negative, by which disagreement contracts fastest.
+
+    .. math:: \min_\Pi \; \| \Pi - 11^\top / N \|_2 \quad \text{with } \Pi = \Pi^\top, \;
+              \Pi 1 = 1, \; \Pi \ge 0, \; \Pi_{jl} = 0 \text{ off the edges}
+
+    A semidefinite program, solved to 1e-9 by an interior-point method in time that grows with the
+    cube of the number of edges: 2 s for 200 edges, minutes for 2,000. On a path all edges get one
+    half. Agents may give themselves no weight.
+
+    Reference: Boyd, Diaconis & Xiao (2004), problem (6) (number not verified).
+    """
+    return _fastest(graph, nonnegative=True)
+
+
+def fastest_signed(graph: nx.Graph) -> Entries:
+    r"""The symmetric weights by which disagreement contracts fastest, negative ones allowed.
+
+    :func:`fastest` without :math:`\Pi \ge 0`; on a star it contracts by (N − 1) / (N + 1) in place
+    of 1 − 1 / (N − 1). Where all edges are alike (star, ring, hypercube), this is
+    :func:`laplacian`.
+
+    Reference: Xiao & Boyd (2004), "symmetric FDLA problem".
+    """
+    return _fastest(graph, nonnegative=False)
+
+
+def _fastest(graph: nx.Graph, *, nonnegative: bool) -> Entries:
+    """In an orthonormal basis of disagreements: −sI ≺ I − B diag(w) Bᵀ ≺ sI, of least s."""
+    num_agents, num_edges = graph.number_of_nodes(), graph.number_of_edges()
+    if not num_edges:
+        return with_diagonal(num_agents, *links_of_graph(graph), np.zeros(0))
+    edges = incidence(graph)
+    basis = disagreements(num_agents)
+    size = num_agents - 1
+    of_edges = np.vstack([np.eye(num_edges), np.zeros((size, num_edges))])
+    of_bound = np.concatenate([np.zeros(num_edges), np.ones(size)])[:, None]
+    ends = np.abs(edges)
+    slopes = np.hstack(
+        [np.vstack([-np.eye(num_edges), ends]), np.zeros((num_edges + num_agents, 1))]
+    )
+    limits = np.concatenate([np.zeros(num_edges), np.ones(num_agents)])
+    # Metropolis–Hastings, for which all these constraints are strict; 1 bounds its eigenvalues.
+    start = np.append(1 / (1 + (ends.sum(axis=1, keepdims=True) * ends).max(axis=0)), 1.1)
+    solution = minimize(
+        np.append(np.zeros(num_edges), 1.0),
+        start,
+        columns=np.hstack([basis.T @ edges, np.eye(size)]),
+        inequalities=[
+            MatrixInequality(-np.eye(size), np.hstack([of_edges, of_bound])),
+            MatrixInequality(np.eye(size), np.hstack([-of_edges, of_bound])),
+        ],
+        slopes=slopes if nonnegative else slopes[:0],
+        limits=limits if nonnegative else limits[:0],
+    )
+    first, second = np.array(graph.edges, int).T
+    receivers, senders = np.append(first, second), np.append(second, first)
+    order = np.lexsort((senders, receivers))
+    both_ways = np.tile(solution[:-1], 2)
+    return with_diagonal(num_agents, receivers[order], senders[order], both_ways[order])
+
+
 WEIGHTS: Mapping[str, Callable[[nx.Graph], Entries]] = MappingProxyType(
-    {rule.__name__: rule for rule in (metropolis_hastings, uniform, max_degree, laplacian, lazy)}
-)
+    {
+        rule.__name__: rule
+        for rule in (
+            metropolis_hastings, uniform, max_degree, laplacian, lazy, fastest, fastest_signed
+        )
+    }
+)  # fmt: skip
 
 
 def links_of_graph(

@@ -1,3 +1,5 @@
+import math
+
 import networkx as nx
 import numpy as np
 import pytest
@@ -8,10 +10,12 @@ from cdjax import topology
 from cdjax.topology._weights import WEIGHTS
 from tests.trees import random_connected_graph
 
-SYMMETRIC = [name for name in WEIGHTS if name != "uniform"]
+SOLVED = ["fastest", "fastest_signed"]  # by iterations, which take a while
+SYMMETRIC = [name for name in WEIGHTS if name not in ("uniform", *SOLVED)]
 REGULAR = ["ring", "complete", "torus", "hypercube", "exponential", "random_regular"]
 VALID = [(family, name) for family in topology.FAMILIES for name in SYMMETRIC]
 VALID += [(family, "uniform") for family in REGULAR]
+VALID += [(family, name) for family in ("star", "grid", "erdos_renyi") for name in SOLVED]
 
 
 def assert_mixing_matrix(matrix, graph):
@@ -106,3 +110,55 @@ def test_any_connected_graph_meets_assumption_2(num_agents, seed, weights):
     assert_mixing_matrix(matrix, graph)
     spectrum = np.linalg.eigvalsh(matrix)
     assert spectrum[0] > -1 and spectrum[:-1].max(initial=0) < 1 - 1e-9
+
+
+def disagreement(matrix):
+    return np.linalg.norm(matrix - 1 / len(matrix), 2)
+
+
+@pytest.mark.parametrize("num_agents", [2, 5, 8])
+def test_fastest_weights_of_a_path_are_one_half_on_every_edge(num_agents):
+    matrix = WEIGHTS["fastest"](nx.path_graph(num_agents))
+    np.testing.assert_allclose(np.diag(matrix, 1), 0.5, atol=1e-6)
+    assert disagreement(matrix) == pytest.approx(math.cos(math.pi / num_agents), abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("graph", "fastest", "signed"),
+    [
+        (nx.star_graph(6), 1 - 1 / 6, 6 / 8),
+        (nx.cycle_graph(8), None, None),
+        (nx.cycle_graph(9), None, None),
+        (nx.convert_node_labels_to_integers(nx.hypercube_graph(4)), 0.6, 0.6),
+        (nx.complete_graph(5), 0.0, 0.0),
+    ],
+    ids=["star", "ring 8", "ring 9", "hypercube", "complete"],
+)
+def test_fastest_weights_where_all_edges_are_alike_are_known(graph, fastest, signed):
+    if fastest is None:  # one constant weight, 2 / (λ1 + λ_{N−1}) of the Laplacian
+        n = graph.number_of_nodes()
+        spectrum = sorted(2 - 2 * math.cos(2 * math.pi * k / n) for k in range(n))
+        fastest = signed = (spectrum[-1] - spectrum[1]) / (spectrum[-1] + spectrum[1])
+    assert disagreement(WEIGHTS["fastest"](graph)) == pytest.approx(fastest, abs=1e-8)
+    assert disagreement(WEIGHTS["fastest_signed"](graph)) == pytest.approx(signed, abs=1e-8)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_fastest_weights_contract_faster_than_any_other_rule_and_any_near_ones(seed):
+    graph = topology.from_graph(random_connected_graph(12, seed)).graph  # without self loops
+    signed, fastest = (WEIGHTS[name](graph) for name in ("fastest_signed", "fastest"))
+    assert fastest.min() > -1e-12
+    others = [WEIGHTS[name](graph) for name in ("metropolis_hastings", "max_degree", "lazy")]
+    assert all(disagreement(fastest) <= disagreement(other) for other in others)
+    assert disagreement(signed) <= min(
+        disagreement(fastest), disagreement(WEIGHTS["laplacian"](graph))
+    )
+    rng, edges = np.random.default_rng(seed), nx.to_numpy_array(graph)
+    for size in (1e-4, 1e-2):
+        for _ in range(50):
+            change = np.triu(edges * rng.normal(size=edges.shape) * size, 1)
+            change += change.T
+            change -= np.diag(change.sum(axis=1))
+            assert disagreement(signed + change) > disagreement(signed) - 1e-8
+            if (fastest + change).min() >= 0:
+                assert disagreement(fastest + change) > disagreement(fastest) - 1e-8
