@@ -7,6 +7,8 @@ from cdjax.data._batches import channel_statistics as channel_statistics
 from cdjax.data._batches import normalise as normalise
 from cdjax.data._batches import stack_agents as stack_agents
 from cdjax.data._batches import take_batch as take_batch
+from cdjax.data._features import SKEWS as SKEWS
+from cdjax.data._features import skew_features as skew_features
 from cdjax.data._own import deal as deal
 from cdjax.data._own import zip_agents as zip_agents
 from cdjax.data._partition import PARTITIONS as PARTITIONS
@@ -15,3 +17,5 @@ from cdjax.data._sources import DATASETS as DATASETS
 from cdjax.data._sources import DataNotFoundError as DataNotFoundError
 from cdjax.data._sources import Dataset as Dataset
 from cdjax.data._sources import load as load
+from cdjax.data._visits import take_visited as take_visited
+from cdjax.data._visits import visits as visits

@@ -18,7 +18,7 @@ from jaxtyping import Int
 
 from cdjax._checks import check_choice, check_count, check_num_agents, check_range
 
-PARTITIONS = ("iid", "dirichlet", "shards", "classes")
+PARTITIONS = ("iid", "dirichlet", "shards", "classes", "quantity")
 
 
 def partition(
@@ -29,6 +29,7 @@ def partition(
     seed: int = 0,
     alpha: float = 0.5,
     shards_per_agent: int = 2,
+    power: float = 1.0,
 ) -> list[Int[np.ndarray, " _"]]:
     """Deals all samples to the agents, each sample to exactly one of them.
 
@@ -38,14 +39,17 @@ def partition(
       at random (McMahan et al., Section 3).
     - ``classes``: whole classes are dealt in turn. With more agents than classes, agents that get
       the same class split it.
+    - ``quantity``: at random, but of unequal sizes, agent j's in proportion to
+      :math:`1 / (1 + j)^p` in a random order of the agents, Zipf's law.
 
     Args:
         labels: the label of every sample, shape (n,); ``iid`` needs only their number n.
         num_agents: the number of agents N.
-        scheme: ``iid``, ``dirichlet``, ``shards`` or ``classes``.
+        scheme: ``iid``, ``dirichlet``, ``shards``, ``classes`` or ``quantity``.
         seed: of the random deal.
         alpha: α of ``dirichlet``; smaller values are further from iid.
         shards_per_agent: for ``shards``.
+        power: p of ``quantity``, at least 0; with 0 it is ``iid`` but for rounding.
 
     Returns:
         The indices of each agent's samples: N disjoint arrays that cover all samples.
@@ -70,6 +74,7 @@ def partition(
         raise ValueError(f"labels are {labels.dtype}; give whole numbers, {instead}")
     check_range("alpha", alpha, low=0, low_open=True)
     check_count("shards_per_agent", shards_per_agent, low=1)
+    check_range("power", power, low=0)
     if num_agents > len(labels):
         raise ValueError(
             f"num_agents is {num_agents}, more than the {len(labels)} samples; take fewer agents"
@@ -82,9 +87,15 @@ def partition(
             parts = _dirichlet(labels, num_agents, alpha, rng)
         case "shards":
             parts = _shards(labels, num_agents, shards_per_agent, rng)
+        case "quantity":
+            parts = _quantity(len(labels), num_agents, power, rng)
         case _:
             parts = _classes(labels, num_agents, rng)
-    larger = f"an alpha larger than {alpha:g}, " if scheme == "dirichlet" else ""
+    milder = {
+        "dirichlet": f"an alpha larger than {alpha:g}, ",
+        "quantity": f"a power smaller than {power:g}, ",
+    }
+    larger = milder.get(scheme, "")
     remedy = f"with scheme {scheme!r} take {larger}another seed or fewer agents"
     check_all_have_samples([len(part) for part in parts], remedy)
     return parts
@@ -128,6 +139,14 @@ def _shards(
     shards = np.array_split(order[np.argsort(labels[order], kind="stable")], num_shards)
     dealt = rng.permutation(num_shards).reshape(num_agents, shards_per_agent)
     return [np.concatenate([shards[shard] for shard in mine]) for mine in dealt]
+
+
+def _quantity(
+    num_samples: int, num_agents: int, power: float, rng: np.random.Generator
+) -> list[np.ndarray]:
+    shares = rng.permutation((1.0 + np.arange(num_agents)) ** -power)
+    cuts = np.rint(np.cumsum(shares / shares.sum())[:-1] * num_samples).astype(int)
+    return np.split(rng.permutation(num_samples), cuts)
 
 
 def _classes(labels: np.ndarray, num_agents: int, rng: np.random.Generator) -> list[np.ndarray]:
