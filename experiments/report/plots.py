@@ -63,6 +63,25 @@ def curves(records: Sequence[Mapping[str, Any]], title: str) -> Figure:
     return figure
 
 
+def class_counts(counts: np.ndarray, title: str) -> Figure:
+    """How many samples of each class every agent has: a disc per pair, its area the number.
+
+    Args:
+        counts: of shape (agents, classes).
+        title: what stands above.
+    """
+    num_agents, num_classes = counts.shape
+    size = (2 + 0.35 * min(num_agents, 60), 1.5 + 0.35 * min(num_classes, 40))
+    figure, ((axes,),) = panels(title, size=size, shape=(1, 1))
+    agents, classes = np.nonzero(counts)
+    areas = 200 * counts[agents, classes] / counts.max()
+    axes.scatter(agents, classes, s=areas, color="C0")
+    axes.set(xlabel="agent", ylabel="class", xlim=(-1, num_agents), ylim=(-1, num_classes))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
 def comparison(lines: Sequence[Line], *, title: str, legend: str) -> Figure:
     """Test accuracy of several algorithms against epochs and against bytes sent.
 

@@ -34,6 +34,8 @@ class Setting(NamedTuple):
         size_weighted: whether agents are weighted by it.
         num_steps: steps of the whole run.
         key: of all random draws of peers and clients.
+        messages: how many all agents send per mix, on average, where the topology changes with the
+            step; None where it does not.
     """
 
     topology: cdjax.Topology
@@ -44,6 +46,7 @@ class Setting(NamedTuple):
     size_weighted: bool
     num_steps: int
     key: jax.Array
+    messages: float | None = None
 
     @property
     def num_agents(self) -> int:
@@ -66,6 +69,7 @@ class Algorithm(NamedTuple):
         at_once: whether what agents do presumes that all of them move in every step, so that they
             cannot take turns.
         mixes_once: whether they do so once per step, so that messages can be late.
+        fixed_links: whether the mixing matrix must be the same in every step.
         above_eigenvalue: what the smallest eigenvalue of the mixing matrix must exceed.
         talks: with whom, if neither ``over_topology`` nor ``server`` says it.
         server: whether there is one: ``stateless`` if it only averages, ``stateful`` if what is
@@ -88,6 +92,7 @@ class Algorithm(NamedTuple):
     over_topology: bool = False
     at_once: bool = False
     mixes_once: bool = True
+    fixed_links: bool = False
     above_eigenvalue: float = -1.0
     talks: str = ""
     server: Literal["", "stateless", "stateful"] = ""
@@ -232,6 +237,8 @@ def _sgd(run: Setting, momentum: float) -> optax.GradientTransformation:
 
 def _to_neighbors(run: Setting, **options: Any) -> float:
     del options
+    if run.messages is not None:
+        return run.messages
     entries = run.topology.entries
     return float(np.count_nonzero(entries.receivers != entries.senders))
 
@@ -583,10 +590,11 @@ def _beer(
 
 _MIXES: dict[str, Any] = {"messages": _to_neighbors, "over_topology": True}
 _CORRECTS: dict[str, Any] = {**_MIXES, "at_once": True}
+_SUMS_UP: dict[str, Any] = {**_CORRECTS, "fixed_links": True}
 _TRACKS: dict[str, Any] = {**_CORRECTS, "messages": _twice_to_neighbors, "mixes_once": False}
 _SERVES: dict[str, Any] = {"messages": _to_server_and_back, "server": "stateful"}
 _ROUNDS: dict[str, Any] = {
-    **_CORRECTS, "messages": _to_neighbors_per_round, "mixes_once": False,
+    **_SUMS_UP, "messages": _to_neighbors_per_round, "mixes_once": False,
     "talks": "with all neighbours, once per round",
 }  # fmt: skip
 _MEANS: dict[str, Any] = {"messages": _to_server_and_back, "server": "stateless"}
@@ -640,13 +648,13 @@ ALGORITHMS: dict[str, Algorithm] = {
     ),
     "exact-diffusion": Algorithm(
         _exact_diffusion, title="exact diffusion", reference="Yuan, Ying, Zhao, Sayed (2019)",
-        **_CORRECTS,
+        **_SUMS_UP,
     ),
     "d2": Algorithm(
-        _d2, title="D²", reference=f"{_TANG}, Algorithm 1", above_eigenvalue=-1 / 3, **_CORRECTS
+        _d2, title="D²", reference=f"{_TANG}, Algorithm 1", above_eigenvalue=-1 / 3, **_SUMS_UP
     ),
     "extra": Algorithm(
-        _extra, title="EXTRA", reference="Shi, Ling, Wu, Yin (2015)", **_CORRECTS
+        _extra, title="EXTRA", reference="Shi, Ling, Wu, Yin (2015)", **_SUMS_UP
     ),
     "decentlam": Algorithm(
         _decentlam, title="DecentLaM", reference=f"{_YUAN}, Algorithm 2", **_CORRECTS
@@ -708,7 +716,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     ),
     "kgt": Algorithm(
         _kgt, title="K-GT", reference="Liu, Lin, Koloskova, Stich (2023), Algorithm 1",
-        **_ROUNDS | {"messages": _twice_to_neighbors_per_round},
+        **_ROUNDS | {"messages": _twice_to_neighbors_per_round, "fixed_links": False},
     ),
     "led": Algorithm(
         _led, title="local exact diffusion", reference="Alghunaim (2023), Algorithm 1", **_ROUNDS

@@ -12,6 +12,7 @@ from experiments.run.config import PARTITIONS, SCHEDULES, Run, check_choices, fl
 from experiments.run.disturbance import ATTACKS, FAULTS, MIXERS
 from experiments.run.errors import UsageError, blame, flag
 from experiments.run.lazy import LazyModule
+from experiments.run.varying import VARYING
 
 cdjax = LazyModule("cdjax")
 
@@ -19,7 +20,7 @@ _LEAST = {
     "agents": 1, "batch_size": 1, "checkpoint_every": 1, "epochs": 1, "eval_every": 1,
     "keep_checkpoints": 1, "log_every": 1, "period": 1, "shards_per_agent": 1, "train_samples": 1,
     "test_samples": 1, "absence_duration": 1, "lag": 0, "num_trimmed": 0, "malicious": 1, "seed": 0,
-    "rounds": 1, "fragments": 1, "delay": 0,
+    "rounds": 1, "fragments": 1, "delay": 0, "peers_per_step": 1,
 }  # fmt: skip
 # Of a whole number: steps are counted in 32 bits. A seed has as many, and JAX ignores further ones.
 _MOST, _MOST_OF_SEEDS = 2**31 - 1, 2**32 - 1
@@ -29,6 +30,7 @@ _INTERVALS = {
     "talk_probability": "[0, 1]", "own_weight": "[0, 1]", "buffer_decay": "[0, 1]",
     "outer_learning_rate": "(0, inf)", "outer_momentum": "[0, 1)", "merge": "[0, 1)",
     "fraction": "(0, 1]", "consensus_step": "(0, 1]",
+    "matcha_budget": "(0, 1]", "mix_fraction": "(0, 1]", "quantity_power": "[0, inf)",
     **dict.fromkeys(FAULTS, "[0, 1]"),
 }  # fmt: skip
 
@@ -39,14 +41,18 @@ def check_options(run: Run) -> None:
     _check_numbers(flat(run))
     _check_read(run)
     _check_over_topology(run)
+    _check_varying(run)
     saving = run.saving
     _check_writable("--resume" if saving.resume else "--out", saving.resume or saving.out)
 
 
 def disturbances(run: Run) -> list[str]:
-    """The options by which agents do anything but take the weighted mean of what others have."""
-    trouble = run.trouble
-    names = [name for name in (*FAULTS, "lag") if getattr(trouble, name)]
+    """The options by which agents do anything but take the same weighted mean in every step."""
+    trouble, network = run.trouble, run.network
+    names = ["topology"] * (network.topology in VARYING)
+    names += ["matcha_budget"] * (network.matcha_budget is not None)
+    names += ["mix_fraction"] * (network.mix_fraction < 1)
+    names += [name for name in (*FAULTS, "lag") if getattr(trouble, name)]
     return names + ["mixer"] * (trouble.mixer != "auto") + ["attack"] * (trouble.attack != "none")
 
 
@@ -137,6 +143,7 @@ def _allows(row: Algorithm, name: str) -> bool:
     Agents that send compressed differences presume that all neighbours hear all of them.
     """
     refused = {"turns": row.at_once, "lag": not row.mixes_once}
+    refused |= dict.fromkeys(("topology", "matcha_budget", "mix_fraction"), row.fixed_links)
     return row.over_topology and not row.compressor and not refused.get(name, False)
 
 
@@ -148,6 +155,35 @@ def check_spectrum(run: Run, graph: cdjax.Topology) -> None:
         raise UsageError(
             f"--algorithm: {name} diverges on this topology, whose smallest eigenvalue is "
             f"{graph.smallest_eigenvalue:.3f} and not above {bound:.3f}; give --weights lazy"
+        )
+
+
+def _check_varying(run: Run) -> None:
+    """Raises for options that need a fixed matrix where there is none, and unread ones."""
+    network, trouble = run.network, run.trouble
+    row = VARYING.get(network.topology)
+    if network.peers_per_step is not None and not (row and "peers_per_step" in row.options):
+        readers = " or ".join(name for name, other in VARYING.items() if other.options)
+        unread = f"--peers-per-step: topology {network.topology} has none"
+        raise UsageError(f"{unread}; leave it out, or give --topology {readers}")
+    if row and network.matcha_budget is not None:
+        raise UsageError(
+            f"--matcha-budget: {network.topology} changes by itself; give a --topology that does "
+            "not, such as ring"
+        )
+    if trouble.mixer == "clipped" and network.mix_fraction < 1:
+        raise UsageError("--mix-fraction: not with --mixer clipped, which needs whole agents")
+    if not row and network.matcha_budget is None:
+        return
+    source = "--topology" if row else "--matcha-budget"
+    if network.weights != type(network)().weights:
+        raise UsageError(f"--weights: {source} has its own; leave it out")
+    fixed = [name for name in FAULTS if getattr(trouble, name)]
+    fixed += ["mixer"] * (trouble.mixer != "auto") + ["attack"] * (trouble.attack != "none")
+    fixed += ["without_agents"] * bool(trouble.without_agents)
+    if fixed:
+        raise UsageError(
+            f"{flag(fixed[0])}: not where {source} changes the links in every step; leave one out"
         )
 
 

@@ -34,6 +34,7 @@ PARTITIONS: Mapping[str, Mapping[str, Any]] = {
     "dirichlet": {"dirichlet_alpha": 0.5},
     "shards": {"shards_per_agent": 2},
     "classes": {},
+    "quantity": {"quantity_power": 1.0},
 }
 
 ScheduleName: TypeAlias = Literal[tuple(SCHEDULES)]  # type: ignore[valid-type]
@@ -51,11 +52,27 @@ class Network:
     agents: int | None = None
     """Number of agents N (default: 5, or as many as the edge list has)."""
     topology: str = "complete"
-    """A graph family (ring, torus, erdos_renyi, ...) or a file: an edge list, GraphML or GML."""
-    weights: Literal["metropolis_hastings", "uniform", "max_degree", "laplacian", "lazy"] = (
-        "metropolis_hastings"
-    )
-    """Mixing weights."""
+    """A graph family (ring, torus, erdos_renyi, ...), a file (an edge list, GraphML or GML), or one
+    that changes with the step: one-peer-exponential, one-peer-hypercube, base-2 to base-5,
+    epidemic, random-circle, random-matching, equitopo."""
+    weights: Literal[
+        "metropolis_hastings",
+        "uniform",
+        "max_degree",
+        "laplacian",
+        "lazy",
+        "fastest",
+        "fastest_signed",
+    ] = "metropolis_hastings"
+    """Mixing weights of a topology that does not change."""
+    matcha_budget: float | None = None
+    """MATCHA: the share of the graph's matchings that a step uses, on average, in (0, 1]; which
+    ones is drawn in every step (default: all edges in every step, at --weights)."""
+    peers_per_step: int | None = None
+    """To how many random others an agent of epidemic and random-circle sends (default: 1)."""
+    mix_fraction: float = 1.0
+    """SPARTA: the share of all parameters that are mixed in a step, in (0, 1]; which ones is drawn
+    in every step."""
     personal: tuple[str, ...] = ()
     """Parameters that stay with each agent, as regular expressions of their whole paths, such as
     'Dense_1/.*' for the last layer of the cnn. They are neither mixed nor sent."""
@@ -168,6 +185,12 @@ class Data:
     """Concentration of --partition dirichlet; small is far from iid (default: 0.5)."""
     shards_per_agent: int | None = None
     """Label-sorted shards per agent, of --partition shards (default: 2)."""
+    quantity_power: float | None = None
+    """How unequal the numbers of samples are, of --partition quantity: as 1 / rank^power (default:
+    1)."""
+    feature_skew: Literal["none", "rotation", "tint"] = "none"
+    """How images differ between agents: turned by quarters, or of other brightness per channel.
+    Test images are those of all agents in turn."""
 
 
 @dataclass(frozen=True)

@@ -58,11 +58,13 @@ def _of_data(job: Job) -> dict[str, str]:
 
 def _of_network(job: Job) -> dict[str, str]:
     graph, options = job.network.topology, job.run.network
+    varying = job.network.varying
+    weights = "changing with the step" if varying else f"{options.weights} weights"
     return {
-        "topology": f"{graph.name}, {graph.num_agents} agents, {options.weights} weights",
+        "topology": f"{graph.name}, {graph.num_agents} agents, {weights}",
         "mixing": _mixing(job),
         "trouble": _trouble(job.run.trouble, job.network),
-        "spectrum": _spectrum(graph),
+        "spectrum": varying.fact if varying else _spectrum(graph),
     }
 
 
@@ -109,7 +111,7 @@ def show_end(console: Console, job: Job, record: dict[str, Any], folder: Path) -
         },
     )
     console.print(table)
-    files = "config.json, metrics.jsonl, curves.png"
+    files = "config.json, metrics.jsonl, curves.png, partition.png"
     console.print(f"results in {folder}: {files}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -176,6 +178,11 @@ def _mixing(job: Job) -> str:
     row = MIXERS[trouble.mixer]
     if row.build is not None:
         return row.describe(**option_values(row.options, trouble))
+    share = job.run.network.mix_fraction
+    if share < 1:
+        return f"a random share of {share:g} of all parameters"
+    if job.network.varying:
+        return "over the links of each step"
     if any(getattr(trouble, name) for name in FAULTS):
         return "over the links that a step has"
     return mixing.choose(job.network.topology) if job.mesh.size == 1 else "exchange between devices"
@@ -223,6 +230,8 @@ def _by_agent_and_edge(job: Job) -> str:
         return ", agents to a server and back"
     if not job.algorithm.over_topology:
         return ", agents to agents"
+    if job.network.varying:
+        return f", {job.network.varying.messages / job.network.num_agents:g} messages by an agent"
     has_message = metrics.bytes_by_edge(job.state.params, job.network.topology) > 0
     all_messages = messages_per_step(job.algorithm, job.setting, job.options)
     by_edge = job.message_bytes * all_messages / max(1, has_message.sum())

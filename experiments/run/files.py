@@ -1,4 +1,4 @@
-"""What lies in a run's folder: config.json, its graph, metrics.jsonl, curves.png, checkpoints."""
+"""What lies in a run's folder: config.json, graph, metrics.jsonl, two figures, checkpoints."""
 
 from __future__ import annotations
 
@@ -99,11 +99,11 @@ def write_graph(job: Job, folder: Path) -> None:
     draft = folder / "graph.tmp"
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
-    matrix = job.network.topology.mixing_matrix
-    rows, columns = np.nonzero(matrix)
+    entries = job.network.topology.entries
     np.savez_compressed(
-        draft / "mixing_matrix.npz", num_agents=len(matrix), rows=rows.astype(np.int32),
-        columns=columns.astype(np.int32), weights=matrix[rows, columns],
+        draft / "mixing_matrix.npz", num_agents=entries.num_agents,
+        rows=entries.receivers.astype(np.int32), columns=entries.senders.astype(np.int32),
+        weights=entries.weights,
     )  # fmt: skip
     if job.network.from_file:
         shutil.copyfile(file, draft / file.name)
@@ -119,6 +119,11 @@ def read_mixing_matrix(folder: Path) -> np.ndarray | None:
         matrix = np.zeros((int(entries["num_agents"]),) * 2)
         matrix[entries["rows"], entries["columns"]] = entries["weights"]
     return matrix
+
+
+def partition_title(job: Job) -> str:
+    """What the picture of who has which classes says above it."""
+    return f"samples per agent and class of {job.problem.dataset.name}, {job.run.data.partition}"
 
 
 def options_record(job: Job) -> dict[str, Any]:

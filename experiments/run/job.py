@@ -120,8 +120,10 @@ def prepare(run: Run) -> Job:
     )
     mix = None
     if row.over_topology:
-        of_run = {"trouble": run.trouble, "personal": run.network.personal}
-        mix = network.build_mixer(net, mesh, key=peer_key, **of_run)
+        mix = network.build_mixer(
+            net, mesh, trouble=run.trouble, key=peer_key,
+            personal=run.network.personal, mix_fraction=run.network.mix_fraction,
+        )  # fmt: skip
     setting = Setting(
         topology=net.topology,
         mix=mix,
@@ -131,12 +133,14 @@ def prepare(run: Run) -> Job:
         size_weighted=run.training.size_weighted,
         num_steps=task.num_steps,
         key=peer_key,
+        messages=net.varying.messages if net.varying else None,
     )
     with blame("--algorithm"):
         tx = transformation(row, setting, options=options, lag=run.trouble.lag)
         state = _initial_state(task, tx, init=run.model.init, mesh=mesh, keys=(init_key, run_key))
     messages = messages_per_step(row, setting, options) * network.share_sent(run.trouble)
     message_bytes = bytes_of_message(row, setting, options, shared)
+    messages *= run.network.mix_fraction
     if in_turns:  # the neighbours stand still, so each is heard once a turn
         messages /= task.steps_per_epoch
     plan = run.machine.agent_plan

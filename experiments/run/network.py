@@ -16,6 +16,7 @@ from experiments.run import config
 from experiments.run.config import option_values
 from experiments.run.disturbance import ATTACKS, FAULTS, MIXERS
 from experiments.run.errors import UsageError, blame, flag
+from experiments.run.varying import VARYING, Varying, of_matchings
 
 
 class Network(NamedTuple):
@@ -23,6 +24,8 @@ class Network(NamedTuple):
 
     ``numbers`` are those of the agents that take part in the whole graph of ``num_whole``;
     ``malicious`` are positions in ``numbers``; ``from_file`` says whether the graph has a file.
+    Where the topology changes with the step, it is ``varying``, and ``topology`` holds all its
+    links.
     """
 
     topology: cdjax.Topology
@@ -30,6 +33,7 @@ class Network(NamedTuple):
     num_whole: int
     malicious: list[int]
     from_file: bool = False
+    varying: Varying | None = None
 
     @property
     def num_agents(self) -> int:
@@ -44,7 +48,8 @@ class Network(NamedTuple):
 
 def build(options: config.Network, trouble: config.Trouble) -> Network:
     """The network of a run; raises a UsageError if there is no such graph or attack on it."""
-    whole = _whole_topology(options)
+    varying = _varying(options)
+    whole = varying.graph if varying else _whole_topology(options)
     with blame("--without-agents"):
         graph = topology.without_agents(whole, trouble.without_agents)
     numbers = np.delete(np.arange(whole.num_agents), [*trouble.without_agents])
@@ -52,8 +57,27 @@ def build(options: config.Network, trouble: config.Trouble) -> Network:
     _mixer_over(graph, [], trouble, plain=lambda: lambda tree, step=0: tree)
     _attack(trouble, jax.random.key(0))
     malicious = _malicious(numbers, whole.num_agents, trouble)
-    from_file = options.topology not in topology.FAMILIES
-    return Network(graph, numbers, whole.num_agents, malicious, from_file)
+    from_file = options.topology not in (*topology.FAMILIES, *VARYING)
+    return Network(graph, numbers, whole.num_agents, malicious, from_file, varying)
+
+
+def _varying(options: config.Network) -> Varying | None:
+    """The topology that changes with the step; None if it does not."""
+    if row := VARYING.get(options.topology):
+        num_agents = 5 if options.agents is None else options.agents
+        read = option_values(row.options, options)
+        with blame(flag(next(iter(row.options), "topology"))):
+            if read and read["peers_per_step"] >= num_agents:
+                raise UsageError(
+                    f"--peers-per-step: {read['peers_per_step']} are more than the "
+                    f"{num_agents - 1} others; give at most that, or more agents"
+                )
+            return row.build(num_agents, **read)
+    if options.matcha_budget is None:
+        return None
+    whole = _whole_topology(options)
+    with blame("--matcha-budget"):
+        return of_matchings(whole, options.matcha_budget)
 
 
 def _whole_topology(options: config.Network) -> topology.Topology:
@@ -64,7 +88,8 @@ def _whole_topology(options: config.Network) -> topology.Topology:
         if not Path(options.topology).is_file():
             raise UsageError(
                 f"--topology: {options.topology!r} is neither a family "
-                f"({', '.join(topology.FAMILIES)}) nor a graph's file: an edge list, GraphML or GML"
+                f"({', '.join([*topology.FAMILIES, *VARYING])}) nor a graph's file: an edge list, "
+                "GraphML or GML"
             )
         return topology.from_edge_list(options.topology, options.weights, num_agents=options.agents)
 
@@ -108,6 +133,7 @@ def build_mixer(
     trouble: config.Trouble,
     key: jax.Array,
     personal: tuple[str, ...] = (),
+    mix_fraction: float = 1.0,
 ) -> cdjax.Mixer:
     """The mixer of a run, with its faults and its attack; each draws from a key of its own.
 
@@ -121,10 +147,18 @@ def build_mixer(
         if (probability := getattr(trouble, name))
     ]
 
-    plain = lambda: mixing.auto(graph) if mesh.size == 1 else mixing.exchange(graph, mesh)  # noqa: E731
+    # Further keys are folded in: with a larger split the runs of old seeds would change.
+    link_key, mask_key = (jax.random.fold_in(key, i) for i in range(2))
+
+    def plain() -> cdjax.Mixer:
+        if network.varying:
+            return network.varying.mixer(link_key, mesh)
+        return mixing.auto(graph) if mesh.size == 1 else mixing.exchange(graph, mesh)
+
     mix = _mixer_over(graph, faults, trouble, plain=plain)
     attack = _attack(trouble, attack_key)
     mix = robust.attacked(mix, attack, malicious=network.malicious) if attack else mix
+    mix = mixing.masked(mix, mix_fraction, mask_key)
     return mixing.personal(mix, personal) if personal else mix
 
 

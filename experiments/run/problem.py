@@ -48,6 +48,12 @@ class Problem(NamedTuple):
         return self.epochs * self.steps_per_epoch
 
     @property
+    def class_counts(self) -> np.ndarray:
+        """How many samples of each class every agent has, shape (N, classes)."""
+        labels, num_classes = self.dataset.train_labels, self.dataset.num_classes
+        return np.stack([np.bincount(labels[own], minlength=num_classes) for own in self.parts])
+
+    @property
     def own_steps(self) -> np.ndarray:
         """The whole batches of each agent's own samples, shape (N,)."""
         return self.sizes // self.batch_size
@@ -62,6 +68,7 @@ def build(
     batch_size = length.batch_size or (16 if on_digits else 128)
     # Agents that are left out have their samples dealt too: those of the others stay the same.
     dealt = deal(options, dataset, network.num_whole, seed=length.seed)
+    dataset = _skewed(dataset, dealt, options.feature_skew)
     parts = [dealt[number] for number in network.numbers]
     sizes = np.array([len(part) for part in parts])
     if batch_size > sizes.min():
@@ -147,7 +154,7 @@ def deal(
             f"training samples of {dataset.name}; give fewer"
         )
     read = option_values(PARTITIONS[options.partition], options)
-    names = {"dirichlet_alpha": "alpha"}  # what the library calls them
+    names = {"dirichlet_alpha": "alpha", "quantity_power": "power"}  # what the library calls them
     with blame("--partition"):
         return data.partition(
             dataset.train_labels,
@@ -156,6 +163,25 @@ def deal(
             seed=seed,
             **{names.get(name, name): value for name, value in read.items()},
         )
+
+
+def _skewed(dataset: data.Dataset, dealt: list[np.ndarray], skew: str) -> data.Dataset:
+    """The data set with the images that each agent sees; test images go to the agents in turn."""
+    if skew == "none":
+        return dataset
+    num_agents = len(dealt)
+    of_train = np.zeros(len(dataset.train_labels), int)
+    for agent, samples in enumerate(dealt):
+        of_train[samples] = agent
+    of_test = np.arange(len(dataset.test_labels)) % num_agents
+    with blame("--feature-skew"):
+        skewed = {
+            f"{split}_images": data.skew_features(
+                getattr(dataset, f"{split}_images"), agents, num_agents, kind=skew
+            )
+            for split, agents in (("train", of_train), ("test", of_test))
+        }
+    return dataclasses.replace(dataset, **skewed)
 
 
 def _on_raw_images(

@@ -82,6 +82,9 @@ def run_job(
         if is_first:
             files.write_options(job, folder)
             files.write_graph(job, folder)
+            if not console.quiet:
+                drawn = plots.class_counts(job.problem.class_counts, files.partition_title(job))
+                drawn.savefig(folder / "partition.png", dpi=120)
         records = _train(console, job, progress, folder)
         if is_first and not console.quiet:
             plots.curves(records, files.title(job)).savefig(folder / "curves.png", dpi=120)
