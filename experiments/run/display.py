@@ -231,7 +231,8 @@ def _by_agent_and_edge(job: Job) -> str:
     if not job.algorithm.over_topology:
         return ", agents to agents"
     if job.network.varying:
-        return f", {job.network.varying.messages / job.network.num_agents:g} messages by an agent"
+        share = job.network.varying.messages / job.network.num_agents
+        return f", on average {share:g} times the model by an agent"
     has_message = metrics.bytes_by_edge(job.state.params, job.network.topology) > 0
     all_messages = messages_per_step(job.algorithm, job.setting, job.options)
     by_edge = job.message_bytes * all_messages / max(1, has_message.sum())
