@@ -230,12 +230,13 @@ def _by_agent_and_edge(job: Job) -> str:
         return ", agents to a server and back"
     if not job.algorithm.over_topology:
         return ", agents to agents"
-    if job.network.varying:
-        share = job.network.varying.messages / job.network.num_agents
-        return f", on average {share:g} times the model by an agent"
+    if varying := job.network.varying:
+        share = varying.messages * job.run.network.mix_fraction / job.network.num_agents
+        return f", {share:.3g} times the model by an agent, on average"
     has_message = metrics.bytes_by_edge(job.state.params, job.network.topology) > 0
     all_messages = messages_per_step(job.algorithm, job.setting, job.options)
-    by_edge = job.message_bytes * all_messages / max(1, has_message.sum())
+    all_bytes = job.message_bytes * all_messages * job.run.network.mix_fraction
+    by_edge = all_bytes / max(1, has_message.sum())
     sent = np.rint(by_edge * has_message.sum(axis=0)).astype(int)
     least = f"{decimal(sent.min())} to " if sent.min() < sent.max() else ""
     return f", {least}{decimal(sent.max())} by an agent, {decimal(job.message_bytes)} a message"
