@@ -22,7 +22,7 @@ PATH = [(0, 1), (1, 2)]
     [
         b"\xef\xbb\xbf0 1\n1 2\n",  # Excel, Notepad
         "0 1\r\n1 2\r\n".encode("utf-16"),  # PowerShell
-        gzip.compress(b"0 1\n1 2\n"),
+        gzip.compress(b"0 1\n1 2\n", mtime=0),
         "0,1\n1, 2,\n",
         "source;target\n0;1\n1;2\n",
         "# FromNodeId\tToNodeId\n0\t1\n1\t2\n",  # SNAP
@@ -55,7 +55,7 @@ def test_an_edge_list_is_read_as_programs_write_it(tmp_path, content):
         (b"PK\x03\x04..", "is a zip archive"),
         (b"\x93NUMPY..", "is an array of numpy.save"),
         (b"\x00\x01\x02", "is no text in UTF-8"),
-        (gzip.compress(b"0 1\n1 2\n")[:-9], "is truncated or damaged"),
+        (gzip.compress(b"0 1\n1 2\n", mtime=0)[:-9], "is truncated or damaged"),
         ("Zürich,Genf\n".encode("latin-1"), "line 1 is .* not in UTF-8"),
         ("<graphml/>", "looks like GraphML; name it .graphml"),
         ("Oslo Bergen\nRome Paris\n", r"\{Oslo, Bergen\}, \{Rome, Paris\}; join them"),
