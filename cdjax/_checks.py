@@ -6,6 +6,7 @@ Code inside of the library, which is trusted, never calls these.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
@@ -17,6 +18,7 @@ from jax.core import Tracer
 from jax.sharding import AxisType
 from jaxtyping import Array, Int
 
+from cdjax._coupling import coupling_parts, parts_of
 from cdjax._trees import is_random_key
 from cdjax._trees import leaf_name as _name
 from cdjax._types import Params
@@ -143,6 +145,29 @@ def check_optimizer(name: str, value: Any) -> None:
     remedy = "give an optax optimizer, such as optax.sgd(0.1)"
     if not (hasattr(value, "init") and hasattr(value, "update")):
         raise ValueError(f"{name} is {_kind(value)}; {remedy}")
+
+
+def check_inner(inner: Any, mix: Any = None) -> None:
+    """Raises unless ``inner`` is an optax transformation, and ``mix``, if it is given, a mixer.
+
+    Warns where a part of ``inner`` couples stacked agents; not where a mixer of
+    ``mixing.for_each`` says that the transformation sees one agent at a time.
+    """
+    check_optimizer("inner", inner)
+    if mix is not None:
+        check_mixer(mix)
+    if mix is None or "for_each" not in parts_of(mix):
+        warn_of_coupling("inner", inner, stacklevel=4)
+
+
+def warn_of_coupling(name: str, tx: Any, *, stacklevel: int) -> None:
+    """Warns of the parts of a transformation that take stacked agents for one."""
+    if found := coupling_parts(tx):
+        warnings.warn(
+            f"{name} has {', '.join(found)}, which takes the stacked parameters of all agents for "
+            f"one agent's; wrap what is local: cdjax.per_agent({name})",
+            stacklevel=stacklevel,
+        )
 
 
 def check_compressor(value: Any) -> None:

@@ -12,7 +12,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
-from cdjax._checks import check_arrays, check_choice, check_stacked, stacked_size
+from cdjax._checks import check_arrays, check_choice, check_stacked, stacked_size, warn_of_coupling
 from cdjax._types import OptState, Params
 from cdjax.agents import agent_map
 from cdjax.sharding import sharded
@@ -134,6 +134,7 @@ def train_step(
         step = cdjax.training.train_step(agent_loss, tx, value="each")
     """
     check_choice("value", value, ["mean", "each"])
+    warn_of_coupling("tx", tx, stacklevel=3)
     gradients = agent_map(gradient_fn(loss_fn), plan=plan)
 
     def loss_of_one(params: Params, model_state: Params, batch: Any, key: PRNGKeyArray) -> Any:

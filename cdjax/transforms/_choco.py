@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from cdjax._checks import check_compressor, check_mixer, check_optimizer, check_params, check_range
+from cdjax._checks import check_compressor, check_inner, check_params, check_range
 from cdjax._trees import displacement, map_floats, scalar_like
 from cdjax._types import Mixer, OptState, Params
 from cdjax.compress import Compressor, PublicCopies, publishing
@@ -73,8 +73,7 @@ def choco(
     Reference: Koloskova et al. (2019), Algorithm 2 (number not verified); github.com/epfml/
     powergossip, algorithms.py, ChocoGossip.
     """
-    check_optimizer("inner", inner)
-    check_mixer(mix)
+    check_inner(inner, mix)
     check_compressor(compressor)
     check_range("consensus_step", consensus_step, low=0, high=1, low_open=True)
     inner = optax.with_extra_args_support(inner)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Int
 
-from cdjax._checks import check_arrays, check_mixer, check_optimizer, check_params
+from cdjax._checks import check_arrays, check_inner, check_mixer, check_params
 from cdjax._trees import along_agents, displacement
 from cdjax._types import Mixer, OptState, Params
 
@@ -101,8 +101,7 @@ def adapt_then_combine(
 
     Reference: Chen & Sayed (2012), eqs. 16 and 17.
     """
-    check_optimizer("inner", inner)
-    check_mixer(mix)
+    check_inner(inner, mix)
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> AdaptThenCombineState:
@@ -151,8 +150,7 @@ def combine_then_adapt(
 
     Reference: Chen & Sayed (2012), eqs. 14 and 15 (not verified).
     """
-    check_optimizer("inner", inner)
-    check_mixer(mix)
+    check_inner(inner, mix)
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> CombineThenAdaptState:

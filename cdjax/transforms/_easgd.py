@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from cdjax._checks import check_count, check_optimizer, check_params, check_range, stacked_size
+from cdjax._checks import check_count, check_inner, check_params, check_range, stacked_size
 from cdjax._trees import displacement, is_leafless, scalar_like, sum_over_agents
 from cdjax._types import AgentScalarOrSchedule, OptState, Params
 from cdjax.agents import mean_params
@@ -150,7 +150,7 @@ def elastic_averaging(
     check_range("beta", beta, low=0)
     check_count("period", period, low=1)
     check_clocks(clocks)
-    check_optimizer("inner", inner)
+    check_inner(inner)
     inner = optax.with_extra_args_support(inner)
     exchange = _all_at_once if clocks is None else _one_after_another
 

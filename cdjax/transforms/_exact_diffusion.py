@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from cdjax._checks import check_mixer, check_optimizer, check_params, check_range
+from cdjax._checks import check_inner, check_mixer, check_params, check_range
 from cdjax._trees import displacement, map_floats
 from cdjax._types import AgentScalarOrSchedule, Mixer, OptState, Params
 from cdjax.mixing import lazy
@@ -64,8 +64,7 @@ def adapt_correct_combine(
 
     Reference: Yuan et al. (2019), Algorithm 1 (not verified).
     """
-    check_optimizer("inner", inner)
-    check_mixer(mix)
+    check_inner(inner, mix)
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> AdaptCorrectCombineState:

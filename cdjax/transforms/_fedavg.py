@@ -17,8 +17,8 @@ from jaxtyping import Array, ArrayLike, Bool, Int, PRNGKeyArray
 
 from cdjax._checks import (
     check_count,
+    check_inner,
     check_key,
-    check_optimizer,
     check_range,
     check_stacked,
     stacked_size,
@@ -71,7 +71,7 @@ def fedavg(
 
     Reference: McMahan et al. (2017), Algorithm 1.
     """
-    check_optimizer("inner", inner)
+    check_inner(inner)
     rounds = fedavg_rounds(local_steps, fraction=fraction, weights=weights, key=key)
     if rounds.some_rest:
         inner = _resting(inner, rounds)

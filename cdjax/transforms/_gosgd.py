@@ -28,7 +28,7 @@ from jaxtyping import Array, Float, Int
 from cdjax._checks import (
     check_callable,
     check_count,
-    check_optimizer,
+    check_inner,
     check_params,
     check_stacked,
     stacked_size,
@@ -99,7 +99,7 @@ def gosgd(
 
     Reference: Blot et al. (2016), the workers' loop with PushMessage and ProcessMessages.
     """
-    check_optimizer("inner", inner)
+    check_inner(inner)
     check_callable("peers", peers, "a function of the step, as of cdjax.mixing.random_peers")
     check_count("delay", delay, low=0)
     inner = optax.with_extra_args_support(inner)

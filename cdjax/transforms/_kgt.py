@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from cdjax._checks import check_count, check_mixer, check_optimizer, check_params, check_positive
+from cdjax._checks import check_count, check_inner, check_params, check_positive
 from cdjax._trees import displacement, map_floats
 from cdjax._types import Mixer, OptState, Params
 
@@ -70,8 +70,7 @@ def kgt(
 
     Reference: Liu et al. (2023), Algorithm 1, with c = 0 at the start (not verified).
     """
-    check_optimizer("inner", inner)
-    check_mixer(mix)
+    check_inner(inner, mix)
     check_count("period", period, low=1)
     check_positive("learning_rate", learning_rate)
     inner = optax.with_extra_args_support(inner)

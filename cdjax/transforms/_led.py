@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from cdjax._checks import check_count, check_mixer, check_optimizer, check_params, check_positive
+from cdjax._checks import check_count, check_inner, check_params, check_positive
 from cdjax._trees import displacement, map_floats
 from cdjax._types import Mixer, OptState, Params
 
@@ -63,8 +63,7 @@ def led(
 
     Reference: Alghunaim (2023), Algorithm 1, with y = 0 at the start (not verified).
     """
-    check_optimizer("inner", inner)
-    check_mixer(mix)
+    check_inner(inner, mix)
     check_count("period", period, low=1)
     check_positive("gain", gain)
     inner = optax.with_extra_args_support(inner)

@@ -32,6 +32,7 @@ from jaxtyping import Array, Bool, Int
 
 from cdjax._checks import (
     check_count,
+    check_inner,
     check_mixer,
     check_optimizer,
     check_params,
@@ -136,7 +137,7 @@ def outer(
     Reference: Douillard et al. (2023), Algorithm 1, with Π in place of the mean.
     """
     check_optimizer("outer_optimizer", outer_optimizer)
-    check_mixer(mix)
+    check_inner(inner, mix)
     outer_optimizer = optax.with_extra_args_support(outer_optimizer)
 
     def advance(

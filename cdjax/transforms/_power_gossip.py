@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from cdjax._checks import check_count, check_key, check_optimizer, check_params, check_stacked
+from cdjax._checks import check_count, check_inner, check_key, check_params, check_stacked
 from cdjax._trees import displacement, is_floating, widened
 from cdjax._types import OptState, Params
 from cdjax.compress._low_rank import is_reduced, matrix_shape, orthonormalize
@@ -74,7 +74,7 @@ def power_gossip(
     Reference: Vogels et al. (2020), Algorithm 1 (number not verified), and the released code with
     one iteration per step and warm starts.
     """
-    check_optimizer("inner", inner)
+    check_inner(inner)
     check_key(key)
     check_count("rank", rank, low=1)
     matrix = np.asarray(mixing_matrix)

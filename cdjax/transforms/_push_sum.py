@@ -27,8 +27,8 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from cdjax._checks import (
+    check_inner,
     check_mixer,
-    check_optimizer,
     check_params,
     check_range,
     check_stacked,
@@ -86,8 +86,7 @@ def push_sum(
 
     Reference: Assran et al. (2019), Algorithm 1.
     """
-    check_optimizer("inner", inner)
-    check_mixer(mix)
+    check_inner(inner, mix)
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> PushSumState:

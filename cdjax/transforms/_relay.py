@@ -19,7 +19,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from cdjax._checks import check_optimizer, check_params, check_stacked
+from cdjax._checks import check_inner, check_params, check_stacked
 from cdjax._trees import along_agents, displacement, is_floating, map_floats
 from cdjax._types import OptState, Params
 
@@ -77,7 +77,7 @@ def relay(inner: optax.GradientTransformation, tree: Any) -> optax.GradientTrans
 
     Reference: Vogels et al. (2021), Algorithm 1.
     """
-    check_optimizer("inner", inner)
+    check_inner(inner)
     inner = optax.with_extra_args_support(inner)
     num_agents, links = _links_of(tree)
 

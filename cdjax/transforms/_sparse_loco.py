@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from cdjax._checks import check_compressor, check_count, check_optimizer, check_params, check_range
+from cdjax._checks import check_compressor, check_count, check_inner, check_params, check_range
 from cdjax._trees import displacement, is_floating, map_floats, scalar_like
 from cdjax._types import OptState, Params
 from cdjax.compress import Compressor
@@ -70,7 +70,7 @@ def sparse_loco(
 
     Reference: Sarfi et al. (2025), Algorithm 1 (number not verified), and the released code.
     """
-    check_optimizer("inner", inner)
+    check_inner(inner)
     check_compressor(compressor)
     check_count("period", period, low=1)
     check_range("decay", decay, low=0, high=1)

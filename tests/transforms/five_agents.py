@@ -139,6 +139,34 @@ TABLE = {
     "SUDA, EXTRA": Row("cdjax.suda(alpha, mix, form='extra')", optimum()),
     "SUDA, ATC tracking": Row("cdjax.suda(alpha, mix, form='atc-tracking')", optimum()),
     "SUDA, DIGing": Row("cdjax.suda(alpha, mix, form='diging')", optimum()),
+    "K-GT": Row("cdjax.kgt(optax.sgd(alpha), mix, period=10)", optimum()),
+    "LED": Row("cdjax.led(optax.sgd(alpha), mix, period=10, gain=0.5)", optimum()),
+    "push-sum": Row("cdjax.push_sum(optax.sgd(alpha), mix)", atc()),
+    "Push-DIGing": Row("cdjax.push_diging(alpha, mix)", optimum()),
+    "RelaySGD on a path": Row(
+        "cdjax.relay(optax.sgd(alpha), cdjax.topology.path(5))", optimum()
+    ),
+    "CHOCO-SGD": Row(
+        "cdjax.choco(optax.sgd(alpha), mix, cdjax.compress.identity(), consensus_step=0.5)",
+        atc(pi=(I + PI) / 2),
+    ),
+    "BEER": Row(
+        "cdjax.beer(alpha, mix, cdjax.compress.identity(), consensus_step=0.5)", optimum()
+    ),
+    "MoTEF": Row(
+        "cdjax.beer(alpha, mix, cdjax.compress.identity(), consensus_step=0.5, momentum=0.5)",
+        optimum(),
+    ),
+    "DiLoCo on the ring": Row(
+        "cdjax.outer(optax.sgd(alpha), optax.sgd(0.7, momentum=0.5, nesterov=True), mix, "
+        "period=10)",
+        local(10, PI), 4000,
+    ),
+    "DiLoCo": Row(
+        "cdjax.outer(optax.sgd(alpha), optax.sgd(0.7, momentum=0.5, nesterov=True), "
+        "mixing.dense(cdjax.topology.complete(5)), period=10)",
+        local(10, J), 4000,
+    ),
     "averaged gradients": Row(
         "optax.chain(cdjax.average_updates(), optax.sgd(alpha))", optimum()
     ),
