@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Int, Shaped
 
 from cdjax._types import AgentScalarOrSchedule, Params
@@ -60,22 +61,26 @@ def floating_leaves(tree: Params) -> list[Any]:
 
 
 def widened(leaf: ArrayLike) -> Array:
-    """A floating leaf in float32 at least.
+    """A leaf in float32 at least.
 
     The rows of a mixing matrix rounded to bfloat16 do not sum to one, so the mean would drift.
     """
     dtype = jnp.result_type(leaf)  # promoted by its size, as strict promotion refuses to
-    return jnp.asarray(leaf, dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32)
+    is_wide = jnp.issubdtype(dtype, jnp.inexact) and jnp.finfo(dtype).bits >= 32
+    return jnp.asarray(leaf, dtype if is_wide else jnp.float32)
 
 
 def map_floats(fn: Callable[..., Array], tree: Params, *rest: Params) -> Params:
     """Maps ``fn`` over the floating leaves, widened, and casts its results back.
 
-    ``fn`` takes a widened leaf of ``tree`` and the corresponding leaves of ``rest`` as they are.
+    The leaves of ``rest`` are widened too; what stands in their place passes as it is.
     """
 
     def leaf(x: Any, *others: Any) -> Any:
-        return fn(widened(x), *others).astype(jnp.result_type(x)) if is_floating(x) else x
+        if not is_floating(x):
+            return x
+        wide = [widened(o) if isinstance(o, jax.Array | np.ndarray) else o for o in others]
+        return fn(widened(x), *wide).astype(jnp.result_type(x))
 
     return jax.tree.map(leaf, tree, *rest)
 

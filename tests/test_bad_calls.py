@@ -86,7 +86,7 @@ TABLE = {
     "topology.random_regular(9, degree=2.5)": "degree must be a whole number, not 2.5",
     "topology.from_graph([[1]])": "graph is of type list; give a networkx.Graph",
     "topology.from_graph(nx.DiGraph([(0, 1)]))": "graph is directed; give graph.to_undirected",
-    "topology.from_graph(nx.path_graph(3), lambda graph: 'x')": "mixing matrix is no array of real",
+    "topology.from_graph(nx.path_graph(3), lambda graph: 'x')": "is no array of real numbers",
     "topology.from_graph(nx.path_graph(3), lambda graph: np.eye(2))": r"gave shape \(2, 2\)",
     "topology.from_matrix([[1, 2], [3]])": "matrix is no array of real numbers: .*inhomogeneous",
     "topology.from_matrix([[1j]])": "matrix is no array of real numbers",

@@ -25,6 +25,8 @@ MODULES = ["cdjax"] + [
 POSITIONAL = {
     "beer": "the compressor is as much the subject as the mixer",
     "choco": "the compressor is as much the subject as the mixer",
+    "mixing.masked": "(mix, fraction, key), as random mixers take their key by position",
+    "outer": "(inner, outer_optimizer, mix): two optimizers, and the mixer",
     "checkpoint.restore": "(folder, step, like), as save's (checkpoints, step, state)",
     "checkpoint.save": "(checkpoints, step, state)",
     "theory.lyapunov": "V is a function of the losses, the parameters and the topology",

@@ -175,7 +175,10 @@ def sparse(
 def identity() -> Compressor:
     """Sends every leaf as it is: δ = 1.
 
-    Example: ``tx = cdjax.choco(optax.sgd(0.1), mix, identity(), consensus_step=1.0)  # is ATC``
+    Example::
+
+        whole = cdjax.compress.identity()
+        tx = cdjax.choco(optax.sgd(0.1), mix, whole, consensus_step=1.0)  # adapt then combine
     """
     return Compressor("identity", lambda x, _: x, lambda x, _: x, lambda shape: 1.0)
 

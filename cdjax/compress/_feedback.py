@@ -103,7 +103,10 @@ def compressed_updates(feedback: Feedback) -> optax.GradientTransformation:
     Args:
         feedback: such as :func:`error_feedback`.
 
-    Example: ``tx = optax.chain(optax.sgd(0.1), compressed_updates(error_feedback(sign())))``
+    Example::
+
+        feedback = cdjax.compress.error_feedback(cdjax.compress.sign())
+        tx = optax.chain(optax.sgd(0.1), cdjax.compress.compressed_updates(feedback))
 
     Reference: Karimireddy et al. (2019), arXiv:1901.09847, Algorithm 2 (number not verified).
     """

@@ -69,7 +69,10 @@ def quantize(bits: int, *, key: PRNGKeyArray | None = None) -> Compressor:
     Raises:
         ValueError: if an argument is out of its range.
 
-    Example: ``tx = cdjax.choco(optax.sgd(0.1), mix, quantize(4), consensus_step=0.8)``
+    Example::
+
+        four_bits = cdjax.compress.quantize(4)
+        tx = cdjax.choco(optax.sgd(0.1), mix, four_bits, consensus_step=0.8)
 
     Reference: Alistarh et al. (2017), Section 3.1, with the largest magnitude in place of the norm
     (number not verified).

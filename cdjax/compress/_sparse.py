@@ -48,7 +48,10 @@ def top_k(fraction: float) -> Compressor:
     Raises:
         ValueError: if the fraction is out of its range.
 
-    Example: ``tx = cdjax.choco(optax.sgd(0.1), mix, top_k(0.01), consensus_step=0.05)``
+    Example::
+
+        one_percent = cdjax.compress.top_k(0.01)
+        tx = cdjax.choco(optax.sgd(0.1), mix, one_percent, consensus_step=0.05)
 
     Reference: Stich et al. (2018), Definition 2.1 (number not verified).
     """
@@ -158,7 +161,10 @@ def chunk_top_k(k: int, chunk: int = 64, *, value_bits: int | None = None) -> Co
     Raises:
         ValueError: if an argument is below 1.
 
-    Example: ``tx = cdjax.sparse_loco(optax.adamw(1e-4), chunk_top_k(64, value_bits=2))``
+    Example::
+
+        two_bits = cdjax.compress.chunk_top_k(64, value_bits=2)
+        tx = cdjax.sparse_loco(optax.adamw(1e-4), two_bits)
 
     Reference: Sarfi et al. (2025), as in github.com/tplr-ai/templar, src/tplr/compress.py
     (the paper is not verified).

@@ -19,8 +19,8 @@ _DARKEST, _BRIGHTEST = 0.4, 1.0
 def skew_features(
     images: UInt8[np.ndarray, "samples height width channels"],
     agents: Int[np.ndarray, " samples"],
-    num_agents: int,
     *,
+    num_agents: int,
     kind: str,
 ) -> UInt8[np.ndarray, "samples height width channels"]:
     r"""Changes every image as the agent that holds it sees all of its images.
@@ -43,7 +43,10 @@ def skew_features(
     Raises:
         ValueError: if the kind is unknown, or images to be turned are not square.
 
-    Example: ``turned = cdjax.data.skew_features(images, np.arange(8) % 4, 4, kind="rotation")``
+    Example::
+
+        photos, agents = np.zeros((8, 32, 32, 3), np.uint8), np.arange(8) % 4
+        turned = cdjax.data.skew_features(photos, agents, num_agents=4, kind="rotation")
 
     Reference: Ghosh et al. (2020), Section 6, for rotations.
     """

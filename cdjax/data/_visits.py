@@ -59,6 +59,7 @@ def visits(
 def take_visited(
     data: Any,
     indices: Int[Array | np.ndarray, "agents batch"],
+    *,
     visited: Int[Array | np.ndarray, " models"],
 ) -> Any:
     """Gathers for every model the batch of the agent that it visits; may be called in ``jit``.
@@ -71,7 +72,11 @@ def take_visited(
     Returns:
         The tree with leaves of shape ``(k, batch, ...)``.
 
-    Example: ``batch = cdjax.data.take_visited(x, indices, visited[0])``
+    Example::
+
+        visited = cdjax.data.visits(4, 8, first_step=0, num_steps=5, seed=0)
+        indices = cdjax.data.batch_indices(sizes, 2, first_step=0, num_steps=5, seed=0)
+        batch = cdjax.data.take_visited((images, labels), indices[0], visited=visited[0])
     """
     rows = indices[visited]
     return jax.tree.map(lambda x: x[visited[:, None], rows], data)

@@ -118,6 +118,8 @@ def gosgd(
         updates: optax.Updates, state: GoSGDState, params: Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, GoSGDState]:
         x = check_params(params, "gosgd", updates)
+        if is_leafless(x):  # of an empty group of optax.partition
+            return updates, state
         updates, inner_state = inner.update(updates, state.inner, x, **extra_args)
         receiver = peers(state.step)
         check_stacked(x, len(receiver), holder="peers")

@@ -324,7 +324,7 @@ def _labels(params: Params, fragments: Fragments) -> list[int | None]:
 
 def _balanced_labels(leaves: list[Any], num_fragments: int) -> list[int]:
     """The largest leaf first, each to the fragment that is smallest so far."""
-    if num_fragments > max(1, len(leaves)):
+    if len(leaves) and num_fragments > len(leaves):
         raise ValueError(
             f"fragments is {num_fragments}, but the parameters have {len(leaves)} leaves, which "
             "are not divided; give at most as many"

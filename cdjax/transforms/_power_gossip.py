@@ -15,7 +15,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from cdjax._checks import check_count, check_inner, check_key, check_params, check_stacked
-from cdjax._trees import displacement, is_floating, widened
+from cdjax._trees import displacement, is_floating, is_leafless, widened
 from cdjax._types import OptState, Params
 from cdjax.compress._low_rank import is_reduced, matrix_shape, orthonormalize
 
@@ -85,12 +85,13 @@ def power_gossip(
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> PowerGossipState:
-        check_stacked(params, len(matrix))
+        if not is_leafless(params):
+            check_stacked(params, len(matrix))
         left, right = [], []
         for number, x in enumerate(jax.tree.leaves(params)):
             rows, columns = matrix_shape(x.shape[1:])
             reduced = is_floating(x) and is_reduced(x.shape[1:], rank)
-            wide = jnp.promote_types(x.dtype, jnp.float32) if reduced else jnp.float32
+            wide = jnp.result_type(widened(x)) if reduced else jnp.float32
             shape = (len(first), rows, rank) if reduced else (0, 0, rank)
             left.append(jax.random.normal(jax.random.fold_in(key, number), shape, wide))
             right.append(jnp.zeros((len(first), columns, rank) if reduced else (0, 0, rank), wide))

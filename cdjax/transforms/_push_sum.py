@@ -34,7 +34,7 @@ from cdjax._checks import (
     check_stacked,
     stacked_size,
 )
-from cdjax._trees import along_agents, displacement, map_floats, value_at
+from cdjax._trees import along_agents, displacement, is_leafless, map_floats, value_at
 from cdjax._types import AgentScalarOrSchedule, Mixer, OptState, Params
 
 
@@ -90,7 +90,7 @@ def push_sum(
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> PushSumState:
-        weight = _first_weights(mix, stacked_size(params))
+        weight = _first_weights(mix, params)
         return PushSumState(jnp.zeros([], jnp.int32), weight, inner.init(params))
 
     def update(
@@ -143,7 +143,7 @@ def push_diging(learning_rate: AgentScalarOrSchedule, mix: Mixer) -> optax.Gradi
     check_mixer(mix)
 
     def init(params: Params) -> PushDIGingState:
-        weight = _first_weights(mix, stacked_size(params))
+        weight = _first_weights(mix, params)
         return PushDIGingState(jnp.zeros([], jnp.int32), weight, optax.tree.zeros_like(params))
 
     def update(
@@ -177,11 +177,14 @@ def _summing_to_n(weight: Float[Array, " agents"]) -> Float[Array, " agents"]:
     return weight / jnp.mean(weight)
 
 
-def _first_weights(mix: Mixer, num_agents: int) -> Float[Array, " agents"]:
+def _first_weights(mix: Mixer, params: Params) -> Float[Array, " agents"]:
     """Ones; raises unless the mixer conserves the sum over agents.
 
     For row-stochastic weights the quotient is 1 to all, and agents would agree on another mean.
     """
+    if is_leafless(params):
+        return jnp.ones(0, jnp.result_type(float))
+    num_agents = stacked_size(params)
     # Numbers without a pattern, whose sum only columns that sum to one conserve.
     probe = np.random.default_rng(0).normal(size=num_agents).astype(np.float32)
     with jax.ensure_compile_time_eval():

@@ -176,7 +176,8 @@ def quasi_global_adam(
     ) -> tuple[optax.Updates, QuasiGlobalAdamState]:
         x = check_params(params, "quasi_global_adam", updates)
         alpha, next_step = value_at(learning_rate, state.step), state.step + 1
-        bias1, bias2 = 1 - b1**next_step, 1 - b2**next_step
+        count = next_step.astype(float)
+        bias1, bias2 = 1 - b1**count, 1 - b2**count
 
         def direction(m: Array, v: Array, g: Array) -> Array:
             first = (b1 * m + (1 - b1) * g) / along_agents(bias1, m)

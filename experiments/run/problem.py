@@ -177,7 +177,7 @@ def _skewed(dataset: data.Dataset, dealt: list[np.ndarray], skew: str) -> data.D
     with blame("--feature-skew"):
         skewed = {
             f"{split}_images": data.skew_features(
-                getattr(dataset, f"{split}_images"), agents, num_agents, kind=skew
+                getattr(dataset, f"{split}_images"), agents, num_agents=num_agents, kind=skew
             )
             for split, agents in (("train", of_train), ("test", of_test))
         }

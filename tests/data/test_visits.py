@@ -45,7 +45,7 @@ def test_teleportation_is_adapt_then_combine_with_other_batches_bitwise(x64):
     tx, x = adapt_then_combine(optax.sgd(0.1), mix), jnp.zeros(NUM_MODELS)
     state = tx.init(x)
     for step in range(NUM_STEPS):
-        batch = take_visited(samples, indices[step], visited[step])
+        batch = take_visited(samples, indices[step], visited=visited[step])
         grads = jnp.stack([gradient(x[model], batch[model]) for model in range(NUM_MODELS)])
         updates, state = tx.update(grads, state, x)
         x = optax.apply_updates(x, updates)
@@ -54,7 +54,8 @@ def test_teleportation_is_adapt_then_combine_with_other_batches_bitwise(x64):
 
 def test_batches_of_a_tree_are_those_of_the_visited_agents():
     data = {"x": jnp.arange(12).reshape(3, 4), "y": jnp.arange(24).reshape(3, 4, 2)}
-    taken = jax.jit(take_visited)(data, np.array([[0, 1], [2, 3], [1, 1]]), np.array([2, 0]))
+    indices, visited = np.array([[0, 1], [2, 3], [1, 1]]), np.array([2, 0])
+    taken = jax.jit(take_visited)(data, indices, visited=visited)
     np.testing.assert_array_equal(taken["x"], [[9, 9], [0, 1]])
     assert taken["y"].shape == (2, 2, 2)
 
