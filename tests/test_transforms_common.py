@@ -262,8 +262,8 @@ def test_uses_no_key_twice(make, params):
         jax.eval_shape(jax.jit(step_of(tx)), params, tx.init(params))
 
 
-# What power_gossip keeps of each leaf belongs to the edges, and is not like the leaf; fragments hold
-# some leaves each.
+# What power_gossip keeps of each leaf belongs to the edges, and is not like the leaf; fragments
+# hold some leaves each.
 @pytest.mark.parametrize("name", sorted(TABLE.keys() - {"power_gossip", "outer of fragments"}))
 def test_optax_maps_over_the_parameters_in_the_state(name, params):
     tx = TABLE[name][0](0.1)

@@ -74,7 +74,7 @@ def take_visited(
 
     Example::
 
-        visited = cdjax.data.visits(4, 8, first_step=0, num_steps=5, seed=0)
+        visited = cdjax.data.visits(8, 4, first_step=0, num_steps=5, seed=0)
         indices = cdjax.data.batch_indices(sizes, 2, first_step=0, num_steps=5, seed=0)
         batch = cdjax.data.take_visited((images, labels), indices[0], visited=visited[0])
     """

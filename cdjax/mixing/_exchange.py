@@ -84,7 +84,10 @@ class Exchange:
         Raises:
             ValueError: if the mesh has another axis, over which an agent may be divided.
 
-        Example: ``q, mixed = mix.of_messages(cdjax.compress.sign().codec)(params, 0)``
+        Example::
+
+            exchange = cdjax.mixing.exchange(topology, mesh)
+            q, mixed = exchange.of_messages(cdjax.compress.sign().codec)(params, 0)
         """
         if self.mesh.size > self.mesh.shape[self.axis]:
             others = ", ".join(name for name in self.mesh.shape if name != self.axis)

@@ -113,8 +113,10 @@ def round_robin(topologies: Sequence[Topology], *, name: str = "round robin") ->
         ValueError: if there is none, or their numbers of agents differ, or a row does not sum to
             one.
 
-    Example: ``schedule = cdjax.topology.round_robin([cdjax.topology.ring(8),
-    cdjax.topology.star(8)])``
+    Example::
+
+        in_turn = [cdjax.topology.ring(8), cdjax.topology.star(8)]
+        schedule = cdjax.topology.round_robin(in_turn)
     """
     topologies = list(topologies)
     if not topologies:

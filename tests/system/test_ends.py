@@ -30,9 +30,10 @@ from experiments.run.interrupts import caught_signals, ended_by_two
 """
 
 
-def started(program, **options):
-    """A program that has said that it is ready."""
-    words = [sys.executable, "-c", PROGRAM + program]
+def started(program, *, ignored=None, **options):
+    """A program that has said that it is ready; ``ignored`` is a signal that it ignores from the start."""
+    ignore = f"import signal; signal.signal({int(ignored)}, signal.SIG_IGN)" if ignored else ""
+    words = [sys.executable, "-c", ignore + PROGRAM + program]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen(words, cwd=ROOT, **pipes, **options)
     assert process.stdout.readline() == "ready\n"
@@ -103,7 +104,7 @@ def test_who_does_not_insist_leaves_the_time_to_save(sent, end):
 
 
 def test_a_signal_that_is_ignored_stays_so():
-    process = started(SAVING, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    process = started(SAVING, ignored=signal.SIGHUP)
     for number in (signal.SIGHUP, signal.SIGINT):
         process.send_signal(number)
         time.sleep(0.05)

@@ -208,8 +208,9 @@ def page():
 _HEAD = f"""# Each algorithm to 1e-9 on five agents
 
 A ring of five, all weights 1/3, unless a call names another graph. Agent j has
-$f_j(x) = \\frac{{1}}{{2}} h_j (x - c_j)^2$ with $h = (1, 2, 3, 4, 5) / 3$ and $c = (0, 1, 2, 3, 4)$; the mean loss is least at {OPTIMUM:.9f}. Full
-gradients, step size $\\alpha = {ALPHA}$, $x_0 = 0$. The numbers are the fixed points by linear
+$f_j(x) = \\frac{{1}}{{2}} h_j (x - c_j)^2$ with $h = (1, 2, 3, 4, 5) / 3$ and
+$c = (0, 1, 2, 3, 4)$; the mean loss is least at {OPTIMUM:.9f}. Full gradients, step size
+$\\alpha = {ALPHA}$, $x_0 = 0$. The numbers are the fixed points by linear
 algebra, and every run ends within 1e-9 of them (`tests/transforms/test_five_agents.py`);
 `python -m tests.transforms.five_agents` writes this page. Algorithms that draw peers at random have
 no fixed point, and Downpour's Adagrad takes ever smaller steps: they are not here.
