@@ -28,6 +28,7 @@ def competed(*entrants, work=TOY):
     return compete(work, entrants, turns=2, seconds=1e-4)
 
 
+@pytest.mark.slow
 def test_cdjax_against_cdjax_gives_a_ratio():
     work = problems.steps("mlp", agents=3, batch=2, algorithm="cdmsgd")
     one = Entrant("cdjax", "benchmarks._peers.ours:steps", "jax")
@@ -73,6 +74,7 @@ def test_a_problem_is_read_as_it_was_written(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, read[1:], work[1:])
 
 
+@pytest.mark.slow
 def test_the_check_tells_algorithms_apart():
     first = {
         algorithm: fingerprint(
@@ -84,6 +86,7 @@ def test_the_check_tells_algorithms_apart():
         assert disagreement(one, other, tolerance=0.1)
 
 
+@pytest.mark.slow
 def test_rounds_are_those_of_the_drawn_clients():
     work = problems.rounds(clients=5, cohort=2, samples=6, batch=2)
     found = fingerprint(ours.rounds(work))

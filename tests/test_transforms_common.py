@@ -171,7 +171,27 @@ def params():
     return {name: tree[name] for name in ("scalar", "bias")}
 
 
-@pytest.fixture(scope="module", params=TABLE)
+# Rows whose kind has another row; they run with the slow tests.
+VARIANTS = {
+    "cdmsgd-polyak", "tracking before adam", "gradient_tracking, atc", "icdsgd", "gcdsgd",
+    "momentum_tracking", "d2", "suda", "quasi_global_adam", "personal leaves", "scale_by_agent",
+    "fedavg with own steps", "downpour with clocks", "push gossip", "gosgd with delay",
+    "choco with draws", "motef", "demo", "power_gossip", "error feedback", "outer of fragments",
+    "outer, overlapped", "accelerated_outer", "slowmo", "led", "push_diging", "eamsgd",
+}  # fmt: skip
+
+
+def rows(names):
+    """Names of rows, the variants marked as slow."""
+    return [name if name not in VARIANTS else pytest.param(name, marks=pytest.mark.slow)
+            for name in names]  # fmt: skip
+
+
+def test_the_variants_are_rows():
+    assert VARIANTS <= TABLE.keys()
+
+
+@pytest.fixture(scope="module", params=rows(TABLE))
 def make(request):
     return TABLE[request.param][0]
 
@@ -245,7 +265,7 @@ def test_keeps_shapes_and_dtypes(make, dtype):
 WITH_ADAM = {"consensus after adam", "tracking before adam", "outer", "outer of fragments"}
 
 
-@pytest.mark.parametrize("name", [name for name in TABLE if name not in WITH_ADAM])
+@pytest.mark.parametrize("name", rows(name for name in TABLE if name not in WITH_ADAM))
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 def test_passes_where_jax_promotes_no_dtypes(name, dtype):
     def init_and_step(params):
@@ -264,7 +284,9 @@ def test_uses_no_key_twice(make, params):
 
 # What power_gossip keeps of each leaf belongs to the edges, and is not like the leaf; fragments
 # hold some leaves each.
-@pytest.mark.parametrize("name", sorted(TABLE.keys() - {"power_gossip", "outer of fragments"}))
+@pytest.mark.parametrize(
+    "name", rows(sorted(TABLE.keys() - {"power_gossip", "outer of fragments"}))
+)
 def test_optax_maps_over_the_parameters_in_the_state(name, params):
     tx = TABLE[name][0](0.1)
     state = tx.init(params)
@@ -281,7 +303,7 @@ def test_optax_maps_over_the_parameters_in_the_state(name, params):
 
 # optax's own clipping by the global norm, in per_agent's row, does not take whole numbers, and the
 # one leaf that is stepped is not divided into fragments.
-@pytest.mark.parametrize("name", sorted(TABLE.keys() - {"per_agent", "outer of fragments"}))
+@pytest.mark.parametrize("name", rows(sorted(TABLE.keys() - {"per_agent", "outer of fragments"})))
 def test_counters_pass_unchanged(name):
     tree = {"x": random_stacked_tree(NUM_AGENTS)["bias"], "count": jnp.arange(NUM_AGENTS)}
     tx, zeros = TABLE[name][0](0.1), jax.tree.map(jnp.zeros_like, tree)
@@ -302,7 +324,7 @@ def test_the_state_is_a_pytree_of_arrays(make, params):
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))
 
 
-@pytest.mark.parametrize("name", [name for name, (_, mixes) in TABLE.items() if mixes])
+@pytest.mark.parametrize("name", rows(name for name, (_, mixes) in TABLE.items() if mixes))
 def test_missing_params_are_the_same_error(name, params):
     tx = TABLE[name][0](0.1)
     with pytest.raises(ValueError, match=r"mixes parameters: call tx.update\(grads, state, params"):

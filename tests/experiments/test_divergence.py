@@ -38,6 +38,7 @@ def test_records_up_to_there_are_kept_and_the_last_good_checkpoint_is_named(serv
     assert records_of(folder) == records_of(only_folder(tmp_path / "whole"))[:2]
 
 
+@pytest.mark.slow
 def test_a_step_size_that_blows_up_names_every_agent(server, tmp_path):
     server.start("--learning-rate", 1e38, "--epochs", 1, "--out", tmp_path)
     code, _, errors = server.finish()
@@ -112,6 +113,7 @@ def test_fewer_agents_send_less_from_the_drop_on(server, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_a_graph_that_falls_apart_stops_the_run(server, tmp_path):
     options = ("--topology", "path", "--on-nan", "drop", "--out", tmp_path)
     code, _, errors = run_sick(server, 1, *options)

@@ -75,6 +75,7 @@ def test_a_second_process_at_work_in_a_folder_is_refused(tmp_path):
         pass
 
 
+@pytest.mark.slow
 def test_the_folder_of_a_process_that_was_killed_is_free(tmp_path):
     program = (
         "import sys, time; from pathlib import Path; from experiments.run.files import at_work\n"

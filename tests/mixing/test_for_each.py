@@ -72,7 +72,7 @@ def test_a_leaf_that_all_agents_share_stays():
     np.testing.assert_array_equal(shared, jnp.ones((N, 2)))
 
 
-@pytest.mark.parametrize("name", ["auto", "clipped", "trimmed"])
+@pytest.mark.parametrize("name", ["auto", *slow("clipped", "trimmed")])
 @pytest.mark.parametrize("remat", [False, True])
 def test_gradient_is_that_of_the_sum_of_all_agents_values(name, remat):
     mix, x, weight = MIXERS[name], tree_of()["w"], tree_of(1)["w"]
@@ -87,7 +87,7 @@ def test_gradient_is_that_of_the_sum_of_all_agents_values(name, remat):
     assert_trees_close(actual, expected)
 
 
-@pytest.mark.parametrize("name", ["auto", "clipped"])
+@pytest.mark.parametrize("name", ["auto", *slow("clipped")])
 def test_second_derivatives(name):
     mix, x, v = MIXERS[name], tree_of()["w"], tree_of(1)["w"]
 

@@ -31,7 +31,7 @@ from experiments.run.interrupts import caught_signals, ended_by_two
 
 
 def started(program, *, ignored=None, **options):
-    """A program that has said that it is ready; ``ignored`` is a signal that it ignores from the start."""
+    """A program that has said that it is ready, and ignores a signal from the start."""
     ignore = f"import signal; signal.signal({int(ignored)}, signal.SIG_IGN)" if ignored else ""
     words = [sys.executable, "-c", ignore + PROGRAM + program]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

@@ -255,6 +255,7 @@ def test_what_does_not_fit_the_checkpoint_is_one_line(options, message, half, se
     assert (half / "metrics.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_graph_that_has_changed_in_its_file_is_refused(server, tmp_path):
     edges = tmp_path / "a.edges"
     edges.write_text("0 1\n1 2\n2 3\n3 0\n")
@@ -273,6 +274,7 @@ def test_a_folder_that_is_no_runs_is_refused(server, tmp_path):
     assert errors == f"error: --resume: {tmp_path} is no run's folder: it has no config.json\n"
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_with_the_last_good_checkpoint_intact(half, server, uninterrupted):
     # Files of more than 100 kB cannot be written, as on a full disk; the state has 1 MB.
     options = ("--epochs", 6, "--checkpoint-every", 1, "--resume", half)
@@ -348,6 +350,7 @@ def test_a_small_disk_fills_up_turns_read_only_and_grows(small_disk, server, tmp
     assert arrays_of(only_folder(seen), 120) == arrays_of(whole, 120)
 
 
+@pytest.mark.slow
 def test_a_run_whose_checkpoints_cannot_be_written_ends_in_one_line(server, half):
     shutil.rmtree(half / "checkpoints")
     (half / "checkpoints").write_text("in the way")
