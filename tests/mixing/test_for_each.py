@@ -6,6 +6,7 @@ import pytest
 
 import cdjax
 from cdjax import mixing, robust, topology
+from tests.slow import slow
 
 N = 5
 RING = topology.ring(N)
