@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.run.algorithm import ALGORITHMS, COMPRESSORS, Algorithm
+from experiments.run.algorithm import ALGORITHMS
+from experiments.run.algorithms.compressed import COMPRESSORS
+from experiments.run.algorithms.row import Algorithm
 from experiments.run.config import PARTITIONS, SCHEDULES, Run, check_choices, flat
 from experiments.run.disturbance import ATTACKS, FAULTS, MIXERS
 from experiments.run.errors import UsageError, blame, flag

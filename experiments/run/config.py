@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
-from experiments.run.algorithm import ALGORITHMS, COMPRESSORS
+from experiments.run.algorithm import ALGORITHMS
+from experiments.run.algorithms.compressed import COMPRESSORS
 from experiments.run.disturbance import ATTACKS, MIXERS
 from experiments.run.errors import UsageError, flag
 

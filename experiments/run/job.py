@@ -15,12 +15,11 @@ from cdjax import data, sharding, training
 from experiments.run import alike, config, network, problem
 from experiments.run.algorithm import (
     ALGORITHMS,
-    Algorithm,
-    Setting,
     bytes_of_message,
     messages_per_step,
     transformation,
 )
+from experiments.run.algorithms.row import Algorithm, Setting
 from experiments.run.checks import check_options, check_spectrum
 from experiments.run.compiling import jit_once
 from experiments.run.config import SCHEDULES, Run, option_values

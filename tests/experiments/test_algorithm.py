@@ -15,11 +15,12 @@ import cdjax
 from cdjax import mixing, topology
 from experiments.run.algorithm import (
     ALGORITHMS,
-    Setting,
+    FAMILIES,
     algorithm_table,
     bytes_of_message,
     messages_per_step,
 )
+from experiments.run.algorithms.row import Setting
 from experiments.run.config import Run, replaced
 from experiments.run.errors import UsageError
 from experiments.run.job import prepare
@@ -41,6 +42,10 @@ def setting(**changes):
         key=jax.random.key(0),
     )
     return base._replace(**changes)
+
+
+def test_no_name_stands_for_two_algorithms():
+    assert len(ALGORITHMS) == sum(map(len, FAMILIES))
 
 
 def test_the_page_of_the_algorithms_holds_the_table_of_the_rows():

@@ -11,7 +11,8 @@ import pytest
 from cdjax import data, sharding, topology
 from experiments.launch.cli import main
 from experiments.run import display, network
-from experiments.run.algorithm import ALGORITHMS, Setting, transformation
+from experiments.run.algorithm import ALGORITHMS, transformation
+from experiments.run.algorithms.row import Setting
 from experiments.run.checks import disturbances
 from experiments.run.config import Run, option_values, replaced
 from experiments.run.evaluate import _of_agents

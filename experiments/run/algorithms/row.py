@@ -1,0 +1,130 @@
+"""What every algorithm's row is made of, and what rows of several families share."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from experiments.run.lazy import LazyModule
+
+cdjax, compress = LazyModule("cdjax"), LazyModule("cdjax.compress")
+jax, optax = LazyModule("jax"), LazyModule("optax")
+
+
+class Setting(NamedTuple):
+    """What an algorithm is built from, beside its own options.
+
+    Attributes:
+        topology: the graph and its mixing matrix.
+        mix: the run's mixer; None for an algorithm that does not mix over the topology.
+        alpha: the step size, a number or a schedule of the step.
+        sizes: the number of samples of each agent, shape (N,).
+        own_steps: the whole batches of each agent's own samples, shape (N,).
+        size_weighted: whether agents are weighted by it.
+        num_steps: steps of the whole run.
+        key: of all random draws of peers and clients.
+        messages: how many all agents send per mix, on average, where the topology changes with the
+            step; None where it does not.
+    """
+
+    topology: cdjax.Topology
+    mix: cdjax.Mixer | None
+    alpha: cdjax.ScalarOrSchedule
+    sizes: np.ndarray
+    own_steps: np.ndarray
+    size_weighted: bool
+    num_steps: int
+    key: jax.Array
+    messages: float | None = None
+
+    @property
+    def num_agents(self) -> int:
+        """The number of agents N."""
+        return self.topology.num_agents
+
+
+class Algorithm(NamedTuple):
+    """One algorithm.
+
+    Attributes:
+        build: makes the optax transformation from a setting and, by keyword, the options that the
+            algorithm reads; their defaults are those of the run.
+        messages: how many messages several agents, and a server, send per step on
+            average, from a setting and the options.
+        title: how it is called in text.
+        reference: where it comes from.
+        over_topology: whether agents mix with all neighbours in every step, so that links can fail,
+            agents can lie, leaves can be personal, and agents can take turns.
+        at_once: whether what agents do presumes that all of them move in every step, so that they
+            cannot take turns.
+        mixes_once: whether they do so once per step, so that messages can be late.
+        fixed_links: whether the mixing matrix must be the same in every step.
+        above_eigenvalue: what the smallest eigenvalue of the mixing matrix must exceed.
+        talks: with whom, if neither ``over_topology`` nor ``server`` says it.
+        server: whether there is one: ``stateless`` if it only averages, ``stateful`` if what is
+            trained are its own parameters.
+        recursion: how its disagreement evolves, for the theory's bounds; "" if they do not hold.
+        compressor: makes what compresses an agent's messages from a setting and the options; None
+            where messages are as large as the model.
+        weighting: what ``--size-weighted`` does: weigh each agent's ``loss``, weigh the
+            ``gradients`` where they are averaged, or nothing since it is ``always`` so.
+        own_passes: whether an epoch ends once every agent has been through its own data, and not
+            once all have drawn as many samples as they hold together.
+        loop: makes the training loop from a setting, the loss and, by keyword, the plan and the
+            options, where that does less work than steps of all agents; for one device.
+    """
+
+    build: Callable[..., optax.GradientTransformation]
+    messages: Callable[..., float]
+    title: str
+    reference: str
+    over_topology: bool = False
+    at_once: bool = False
+    mixes_once: bool = True
+    fixed_links: bool = False
+    above_eigenvalue: float = -1.0
+    talks: str = ""
+    server: Literal["", "stateless", "stateful"] = ""
+    recursion: Literal["", "plain", "polyak", "nesterov"] = ""
+    compressor: Callable[..., compress.Compressor] | None = None
+    weighting: Literal["loss", "gradients", "always"] = "loss"
+    own_passes: bool = False
+    loop: Callable[..., Callable[..., Any]] | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that it reads, and their defaults."""
+        _, *options = inspect.signature(self.build).parameters.values()
+        return {option.name: option.default for option in options}
+
+
+def sgd(
+    learning_rate: cdjax.ScalarOrSchedule, momentum: float
+) -> optax.GradientTransformationExtraArgs:
+    """SGD, with Nesterov's momentum if there is any."""
+    return optax.sgd(learning_rate, momentum=momentum or None, nesterov=bool(momentum))
+
+
+def to_neighbors(run: Setting, *, period: int = 1, rounds: int = 1, **_: Any) -> float:
+    """The messages of agents that mix ``rounds`` times in every ``period``-th step."""
+    messages = run.messages
+    if messages is None:
+        entries = run.topology.entries
+        messages = float(np.count_nonzero(entries.receivers != entries.senders))
+    return rounds * messages / period
+
+
+def twice(messages: Callable[..., float]) -> Callable[..., float]:
+    """The count of agents that send two trees wherever those of ``messages`` send one."""
+    return lambda run, **options: 2 * messages(run, **options)
+
+
+# What rows have in common whose agents mix with all neighbours in every step; whose steps rely on
+# those of all others; who sum up corrections, which cancel only if the matrix is fixed; who track.
+MIXES: dict[str, Any] = {"messages": to_neighbors, "over_topology": True}
+CORRECTS: dict[str, Any] = {**MIXES, "at_once": True}
+SUMS_UP: dict[str, Any] = {**CORRECTS, "fixed_links": True}
+TRACKS: dict[str, Any] = {**CORRECTS, "messages": twice(to_neighbors), "mixes_once": False}
