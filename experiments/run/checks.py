@@ -18,6 +18,7 @@ from experiments.run.varying import VARYING
 
 cdjax = LazyModule("cdjax")
 
+_CHANGES_LINKS = ("topology", "matcha_budget", "mix_fraction")
 _LEAST = {
     "agents": 1, "batch_size": 1, "checkpoint_every": 1, "epochs": 1, "eval_every": 1,
     "keep_checkpoints": 1, "log_every": 1, "period": 1, "shards_per_agent": 1, "train_samples": 1,
@@ -122,7 +123,10 @@ def _check_over_topology(run: Run) -> None:
     for name in asked:
         able = [other for other, row in ALGORITHMS.items() if _allows(row, name)]
         if algorithm.algorithm not in able:
-            unread = f"{flag(name)}: {algorithm.algorithm} has none"
+            reason = "has none"
+            if name in _CHANGES_LINKS:
+                reason = "needs neighbours that are the same in every step"
+            unread = f"{flag(name)}: {algorithm.algorithm} {reason}"
             raise UsageError(f"{unread}; leave it out, or give --algorithm {' or '.join(able)}")
     if ALGORITHMS[algorithm.algorithm].compressor and trouble.on_nan == "drop":
         raise UsageError(
@@ -145,7 +149,7 @@ def _allows(row: Algorithm, name: str) -> bool:
     Agents that send compressed differences presume that all neighbours hear all of them.
     """
     refused = {"turns": row.at_once, "lag": not row.mixes_once}
-    refused |= dict.fromkeys(("topology", "matcha_budget", "mix_fraction"), row.fixed_links)
+    refused |= dict.fromkeys(_CHANGES_LINKS, row.fixed_links)
     return row.over_topology and not row.compressor and not refused.get(name, False)
 
 
