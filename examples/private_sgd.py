@@ -27,7 +27,8 @@ def main():
     images, labels = load_digits(return_X_y=True)
     images = (images / 16).astype(np.float32)
     train = images[:-360], labels[:-360]
-    own, sizes = cdjax.data.deal(train, cdjax.data.partition(train[1], AGENTS))  # +
+    parts = cdjax.data.partition(train[1], AGENTS, scheme="shards")  # +
+    own, sizes = cdjax.data.deal(train, parts)  # +
 
     mix = cdjax.mixing.auto(cdjax.topology.ring(AGENTS))  # +
     private = optax.contrib.differentially_private_aggregate(

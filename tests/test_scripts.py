@@ -11,6 +11,7 @@ import jax
 import pytest
 
 import cdjax
+from tests.slow import slow
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = {path.stem: path for path in sorted((ROOT / "examples").glob("*.py"))}
@@ -18,13 +19,16 @@ PAGE = ROOT / "docs" / "your-code.md"
 MARK = re.compile(r"  # [+~]( .*)?$|^ *# - ")
 # These set up JAX, which can only be done before it has started.
 OWN_PROCESS = [name for name, path in SCRIPTS.items() if "jax.config" in path.read_text()]
+IN_PROCESS = [name for name in SCRIPTS if name not in OWN_PROCESS]
+# One that maps the step and one that stacks; one device per agent is below.
+QUICK = ["flax_train_state", "clipping"]
 
 
 def changed_lines(name):
     return [line for line in SCRIPTS[name].read_text().splitlines() if MARK.search(line)]
 
 
-@pytest.mark.parametrize("name", [name for name in SCRIPTS if name not in OWN_PROCESS])
+@pytest.mark.parametrize("name", [*QUICK, *slow(*(x for x in IN_PROCESS if x not in QUICK))])
 def test_a_script_runs(name, capsys):
     with jax.numpy_rank_promotion("allow"):  # JAX's default, which users have
         runpy.run_path(str(SCRIPTS[name]), run_name="__main__")
@@ -32,7 +36,7 @@ def test_a_script_runs(name, capsys):
 
 
 @pytest.mark.parametrize("name", OWN_PROCESS)
-@pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.parametrize("devices", [4, *slow(1)])
 def test_a_script_runs_on_any_number_of_devices(name, devices):
     flags = f"--xla_force_host_platform_device_count={devices}"
     command = [sys.executable, "-W", "error", SCRIPTS[name]]
@@ -44,7 +48,7 @@ def test_a_script_runs_on_any_number_of_devices(name, devices):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in SCRIPTS if name not in OWN_PROCESS])
+@pytest.mark.parametrize("name", IN_PROCESS)
 def test_without_mixing_a_script_fails(name, monkeypatch):
     monkeypatch.setattr(cdjax.mixing, "auto", lambda topology: lambda tree, step=0: tree)
     with pytest.raises(AssertionError), jax.numpy_rank_promotion("allow"):
