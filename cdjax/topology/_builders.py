@@ -161,11 +161,12 @@ def without_agents(topology: Topology, agents: Sequence[int]) -> Topology:
     remaining = np.delete(np.arange(num_agents), gone)
     if not len(remaining):
         raise ValueError(f"agents names all {num_agents} agents; leave at least 1")
+    names = f"[{', '.join(str(topology.labels[agent]) for agent in gone)}]"
     subgraph = topology.graph.subgraph(remaining.tolist())
     # The checks below would find this too, but in the new numbers, which the caller does not know.
     if not nx.is_connected(subgraph):
         raise ValueError(
-            f"without agents {gone} the graph falls apart into "
+            f"without agents {names} the graph falls apart into "
             f"{components_of(subgraph, topology.labels)}; leave an agent that joins them"
         )
     links = topology.entries.off_diagonal
@@ -173,7 +174,7 @@ def without_agents(topology: Topology, agents: Sequence[int]) -> Topology:
     receivers, senders = np.searchsorted(remaining, [links.receivers, links.senders])
     entries = with_diagonal(len(remaining), receivers, senders, links.weights)
     labels = tuple(topology.labels[agent] for agent in remaining)
-    name = f"{topology.name} without {gone}"
+    name = f"{topology.name} without {names}"
     return _checked(Topology(name, _graph_of(entries), entries, labels), validate=True)
 
 

@@ -233,8 +233,9 @@ class Trouble:
     attack_strength: float | None = None
     """The factor of sign-flip, the standard deviation of noise, the number of standard deviations
     off the honest mean of alie (default: 1, 1 and the largest that stays hidden)."""
-    without_agents: tuple[int, ...] = ()
-    """Agents to leave out, by their numbers from 0; the others keep the weights they gave them."""
+    without_agents: tuple[int | str, ...] = ()
+    """Agents to leave out, by their names in the graph's file or their numbers from 0; the others
+    keep the weights they gave them."""
     on_nan: Literal["stop", "drop", "ignore"] = "stop"
     """When an agent's loss or parameters are not finite: stop, drop the agent, or ignore it."""
 

@@ -198,7 +198,7 @@ def _trouble(trouble: Trouble, network: Network) -> str:
     if trouble.lag:
         parts.append(f"messages are {trouble.lag} steps late")
     if network.malicious:
-        who = ", ".join(map(str, network.numbers[network.malicious]))
+        who = ", ".join(map(str, network.names(network.malicious)))
         strength = option_values(ATTACKS[trouble.attack].options, trouble)["attack_strength"]
         how = trouble.attack if strength is None else f"{trouble.attack} of strength {strength:g}"
         parts.append(f"{how} by malicious agents {who}")

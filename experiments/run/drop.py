@@ -7,12 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from cdjax import training
-from experiments.run.config import replaced
 from experiments.run.dispatch import Divergence
 from experiments.run.errors import Diverged, UsageError
 from experiments.run.job import Job, prepare
 from experiments.run.progress import Progress, bytes_sent
-from experiments.run.resume import at_pace
+from experiments.run.resume import at_pace, without_also
 
 
 def without_diverged(
@@ -30,10 +29,9 @@ def without_diverged(
     line = _described(job, divergence)
     if job.run.trouble.on_nan != "drop":
         raise Diverged(line)
-    gone = job.network.numbers[divergence.agents].tolist()
-    without = tuple(sorted({*job.run.trouble.without_agents, *gone}))
+    without = without_also(job.run, job.network.names(divergence.agents))
     try:
-        rest = prepare(replaced(job.run, without_agents=without))
+        rest = prepare(without, held=job)
     except UsageError as error:
         raise Diverged(f"{line}; {error}") from error
     kept = np.delete(np.arange(job.network.num_agents), divergence.agents)
@@ -48,7 +46,7 @@ def without_diverged(
     step = int(state.step)
     progress = progress._replace(
         sums={name: values[kept] for name, values in progress.sums.items()},
-        dropped=[*progress.dropped, *gone],
+        dropped=[*progress.dropped, *job.network.names(divergence.agents)],
         sent=(step, bytes_sent(job, progress, step)),
     )
     state = jax.tree.map(of_the_rest, state, rest.state)
@@ -58,7 +56,7 @@ def without_diverged(
 
 def _described(job: Job, divergence: Divergence) -> str:
     """One line that names the agents and the step."""
-    agents = job.network.numbers[divergence.agents]
+    agents = job.network.names(divergence.agents)
     who = f"agent {agents[0]}" if len(agents) == 1 else f"agents {', '.join(map(str, agents))}"
     verb = "is" if divergence.what == "loss" else "are"
     return f"{who} diverged in step {divergence.step}: the {divergence.what} {verb} not finite"

@@ -92,15 +92,19 @@ def check(run: Run) -> None:
     check_spectrum(run, network.build(run.network, run.trouble).topology)
 
 
-def prepare(run: Run) -> Job:
+def prepare(run: Run, *, held: Job | None = None) -> Job:
     """Checks the options and builds all that they ask for; nothing is written to disk.
+
+    The graph and the data of a job that is ``held``, among more agents, are not read again.
 
     Raises a UsageError for an option that cannot work, which names it and the remedy.
     """
     check_options(run)
-    net = network.build(run.network, run.trouble)
+    net = network.build(run.network, run.trouble, whole=held and held.network.whole)
     check_spectrum(run, net.topology)
-    task = problem.build(run.data, run.model, length=run.training, network=net)
+    task = problem.build(
+        run.data, run.model, length=run.training, network=net, held=held and held.problem
+    )
     check_alike(alike.of_content(task.dataset, net.topology))
     row = ALGORITHMS[run.algorithm.algorithm]
     options = option_values(row.options, run.algorithm)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import numpy.typing as npt
 from jax.sharding import Mesh
 
 import cdjax
@@ -22,15 +23,14 @@ from experiments.run.varying import VARYING, Varying, of_matchings
 class Network(NamedTuple):
     """The agents of a run and the graph among them.
 
-    ``numbers`` are those of the agents that take part in the whole graph of ``num_whole``;
-    ``malicious`` are positions in ``numbers``; ``from_file`` says whether the graph has a file.
-    Where the topology changes with the step, it is ``varying``, and ``topology`` holds all its
-    links.
+    ``numbers`` are those of the agents that take part in the ``whole`` graph; ``malicious`` are
+    positions in ``numbers``; ``from_file`` says whether the graph has a file. Where the topology
+    changes with the step, it is ``varying``, and ``topology`` holds all its links.
     """
 
     topology: cdjax.Topology
     numbers: np.ndarray
-    num_whole: int
+    whole: cdjax.Topology
     malicious: list[int]
     from_file: bool = False
     varying: Varying | None = None
@@ -41,24 +41,59 @@ class Network(NamedTuple):
         return len(self.numbers)
 
     @property
+    def num_whole(self) -> int:
+        """The number of agents of the whole graph."""
+        return self.whole.num_agents
+
+    def names(self, agents: npt.ArrayLike) -> list[Hashable]:
+        """What the graph's file calls agents, or else their numbers; from positions in these."""
+        return [self.whole.labels[number] for number in self.numbers[np.asarray(agents, int)]]
+
+    @property
     def honest(self) -> np.ndarray:
         """Whose metrics are looked at, as positions in ``numbers``."""
         return np.delete(np.arange(self.num_agents), self.malicious)
 
 
-def build(options: config.Network, trouble: config.Trouble) -> Network:
-    """The network of a run; raises a UsageError if there is no such graph or attack on it."""
+def build(
+    options: config.Network, trouble: config.Trouble, *, whole: cdjax.Topology | None = None
+) -> Network:
+    """The network of a run; raises a UsageError if there is no such graph or attack on it.
+
+    A ``whole`` graph that has been read before is not read again: its file may have moved.
+    """
     varying = _varying(options)
-    whole = varying.graph if varying else _whole_topology(options)
+    if varying:
+        whole = varying.graph
+    whole = whole or _whole_topology(options)
+    gone = _numbers(whole, trouble.without_agents)
     with blame("--without-agents"):
-        graph = topology.without_agents(whole, trouble.without_agents)
-    numbers = np.delete(np.arange(whole.num_agents), [*trouble.without_agents])
+        graph = topology.without_agents(whole, gone)
+    numbers = np.delete(np.arange(whole.num_agents), gone)
     # Both raise for what they are not for, before any data are read.
     _mixer_over(graph, [], trouble, plain=lambda: lambda tree, step=0: tree)
     _attack(trouble, jax.random.key(0))
     malicious = _malicious(numbers, whole.num_agents, trouble)
     from_file = options.topology not in (*topology.FAMILIES, *VARYING)
-    return Network(graph, numbers, whole.num_agents, malicious, from_file, varying)
+    return Network(graph, numbers, whole, malicious, from_file, varying)
+
+
+def _numbers(whole: cdjax.Topology, agents: Sequence[int | str]) -> list[int]:
+    """The numbers of agents that are given by name or number; a name comes first.
+
+    Where names are whole numbers themselves, a number of the library's would be mistaken for one.
+    """
+    names = {str(label): number for number, label in enumerate(whole.labels)}
+    known = {} if any(map(str.isdecimal, names)) else {str(j): j for j in range(len(names))}
+    known |= names
+    for agent in agents:
+        if str(agent) not in known:
+            most = ", ".join([*names][:6]) + (", ..." if len(names) > 6 else "")
+            raise UsageError(
+                f"--without-agents: {str(agent)!r} is no agent of {whole.name}; its agents are "
+                f"{most}"
+            )
+    return sorted({known[str(agent)] for agent in agents})
 
 
 def _varying(options: config.Network) -> Varying | None:

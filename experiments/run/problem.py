@@ -60,21 +60,33 @@ class Problem(NamedTuple):
 
 
 def build(
-    options: config.Data, model: config.Model, *, length: config.Training, network: Network
+    options: config.Data,
+    model: config.Model,
+    *,
+    length: config.Training,
+    network: Network,
+    held: Problem | None = None,
 ) -> Problem:
-    """The problem of a run; raises a UsageError if the data cannot be had, or not be dealt so."""
-    dataset, notice = load_dataset(options, seed=length.seed)
+    """The problem of a run; raises a UsageError if the data cannot be had, or not be dealt so.
+
+    The data of a problem that is ``held``, with other agents, are not read again.
+    """
+    if held:
+        dataset, notice = held.dataset, held.notice
+    else:
+        dataset, notice = load_dataset(options, seed=length.seed)
     on_digits = dataset.name == "digits"
     batch_size = length.batch_size or (16 if on_digits else 128)
     # Agents that are left out have their samples dealt too: those of the others stay the same.
     dealt = deal(options, dataset, network.num_whole, seed=length.seed)
-    dataset = _skewed(dataset, dealt, options.feature_skew)
+    if not held:  # its images are skewed
+        dataset = _skewed(dataset, dealt, options.feature_skew)
     parts = [dealt[number] for number in network.numbers]
     sizes = np.array([len(part) for part in parts])
     if batch_size > sizes.min():
         raise UsageError(
             f"--batch-size: {batch_size} is more than the {sizes.min()} samples of agent "
-            f"{network.numbers[sizes.argmin()]}; give at most that, fewer agents or another "
+            f"{network.names([sizes.argmin()])[0]}; give at most that, fewer agents or another "
             "--partition"
         )
     net = _NETWORKS[model.model](num_classes=dataset.num_classes, dtype=jnp.dtype(model.dtype))

@@ -18,7 +18,8 @@ class Progress(NamedTuple):
     ``sums`` are those of each training metric over the steps since the last record, shape (N,);
     ``largest_gradient`` and ``initial_distance`` are of all agents together; ``started`` is the
     monotonic clock at the start, as if nothing had interrupted the run; ``sent`` is the step at
-    which the last of the ``dropped`` agents was taken out, and the bytes sent by then.
+    which the last of the ``dropped`` agents, by name or number, was taken out, and the bytes sent
+    by then.
     """
 
     records: list[dict[str, Any]]
@@ -26,7 +27,7 @@ class Progress(NamedTuple):
     largest_gradient: float
     initial_distance: float
     started: float
-    dropped: list[int]
+    dropped: list[Any]
     sent: tuple[int, float]
 
     @property

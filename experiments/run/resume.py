@@ -6,7 +6,7 @@ import contextlib
 import functools
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +121,16 @@ def notices(run: Run, found: checkpoint.Found | None) -> Iterator[tuple[str, str
 def without_dropped(run: Run, found: checkpoint.Found | None) -> Run:
     """The options of a run that goes on without the agents that it has dropped."""
     dropped = found.notes["progress"]["dropped"] if found else []
-    without = tuple(sorted({*run.trouble.without_agents, *dropped}))
-    return replaced(run, without_agents=without)
+    return without_also(run, dropped)
+
+
+def without_also(run: Run, agents: Iterable[Any]) -> Run:
+    """The options of a run without further agents, in an order that does not depend on when."""
+    without = {*run.trouble.without_agents, *agents}
+    # Numbers before names, which do not compare with them.
+    return replaced(
+        run, without_agents=tuple(sorted(without, key=lambda x: (isinstance(x, str), x)))
+    )
 
 
 def resumed(job: Job, found: checkpoint.Found | None) -> tuple[Job, Progress]:

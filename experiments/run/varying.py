@@ -38,8 +38,9 @@ class Row(NamedTuple):
 def of_matchings(graph: cdjax.Topology, budget: float) -> Varying:
     """The matchings of a graph, at a budget."""
     drawn = topology.matcha(graph, budget)
+    mean = drawn.mean()
     return Varying(
-        drawn.mean(),
+        topology.Topology(mean.name, mean.graph, mean.entries, graph.labels),
         lambda key, mesh: mixing.random_matchings(drawn, key, mesh=mesh),
         drawn.messages_per_step,
         f"{len(drawn.partners)} matchings, {drawn.probabilities.sum():.3g} of them per step",

@@ -153,7 +153,11 @@ def test_agents_come_from_the_edge_list(server, tmp_path):
         ("--epochs 1e1", "--epochs: '1e1' is no whole number"),
         ("--batch-size=1.5", "--batch-size: '1.5' is no whole number"),
         ("--learning-rate 0,01", "--learning-rate: '0,01' is no number"),
-        ("--without-agents 1 x", "--without-agents: 'x' is no whole number"),
+        ("--without-agents 1 x", "--without-agents: 'x' is no agent of complete; .* 0, 1, 2, 3, 4"),
+        ("--without-agents 5", "--without-agents: '5' is no agent of complete"),
+        ("--topology named.edges --without-agents 4", "'4' is no agent of named.edges; .* a, b, c"),
+        ("--topology named.edges --without-agents b", r"without agents \[b\] .* \{a\}, \{c, d\}"),
+        ("--topology named.edges --batch-size 1000", "--batch-size: .* samples of agent [abcd];"),
         (f"--out {'x' * 300}", "--out: .*File name too long"),
         (f"--resume {'x' * 300}", "--resume: .*File name too long"),
         (f"--topology {'x' * 300}", "--topology: .*File name too long"),
@@ -169,6 +173,7 @@ def test_bad_input_is_one_line_that_names_the_option(
     options, message, tmp_path, monkeypatch, capsys
 ):
     (tmp_path / "split.edges").write_text("0 1\n2 3\n")
+    (tmp_path / "named.edges").write_text("a b\nb c\nc d\n")
     (tmp_path / "file").write_text("")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     images = "train-images-idx3-ubyte"

@@ -15,6 +15,7 @@ from experiments.run.algorithm import ALGORITHMS, transformation
 from experiments.run.algorithms.row import Setting
 from experiments.run.checks import disturbances
 from experiments.run.config import Run, option_values, replaced
+from experiments.run.errors import UsageError
 from experiments.run.evaluate import _of_agents
 from experiments.run.job import prepare
 from experiments.run.runner import run
@@ -42,7 +43,7 @@ def transformation_of(graph, *, lag=0, **options):
     """The algorithm over a graph, built as a run does."""
     part = replaced(Run(), **options).algorithm
     row, mesh = ALGORITHMS[part.algorithm], sharding.agent_mesh(1)
-    net = network.Network(graph, np.arange(graph.num_agents), graph.num_agents, [])
+    net = network.Network(graph, np.arange(graph.num_agents), graph, [])
     mix = network.build_mixer(net, mesh, trouble=Run().trouble, key=jax.random.key(0))
     sizes = np.ones(graph.num_agents)
     setting = Setting(graph, mix, part.learning_rate, sizes, False, 1, 9, jax.random.key(0))
@@ -153,6 +154,42 @@ def test_malicious_agents_keep_their_numbers_when_others_are_left_out(without, m
     assert net.malicious == malicious
     assert net.numbers.tolist() == [agent for agent in range(5) if agent not in without]
     assert sorted([*net.honest, *net.malicious]) == [*range(5 - len(without))]
+
+
+@pytest.fixture
+def named(tmp_path):
+    """A square of agents with names, in a file."""
+    file = tmp_path / "square.edges"
+    file.write_text("ada bob\nbob cy\ncy dee\ndee ada\n")
+    return replaced(SMALL, topology=str(file), agents=None)
+
+
+@pytest.mark.parametrize("without", ["bob", 1])
+def test_agents_of_a_file_are_known_by_its_names_and_by_their_numbers(without, named):
+    run = replaced(named, attack="noise", malicious=2, without_agents=(without,))
+    net = network.build(run.network, run.trouble)
+    assert net.numbers.tolist() == [0, 2, 3] and net.malicious == [1, 2]
+    assert net.names([0, 1]) == ["ada", "cy"]
+    assert display._trouble(run.trouble, net) == "noise of strength 1 by malicious agents cy, dee"
+    assert net.topology.name == "square.edges without [bob]"
+
+
+def test_a_name_that_is_a_number_is_a_name(tmp_path):
+    file = tmp_path / "path.gml"
+    file.write_text(
+        "graph [ node [ id 3 ] node [ id 1 ] node [ id 2 ] "
+        "edge [ source 3 target 1 ] edge [ source 1 target 2 ] ]"
+    )
+    run = replaced(SMALL, topology=str(file), agents=None, without_agents=(3,))
+    net = network.build(run.network, run.trouble)
+    assert net.names(range(2)) == [1, 2] and net.numbers.tolist() == [1, 2]
+    with pytest.raises(UsageError, match="--without-agents: '0' is no agent .* are 3, 1, 2"):
+        network.build(run.network, replaced(run, without_agents=(0,)).trouble)
+
+
+def test_a_topology_that_changes_with_the_step_keeps_the_names(named):
+    run = replaced(named, matcha_budget=0.5)
+    assert network.build(run.network, run.trouble).names([3]) == ["dee"]
 
 
 def test_lines_say_what_is_wrong_with_the_network():

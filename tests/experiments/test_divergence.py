@@ -1,11 +1,17 @@
 """Agents whose loss or parameters are not finite: the run stops, or goes on without them."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from experiments.run.dispatch import find_divergence
+from experiments.run.config import Run, replaced
+from experiments.run.dispatch import Divergence, find_divergence
+from experiments.run.drop import without_diverged
+from experiments.run.job import prepare
+from experiments.run.progress import beginning
+from experiments.run.resume import without_dropped
 from tests.slow import slow
 from tests.system.forked import arrays_of, only_folder, records_of
 
@@ -65,6 +71,31 @@ def test_dropped_in_the_first_step_it_is_the_run_without_the_agent(server, tmp_p
     dropped, without = (only_folder(tmp_path / name) for name in ("dropped", "without"))
     assert records_of(dropped) == records_of(without)
     assert arrays_of(dropped, 30) == arrays_of(without, 30)
+
+
+def test_agents_are_dropped_by_name_and_from_what_the_run_holds(tmp_path):
+    file = tmp_path / "square.edges"
+    file.write_text("ada bob\nbob cy\ncy dee\ndee ada\n")
+    run = replaced(
+        Run(), dataset="digits", model="softmax", topology=str(file), on_nan="drop", epochs=2,
+        feature_skew="rotation", without_agents=("dee",), checkpoint_every=1,
+    )  # fmt: skip
+    job = prepare(run)
+    whole, start = job.problem, beginning(job)
+    file.unlink()
+    ill = Divergence(3, np.array([2]), "loss")
+    job, progress, line = without_diverged(job, job.state, progress=start, divergence=ill)
+    assert line == "agent cy diverged in step 3: the loss is not finite; the run goes on without"
+    assert progress.dropped == ["cy"]
+    assert job.run.trouble.without_agents == ("cy", "dee")
+    assert job.network.names([0, 1]) == ["ada", "bob"]
+    assert job.problem.dataset is whole.dataset
+    for part, of_whole in zip(job.problem.parts, whole.parts, strict=False):
+        np.testing.assert_array_equal(part, of_whole)
+    np.testing.assert_allclose(job.network.topology.mixing_matrix, [[2 / 3, 1 / 3], [1 / 3, 2 / 3]])
+
+    resumed = SimpleNamespace(notes={"progress": {"dropped": progress.dropped}})
+    assert without_dropped(run, resumed).trouble == job.run.trouble
 
 
 @pytest.mark.slow
