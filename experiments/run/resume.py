@@ -85,6 +85,7 @@ def saver(checkpoints: checkpoint.Checkpoints, job: Job) -> Save:
             "config": options_record(job),
             "checksums": checksums(),
             "steps_per_epoch": job.problem.steps_per_epoch,
+            "devices": job.mesh.size,
             "seconds": start - progress.started,
             "progress": progress._asdict()
             | {"sums": {name: values.tolist() for name, values in progress.sums.items()}},
@@ -157,8 +158,12 @@ def resumed(job: Job, found: checkpoint.Found | None) -> tuple[Job, Progress]:
             f"--epochs: {job.problem.epochs} are fewer than the "
             f"{found.step // job.problem.steps_per_epoch} that {folder} has behind it; give more"
         )
-    with blame("--resume"):
-        state = checkpoint.restore(checkpoints_of(folder), found.step, like=job.state)
+    try:
+        with blame("--resume"):
+            state = checkpoint.restore(checkpoints_of(folder), found.step, like=job.state)
+    except UsageError as error:
+        _check_devices(job, notes.get("devices"))
+        raise error
     progress = Progress(**with_nan(notes["progress"]))
     progress = progress._replace(
         records=[with_nan(record) for record in progress.records],
@@ -208,6 +213,21 @@ def _check_options(job: Job, before: dict[str, Any]) -> None:
     if differing:
         folder = job.run.saving.resume
         raise UsageError(f"--resume: the run in {folder} has {', '.join(differing)}; give the same")
+
+
+def _check_devices(job: Job, before: int | None) -> None:
+    """Raises if a state does not fit because only one of two runs is on several devices.
+
+    There algorithms of compressed messages hold more: what has been summed up from them.
+    """
+    here = job.mesh.size
+    if job.algorithm.compressor and before and (before > 1) != (here > 1):
+        remedy = "--devices 1" if before == 1 else f"--devices {before}, or another above 1"
+        raise UsageError(
+            f"--devices: the run in {job.run.saving.resume} was on {before}, and here is {here}; "
+            f"the state of {job.run.algorithm.algorithm} on several devices does not fit one; give "
+            f"{remedy}"
+        )
 
 
 def _checksums(job: Job) -> dict[str, int]:

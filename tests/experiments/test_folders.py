@@ -9,9 +9,11 @@ import threading
 from pathlib import Path
 from typing import get_args, get_type_hints
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cdjax import checkpoint
 from experiments.compare.config import Compare
 from experiments.convex.config import Convex
 from experiments.figures.config import Figures
@@ -20,6 +22,7 @@ from experiments.run import files, resume
 from experiments.run.config import Run, flat, paths_expanded, replaced
 from experiments.run.errors import UsageError
 from experiments.run.job import prepare
+from experiments.run.progress import beginning
 
 ROOT = Path(__file__).parents[2]
 SQUARE = "0 1\n1 2\n2 3\n3 0\n"
@@ -128,6 +131,27 @@ def test_another_file_is_taken_if_it_has_the_same_graph_and_refused_otherwise(jo
     other = prepare(replaced(run, topology=str(tmp_path / "other.edges")))
     with pytest.raises(UsageError, match="--topology: not what the run in .* had; give the same"):
         resume.resumed(other, None)
+
+
+@pytest.mark.parametrize("algorithm", ["choco", "beer"])
+@pytest.mark.parametrize(
+    ("before", "here", "remedy"), [(1, 4, "give --devices 1$"), (4, 1, "give --devices 4, or")]
+)
+def test_compressed_messages_go_on_on_one_device_or_on_several_as_before(
+    algorithm, before, here, remedy, job, tmp_path
+):
+    options = {"algorithm": algorithm, "momentum": None, "topology": "ring", "agents": 4}
+    first = prepare(replaced(job.run, devices=str(before), **options))
+    folder = begun(first, tmp_path / "run")
+    with checkpoint.writing(files.checkpoints_of(folder)) as checkpoints:
+        save = resume.saver(checkpoints, first)
+        save(first.state._replace(step=jnp.int32(1)), beginning(first), True)
+    again = replaced(first.run, resume=folder)
+    found = resume.find(again)
+    message = f"--devices: the run in .* was on {before}, and here is {here}; .* {remedy}"
+    with pytest.raises(UsageError, match=message):
+        resume.resumed(prepare(replaced(again, devices=str(here))), found)
+    assert int(resume.resumed(prepare(again), found)[0].state.step) == 1
 
 
 def test_the_graph_of_a_family_is_kept_too(job, tmp_path):
