@@ -45,6 +45,20 @@ def check_number(name: str, value: Any) -> None:
         raise ValueError(f"{name} has shape {np.shape(value)}; give one number")
 
 
+def check_scalar(name: str, value: Any, **bounds: Any) -> None:
+    """Raises unless a concrete ``value`` is one number in the bounds of :func:`check_range`."""
+    check_number(name, value)
+    check_range(name, value, **bounds)
+
+
+def check_per_agent(name: str, value: Any, **bounds: Any) -> None:
+    """Raises unless ``value`` is one number, or one per agent, in bounds; schedules pass."""
+    if not callable(value) and np.ndim(value) > 1:
+        shape = np.shape(value)
+        raise ValueError(f"{name} has shape {shape}; give one number, or one per agent, shape (N,)")
+    check_range(name, value, **bounds)
+
+
 def check_count(name: str, value: Any, *, low: int) -> None:
     """Raises unless a concrete ``value`` is a whole number of at least ``low``."""
     check_whole(name, value)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from cdjax._checks import check_compressor, check_range
+from cdjax._checks import check_compressor, check_scalar
 from cdjax._trees import map_floats, scalar_like
 from cdjax._types import Params
 from cdjax.compress._compressor import Compressor
@@ -63,7 +63,7 @@ def error_feedback(compressor: Compressor, *, decay: float = 1.0) -> Feedback:
     Reference: Seide et al. (2014), eqs. 1 to 3 (numbers not verified).
     """
     check_compressor(compressor)
-    check_range("decay", decay, low=0, high=1)
+    check_scalar("decay", decay, low=0, high=1)
 
     def update(tree: Params, memory: Params, step: int | Int[Array, ""]) -> tuple[Params, Params]:
         total = accumulated(memory, tree, decay)

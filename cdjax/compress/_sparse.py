@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
-from cdjax._checks import check_count, check_key, check_range
+from cdjax._checks import check_count, check_key, check_scalar
 from cdjax._trees import widened
 from cdjax.compress._compressor import (
     Compressor,
@@ -55,7 +55,7 @@ def top_k(fraction: float) -> Compressor:
 
     Reference: Stich et al. (2018), Definition 2.1 (number not verified).
     """
-    check_range("fraction", fraction, low=0, high=1, low_open=True)
+    check_scalar("fraction", fraction, low=0, high=1, low_open=True)
 
     def encode(x: Array, key: Array | None) -> Message:
         del key
@@ -95,7 +95,7 @@ def random_k(fraction: float, key: PRNGKeyArray) -> Compressor:
 
     Reference: Stich et al. (2018), Definition 2.1 (number not verified).
     """
-    check_range("fraction", fraction, low=0, high=1, low_open=True)
+    check_scalar("fraction", fraction, low=0, high=1, low_open=True)
     check_key(key)
 
     def positions(seed: Array, size: int) -> Array:

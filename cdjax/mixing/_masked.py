@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
-from cdjax._checks import check_key, check_mixer, check_range, check_step
+from cdjax._checks import check_key, check_mixer, check_scalar, check_step
 from cdjax._trees import map_floats, map_floats_together
 from cdjax._types import Mixer, Params
 
@@ -48,7 +48,7 @@ def masked(mix: Mixer, fraction: float, key: PRNGKeyArray, *, partition: bool = 
     Reference: SPARTA, github.com/exo-explore/gym, sparta.py.
     """
     check_mixer(mix)
-    check_range("fraction", fraction, low=0, high=1, low_open=True)
+    check_scalar("fraction", fraction, low=0, high=1, low_open=True)
     check_key(key)
     if fraction == 1:
         return mix

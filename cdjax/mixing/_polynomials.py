@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from jaxtyping import Array, Int
 
-from cdjax._checks import check_count, check_mixer, check_range
+from cdjax._checks import check_count, check_mixer, check_scalar
 from cdjax._trees import map_floats
 from cdjax._types import Mixer, Params
 
@@ -33,7 +33,7 @@ def lazy(mix: Mixer, weight: float = 0.5) -> Mixer:
     Example: ``mixed = cdjax.mixing.lazy(mix)(params)``
     """
     check_mixer(mix)
-    check_range("weight", weight, low=0, high=1)
+    check_scalar("weight", weight, low=0, high=1)
 
     def mix_lazily(tree: Params, step: int | Int[Array, ""] | None = None) -> Params:
         # Differences, so that agents that agree stay as they are.
@@ -98,7 +98,7 @@ def chebyshev(mix: Mixer, rounds: int, *, sigma: float) -> Mixer:
     """
     check_mixer(mix)
     check_count("rounds", rounds, low=1)
-    check_range("sigma", sigma, low=0, high=1, high_open=True)
+    check_scalar("sigma", sigma, low=0, high=1, high_open=True)
     weights, rho = [], float(sigma)
     for _ in range(rounds - 1):
         weights.append(2 / (2 - sigma * rho))

@@ -19,8 +19,7 @@ from cdjax._checks import (
     check_callable,
     check_key,
     check_mixer,
-    check_number,
-    check_range,
+    check_scalar,
     check_step,
     stacked_size,
 )
@@ -101,8 +100,7 @@ def sign_flip(scale: float = 1.0) -> Attack:
     Raises:
         ValueError: if the scale is negative or not finite.
     """
-    check_number("scale", scale)
-    check_range("scale", scale, low=0)
+    check_scalar("scale", scale, low=0)
     return lambda tree, step, malicious: map_floats(lambda x: -scalar_like(scale, x) * x, tree)
 
 
@@ -121,8 +119,7 @@ def gaussian_noise(deviation: float, key: PRNGKeyArray) -> Attack:
     Raises:
         ValueError: if the deviation is negative or not finite.
     """
-    check_number("deviation", deviation)
-    check_range("deviation", deviation, low=0)
+    check_scalar("deviation", deviation, low=0)
     check_key(key)
 
     def noisy(x: Array, leaf_key: PRNGKeyArray) -> Array:
@@ -159,8 +156,7 @@ def alie(deviations: float | None = None) -> Attack:
     Reference: Baruch et al. (2019), Algorithm 3.
     """
     if deviations is not None:
-        check_number("deviations", deviations)
-        check_range("deviations", deviations)
+        check_scalar("deviations", deviations)
 
     def sent(x: Array, malicious: Bool[np.ndarray, " agents"]) -> Array:
         honest = x[~malicious]

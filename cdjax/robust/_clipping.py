@@ -11,7 +11,13 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from cdjax._checks import check_number, check_range, check_stacked, check_step, check_topology
+from cdjax._checks import (
+    check_number,
+    check_scalar,
+    check_stacked,
+    check_step,
+    check_topology,
+)
 from cdjax._trees import along_agents, map_floats_together, widened
 from cdjax._types import Mixer, Params, ScalarOrSchedule
 from cdjax.robust._links import Fault, check_faults, failed_links, heard_by_slot, links_of
@@ -46,7 +52,7 @@ def clipped_gossip(topology: Topology, radius: ScalarOrSchedule, *faults: Fault)
     check_topology(topology)
     check_number("radius", radius)
     if not (isinstance(radius, float) and radius == math.inf):
-        check_range("radius", radius, low=0)
+        check_scalar("radius", radius, low=0)
     check_faults(faults)
     links = links_of(topology.entries)
 

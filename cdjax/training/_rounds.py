@@ -20,7 +20,7 @@ from cdjax._checks import check_choice, check_count, check_mixer, check_optimize
 from cdjax._trees import have_agent_axis
 from cdjax._types import Mixer, OptState, Params
 from cdjax.agents import PLANS, agent_map, choose_plan
-from cdjax.training._loop import Indices, empty_rows
+from cdjax.training._loop import Indices, empty_rows, jitted_loop
 from cdjax.training._step import (
     LossFn,
     Metrics,
@@ -231,7 +231,7 @@ def _round_loop(
         state = TrainState(start.step + num_steps, params, opt_state, block.model_state, start.key)
         return state, block.rows
 
-    return jax.jit(loop, donate_argnums=0)
+    return jitted_loop(loop)
 
 
 def _local_steps(

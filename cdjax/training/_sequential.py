@@ -20,7 +20,7 @@ from cdjax._checks import stacked_size
 from cdjax._trees import have_agent_axis, is_floating
 from cdjax._types import OptState, Params
 from cdjax.data import take_batch
-from cdjax.training._loop import Indices, empty_rows
+from cdjax.training._loop import Indices, empty_rows, jitted_loop
 from cdjax.training._step import LossFn, Outcome, TrainState, agent_key, gradient_fn
 from cdjax.transforms import eval_params
 
@@ -122,7 +122,7 @@ def sequential_loop(loss_fn: LossFn, tx: optax.GradientTransformation) -> Callab
         state, rows = jax.lax.fori_loop(0, num_agents, turn, (iterates, rows))
         return state._replace(params=_stored(state.opt_state, state.params)), rows
 
-    return jax.jit(loop, donate_argnums=0)
+    return jitted_loop(loop)
 
 
 def _stored(opt_state: OptState, iterates: Params) -> Params:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from cdjax._checks import check_inner, check_positive, check_range
+from cdjax._checks import check_inner, check_scalar
 from cdjax._trees import displacement, map_floats
 from cdjax._types import Mixer, OptState, Params
 from cdjax.transforms._outer import outer_rounds
@@ -72,8 +72,8 @@ def accelerated_outer(
     Reference: Cagnasso et al. (2026), not verified, for the first form.
     """
     check_inner(inner, mix)
-    check_positive("learning_rate", learning_rate)
-    check_range("momentum", momentum, low=0, high=1, high_open=True)
+    check_scalar("learning_rate", learning_rate, low=0, low_open=True)
+    check_scalar("momentum", momentum, low=0, high=1, high_open=True)
 
     def advance(
         x: Params, slow: Params, before: OptState, number: Int[Array, ""]

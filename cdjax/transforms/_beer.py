@@ -16,7 +16,13 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from cdjax._checks import check_compressor, check_mixer, check_params, check_range
+from cdjax._checks import (
+    check_compressor,
+    check_mixer,
+    check_params,
+    check_per_agent,
+    check_scalar,
+)
 from cdjax._trees import along_agents, displacement, map_floats, scalar_like, value_at
 from cdjax._types import AgentScalarOrSchedule, Mixer, Params
 from cdjax.compress import Compressor, PublicCopies, publishing
@@ -79,11 +85,11 @@ def beer(
     Reference: Zhao et al. (2022), Algorithm 1 (number not verified); github.com/mlolab/MoTEF,
     BEER.py and synthetic/solvers.py.
     """
-    check_range("learning_rate", learning_rate, low=0)
+    check_per_agent("learning_rate", learning_rate, low=0)
     check_mixer(mix)
     check_compressor(compressor)
-    check_range("consensus_step", consensus_step, low=0, high=1, low_open=True)
-    check_range("momentum", momentum, low=0, high=1, high_open=True)
+    check_scalar("consensus_step", consensus_step, low=0, high=1, low_open=True)
+    check_scalar("momentum", momentum, low=0, high=1, high_open=True)
     # Two compressors with the same key would draw the same for both messages.
     publish, publish_tracker = publishing(mix, compressor), publishing(mix, compressor.redrawn(1))
 

@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from cdjax._checks import check_arrays, check_mixer, check_params, check_range
+from cdjax._checks import check_arrays, check_mixer, check_params, check_per_agent
 from cdjax._trees import (
     along_agents,
     displacement,
@@ -92,8 +92,8 @@ def cdmsgd(
     momentum (not verified).
     """
     check_mixer(mix)
-    check_range("learning_rate", learning_rate, low=0)
-    check_range("momentum", momentum, low=0, high=1, high_open=True)
+    check_per_agent("learning_rate", learning_rate, low=0)
+    check_per_agent("momentum", momentum, low=0, high=1, high_open=True)
 
     def lookahead_at(step: Int[Array, ""]) -> Float[Array, ""]:
         return jnp.asarray(value_at(momentum, step) if nesterov else 0.0, jnp.result_type(float))

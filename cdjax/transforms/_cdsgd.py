@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import optax
 
-from cdjax._checks import check_mixer, check_range
+from cdjax._checks import check_mixer, check_per_agent
 from cdjax._types import AgentScalarOrSchedule, Mixer
 from cdjax.transforms._consensus import consensus
 from cdjax.transforms._descent import descent
@@ -38,5 +38,5 @@ def cdsgd(learning_rate: AgentScalarOrSchedule, mix: Mixer) -> optax.GradientTra
     Reference: Jiang et al. (2017), eq. 5.
     """
     check_mixer(mix)
-    check_range("learning_rate", learning_rate, low=0)
+    check_per_agent("learning_rate", learning_rate, low=0)
     return optax.chain(descent(learning_rate), consensus(mix))

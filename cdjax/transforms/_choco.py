@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from cdjax._checks import check_compressor, check_inner, check_params, check_range
+from cdjax._checks import check_compressor, check_inner, check_params, check_scalar
 from cdjax._trees import displacement, map_floats, scalar_like
 from cdjax._types import Mixer, OptState, Params
 from cdjax.compress import Compressor, PublicCopies, publishing
@@ -75,7 +75,7 @@ def choco(
     """
     check_inner(inner, mix)
     check_compressor(compressor)
-    check_range("consensus_step", consensus_step, low=0, high=1, low_open=True)
+    check_scalar("consensus_step", consensus_step, low=0, high=1, low_open=True)
     inner = optax.with_extra_args_support(inner)
     publish = publishing(mix, compressor)
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from cdjax._checks import check_mixer, check_params, check_range
+from cdjax._checks import check_mixer, check_params, check_per_agent
 from cdjax._trees import along_agents, displacement, map_floats, value_at
 from cdjax._types import AgentScalarOrSchedule, Mixer, Params
 from cdjax.transforms._descent import inverse, stepped
@@ -63,8 +63,8 @@ def decentlam(
     Reference: Yuan et al. (2021), Algorithm 2 (not verified).
     """
     check_mixer(mix)
-    check_range("learning_rate", learning_rate, low=0)
-    check_range("momentum", momentum, low=0, high=1, high_open=True)
+    check_per_agent("learning_rate", learning_rate, low=0)
+    check_per_agent("momentum", momentum, low=0, high=1, high_open=True)
 
     def init(params: Params) -> DecentLaMState:
         return DecentLaMState(jnp.zeros([], jnp.int32), optax.tree.zeros_like(params))

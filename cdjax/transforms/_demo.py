@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from cdjax._checks import check_compressor, check_params, check_range
+from cdjax._checks import check_compressor, check_params, check_scalar
 from cdjax._trees import is_floating, map_floats, scalar_like, value_at
 from cdjax._types import Params, ScalarOrSchedule
 from cdjax.compress import Compressor
@@ -67,10 +67,10 @@ def demo(
 
     Reference: Peng et al. (2024), Algorithm 1 (number not verified), and the released code.
     """
-    check_range("learning_rate", learning_rate, low=0)
+    check_scalar("learning_rate", learning_rate, low=0)
     check_compressor(compressor)
-    check_range("decay", decay, low=0, high=1)
-    check_range("weight_decay", weight_decay, low=0)
+    check_scalar("decay", decay, low=0, high=1)
+    check_scalar("weight_decay", weight_decay, low=0)
 
     def init(params: Params) -> DeMoState:
         return DeMoState(jnp.zeros([], jnp.int32), optax.tree.zeros_like(params))

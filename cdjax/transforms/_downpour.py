@@ -23,7 +23,13 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, ArrayLike, Bool, Int
 
-from cdjax._checks import check_count, check_params, check_range, stacked_size
+from cdjax._checks import (
+    check_count,
+    check_params,
+    check_per_agent,
+    check_scalar,
+    stacked_size,
+)
 from cdjax._trees import along_agents, displacement, is_leafless, value_at, widened
 from cdjax._types import AgentScalarOrSchedule, Params, ScalarOrSchedule
 from cdjax.agents import mean_params
@@ -91,12 +97,12 @@ def downpour(
 
     Reference: Dean et al. (2012), DownpourSGDClient in the appendix; section 4.1 for Adagrad.
     """
-    check_range("learning_rate", learning_rate, low=0)
-    check_range("server_learning_rate", server_learning_rate, low=0)
+    check_per_agent("learning_rate", learning_rate, low=0)
+    check_scalar("server_learning_rate", server_learning_rate, low=0)
     check_count("push_period", push_period, low=1)
     check_count("fetch_period", fetch_period, low=1)
     check_clocks(clocks)
-    check_range("initial_sum_of_squares", initial_sum_of_squares, low=0)
+    check_scalar("initial_sum_of_squares", initial_sum_of_squares, low=0)
 
     def init(params: Params) -> DownpourState:
         server = params if is_leafless(params) else mean_params(params)

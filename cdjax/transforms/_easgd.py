@@ -17,7 +17,13 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from cdjax._checks import check_count, check_inner, check_params, check_range, stacked_size
+from cdjax._checks import (
+    check_count,
+    check_inner,
+    check_params,
+    check_per_agent,
+    stacked_size,
+)
 from cdjax._trees import displacement, is_leafless, scalar_like, sum_over_agents
 from cdjax._types import AgentScalarOrSchedule, OptState, Params
 from cdjax.agents import mean_params
@@ -66,7 +72,7 @@ def easgd(
 
     Reference: Zhang et al. (2015), eqs. 5 and 6 and Algorithm 1; defaults of their section 5.
     """
-    check_range("learning_rate", learning_rate, low=0)
+    check_per_agent("learning_rate", learning_rate, low=0)
     return elastic_averaging(descent(learning_rate), beta=beta, period=period, clocks=clocks)
 
 
@@ -147,7 +153,7 @@ def elastic_averaging(
 
     Reference: Zhang et al. (2015), eqs. 5 and 6, Algorithm 1, and section 4 for the stability.
     """
-    check_range("beta", beta, low=0)
+    check_per_agent("beta", beta, low=0)
     check_count("period", period, low=1)
     check_clocks(clocks)
     check_inner(inner)

@@ -22,7 +22,13 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from cdjax._checks import check_inner, check_mixer, check_params, check_range
+from cdjax._checks import (
+    check_inner,
+    check_mixer,
+    check_params,
+    check_per_agent,
+    check_scalar,
+)
 from cdjax._trees import displacement, map_floats
 from cdjax._types import AgentScalarOrSchedule, Mixer, OptState, Params
 from cdjax.mixing import lazy
@@ -116,7 +122,7 @@ def exact_diffusion(
     Reference: Yuan et al. (2019), Algorithm 1 (not verified).
     """
     check_mixer(mix)
-    check_range("learning_rate", learning_rate, low=0)
+    check_per_agent("learning_rate", learning_rate, low=0)
     return adapt_correct_combine(descent(learning_rate), lazy(mix))
 
 
@@ -156,8 +162,8 @@ def d2(
     Reference: Tang et al. (2018), Algorithm 1 and Assumption 1 (not verified).
     """
     check_mixer(mix)
-    check_range("learning_rate", learning_rate, low=0)
-    check_range("smallest_eigenvalue", smallest_eigenvalue, high=1)
+    check_per_agent("learning_rate", learning_rate, low=0)
+    check_scalar("smallest_eigenvalue", smallest_eigenvalue, high=1)
     if smallest_eigenvalue <= -1 / 3 + _ROUNDING:
         raise ValueError(
             f"smallest_eigenvalue is {smallest_eigenvalue:g}; d2 diverges unless it is above -1/3: "

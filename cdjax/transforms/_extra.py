@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from cdjax._checks import check_mixer, check_params, check_range
+from cdjax._checks import check_mixer, check_params, check_per_agent
 from cdjax._trees import displacement, is_floating, map_floats, widened
 from cdjax._types import AgentScalarOrSchedule, Mixer, Params
 from cdjax.transforms._descent import descent
@@ -97,7 +97,7 @@ def extra(learning_rate: AgentScalarOrSchedule, mix: Mixer) -> optax.GradientTra
     Reference: Shi et al. (2015), Algorithm 1 (not verified).
     """
     check_mixer(mix)
-    check_range("learning_rate", learning_rate, low=0)
+    check_per_agent("learning_rate", learning_rate, low=0)
     return optax.chain(descent(learning_rate), corrected_consensus(mix))
 
 

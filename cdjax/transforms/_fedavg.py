@@ -19,7 +19,7 @@ from cdjax._checks import (
     check_count,
     check_inner,
     check_key,
-    check_range,
+    check_scalar,
     check_stacked,
     stacked_size,
 )
@@ -135,7 +135,7 @@ def fedavg_rounds(
     own_steps = np.asarray(local_steps)
     for steps in own_steps.ravel().tolist():
         check_count("local_steps", steps, low=1)
-    check_range("fraction", fraction, low=0, high=1)
+    check_scalar("fraction", fraction, low=0, high=1)
     check_positive_weights(weights)
     if key is None and fraction < 1:
         raise ValueError(f"fraction is {fraction}: give key=jax.random.key(0) to draw clients from")

@@ -14,7 +14,7 @@ from typing import Literal
 
 import optax
 
-from cdjax._checks import check_choice, check_mixer, check_range
+from cdjax._checks import check_choice, check_mixer, check_per_agent, check_scalar
 from cdjax._types import AgentScalarOrSchedule, Mixer
 from cdjax.transforms._consensus import adapt_then_combine, consensus
 from cdjax.transforms._descent import descent
@@ -58,7 +58,7 @@ def gradient_tracking(
     verified); github.com/epfml/relaysgd, algorithms.py, for ``semi-atc``.
     """
     check_mixer(mix)
-    check_range("learning_rate", learning_rate, low=0)
+    check_per_agent("learning_rate", learning_rate, low=0)
     check_choice("form", form, _FORMS)
     tracked = optax.chain(tracking(mix, combined=form == "atc"), descent(learning_rate))
     if form == "diging":
@@ -100,6 +100,6 @@ def momentum_tracking(
     momentum_tracking_optimizer.py of their code.
     """
     check_mixer(mix)
-    check_range("learning_rate", learning_rate, low=0)
-    check_range("momentum", momentum, low=0, high=1, high_open=True)
+    check_per_agent("learning_rate", learning_rate, low=0)
+    check_scalar("momentum", momentum, low=0, high=1, high_open=True)
     return optax.chain(optax.trace(momentum), tracking(mix), descent(learning_rate), consensus(mix))

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from cdjax._checks import check_count, check_inner, check_params, check_positive
+from cdjax._checks import check_count, check_inner, check_params, check_scalar
 from cdjax._trees import displacement, map_floats
 from cdjax._types import Mixer, OptState, Params
 
@@ -72,7 +72,7 @@ def kgt(
     """
     check_inner(inner, mix)
     check_count("period", period, low=1)
-    check_positive("learning_rate", learning_rate)
+    check_scalar("learning_rate", learning_rate, low=0, low_open=True)
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> KGTState:

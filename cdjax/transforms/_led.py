@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from cdjax._checks import check_count, check_inner, check_params, check_positive
+from cdjax._checks import check_count, check_inner, check_params, check_scalar
 from cdjax._trees import displacement, map_floats
 from cdjax._types import Mixer, OptState, Params
 
@@ -65,7 +65,7 @@ def led(
     """
     check_inner(inner, mix)
     check_count("period", period, low=1)
-    check_positive("gain", gain)
+    check_scalar("gain", gain, low=0, low_open=True)
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> LEDState:

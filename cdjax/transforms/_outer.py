@@ -36,7 +36,7 @@ from cdjax._checks import (
     check_mixer,
     check_optimizer,
     check_params,
-    check_range,
+    check_scalar,
     check_whole,
 )
 from cdjax._trees import along_agents, displacement, have_agent_axis, is_floating, map_floats
@@ -209,7 +209,7 @@ def outer_rounds(
             f"delay is {delay}; a fragment is sent every {window} steps and one is on its way at a "
             f"time, so give at most {window - 1}"
         )
-    check_range("merge", merge, low=0, high=1, high_open=True)
+    check_scalar("merge", merge, low=0, high=1, high_open=True)
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> OuterState:

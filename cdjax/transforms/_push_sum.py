@@ -30,7 +30,7 @@ from cdjax._checks import (
     check_inner,
     check_mixer,
     check_params,
-    check_range,
+    check_per_agent,
     check_stacked,
     stacked_size,
 )
@@ -139,7 +139,7 @@ def push_diging(learning_rate: AgentScalarOrSchedule, mix: Mixer) -> optax.Gradi
 
     Reference: Nedić, Olshevsky & Shi (2017), Algorithm 2, Push-DIGing.
     """
-    check_range("learning_rate", learning_rate, low=0)
+    check_per_agent("learning_rate", learning_rate, low=0)
     check_mixer(mix)
 
     def init(params: Params) -> PushDIGingState:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from cdjax._checks import check_mixer, check_params, check_range
+from cdjax._checks import check_mixer, check_params, check_per_agent, check_scalar
 from cdjax._trees import (
     along_agents,
     displacement,
@@ -86,10 +86,10 @@ def quasi_global_momentum(
     Reference: Lin et al. (2021), Algorithm 1 (not verified); decentralized_qg_sgd.py of their code.
     """
     check_mixer(mix)
-    check_range("learning_rate", learning_rate, low=0)
-    check_range("momentum", momentum, low=0, high=1, high_open=True)
+    check_per_agent("learning_rate", learning_rate, low=0)
+    check_per_agent("momentum", momentum, low=0, high=1, high_open=True)
     decay = momentum if buffer_decay is None else buffer_decay
-    check_range("buffer_decay", decay, low=0, high=1)
+    check_per_agent("buffer_decay", decay, low=0, high=1)
 
     def init(params: Params) -> QuasiGlobalState:
         return QuasiGlobalState(jnp.zeros([], jnp.int32), optax.tree.zeros_like(params))
@@ -161,10 +161,10 @@ def quasi_global_adam(
     code.
     """
     check_mixer(mix)
-    check_range("learning_rate", learning_rate, low=0)
-    check_range("b1", b1, low=0, high=1, high_open=True)
-    check_range("b2", b2, low=0, high=1, high_open=True)
-    check_range("eps", eps, low=0, low_open=True)
+    check_per_agent("learning_rate", learning_rate, low=0)
+    check_scalar("b1", b1, low=0, high=1, high_open=True)
+    check_scalar("b2", b2, low=0, high=1, high_open=True)
+    check_scalar("eps", eps, low=0, low_open=True)
 
     def init(params: Params) -> QuasiGlobalAdamState:
         # Two trees: a buffer cannot be donated twice.

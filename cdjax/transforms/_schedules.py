@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, ArrayLike
 
-from cdjax._checks import check_range
+from cdjax._checks import check_per_agent, check_scalar
 
 
 def diminishing_schedule(
@@ -32,9 +32,9 @@ def diminishing_schedule(
     Reference: Jiang et al. (2017), Section 4, who refer to their supplement for diminishing steps
     (not verified).
     """
-    check_range("init_value", init_value, low=0)
-    check_range("power", power, low=0.5, high=1, low_open=True)
-    check_range("offset", offset, low=0, low_open=True)
+    check_per_agent("init_value", init_value, low=0)
+    check_scalar("power", power, low=0.5, high=1, low_open=True)
+    check_scalar("offset", offset, low=0, low_open=True)
 
     def schedule(step: ArrayLike) -> Array:
         return init_value * offset / (jnp.asarray(step, jnp.result_type(float)) ** power + offset)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from cdjax._checks import check_count, check_positive, check_range
+from cdjax._checks import check_count, check_per_agent, check_scalar
 from cdjax._trees import along_agents, map_floats, value_at
 from cdjax._types import AgentScalarOrSchedule, Mixer, Params
 from cdjax.transforms._outer import outer
@@ -69,9 +69,9 @@ def slowmo(
 
     Reference: Wang et al. (2020), Algorithm 1; defaults of github.com/facebookresearch/fairscale.
     """
-    check_positive("learning_rate", learning_rate)
-    check_range("momentum", momentum, low=0, high=1, high_open=True)
-    check_positive("slow_learning_rate", slow_learning_rate)
+    check_per_agent("learning_rate", learning_rate, low=0, low_open=True)
+    check_scalar("momentum", momentum, low=0, high=1, high_open=True)
+    check_scalar("slow_learning_rate", slow_learning_rate, low=0, low_open=True)
     check_count("period", period, low=1)
 
     def round_rate(number: Int[Array, ""]) -> Array:

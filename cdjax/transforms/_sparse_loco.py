@@ -13,7 +13,13 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from cdjax._checks import check_compressor, check_count, check_inner, check_params, check_range
+from cdjax._checks import (
+    check_compressor,
+    check_count,
+    check_inner,
+    check_params,
+    check_scalar,
+)
 from cdjax._trees import displacement, is_floating, map_floats, scalar_like
 from cdjax._types import OptState, Params
 from cdjax.compress import Compressor
@@ -73,8 +79,8 @@ def sparse_loco(
     check_inner(inner)
     check_compressor(compressor)
     check_count("period", period, low=1)
-    check_range("decay", decay, low=0, high=1)
-    check_range("outer_step", outer_step, low=0)
+    check_scalar("decay", decay, low=0, high=1)
+    check_scalar("outer_step", outer_step, low=0)
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> SparseLoCoState:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from cdjax._checks import check_choice, check_mixer, check_params, check_range
+from cdjax._checks import check_choice, check_mixer, check_params, check_per_agent
 from cdjax._trees import displacement, map_floats
 from cdjax._types import AgentScalarOrSchedule, Mixer, Params
 from cdjax.mixing import lazy
@@ -76,7 +76,7 @@ def suda(
     Reference: Alghunaim & Yuan (2022), eq. 6 and Table 1 (not verified).
     """
     check_mixer(mix)
-    check_range("learning_rate", learning_rate, low=0)
+    check_per_agent("learning_rate", learning_rate, low=0)
     check_choice("form", form, _FORMS)
     a, c, one_minus_b_squared = (make(mix) for make in _FORMS[form])
     descend = descent(learning_rate)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import ArrayLike
 
-from cdjax._checks import check_mixer, check_range
+from cdjax._checks import check_mixer, check_per_agent, check_scalar
 from cdjax._trees import value_at
 from cdjax._types import AgentScalarOrSchedule, Mixer
 from cdjax.mixing import lazy, repeated
@@ -80,8 +80,8 @@ def gcdsgd(
     Reference: Jiang et al. (2018), g-CDSGD (not verified).
     """
     check_mixer(mix)
-    check_range("learning_rate", learning_rate, low=0)
-    check_range("own_weight", own_weight, low=0, high=1)
+    check_per_agent("learning_rate", learning_rate, low=0)
+    check_scalar("own_weight", own_weight, low=0, high=1)
 
     def own_rate(step: ArrayLike) -> Any:
         return own_weight * value_at(learning_rate, jnp.asarray(step))

@@ -120,6 +120,22 @@ def test_every_number_of_steps_is_one_compilation_and_the_state_is_donated():
     assert loop._cache_size() == 1
 
 
+def test_a_loop_takes_no_more_steps_than_it_has_batches():
+    state, samples, loss, tx = problem(models.SoftmaxRegression(num_classes=4))
+    indices = np.zeros((2, NUM_AGENTS, 2), np.int32)
+    for loop in (
+        training.train_loop(training.train_step(loss, tx)),
+        training.sequential_loop(loss, tx),
+        training.fedavg_loop(loss, optax.sgd(0.1), local_steps=2),
+    ):
+        for too_many in (3, np.int32(3), jnp.int32(3)):
+            with pytest.raises(ValueError, match="num_steps is 3, more than the 2 rows of indices"):
+                loop(state, samples, indices, too_many)
+    under_jit = jax.jit(lambda n: training.sequential_loop(loss, tx)(state, samples, indices, n)[0])
+    assert_trees_close(under_jit(9).params, under_jit(2).params, rtol=0, atol=0)
+    assert int(under_jit(9).step) == int(state.step) + 2
+
+
 @pytest.mark.parametrize("batch_size", [1, 5, 7, 100])
 def test_evaluation_is_the_mean_over_all_samples_of_every_agent(batch_size):
     model = models.SoftmaxRegression(num_classes=4)
