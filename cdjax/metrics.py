@@ -88,7 +88,9 @@ def bytes_sent(params: Params, topology: Topology) -> int:
     Raises:
         ValueError: if a leaf's leading axis is not the topology's number of agents.
     """
-    return int(bytes_by_edge(params, topology).sum())
+    check_topology(topology)
+    check_stacked(params, topology.num_agents)
+    return len(topology.entries.off_diagonal.weights) * message_bytes(params)
 
 
 def bytes_by_edge(params: Params, topology: Topology) -> Int[np.ndarray, "agents agents"]:

@@ -97,18 +97,18 @@ def random_pairs(topology: Topology, key: PRNGKeyArray) -> Peers:
 
     def match_favorites(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         ranks, partners = carry
-        favorites = jnp.argmax(ranks, axis=1)
-        agree = (favorites[favorites] == agents) & jnp.any(ranks, axis=1)
-        partners = jnp.where(agree, favorites, partners)
+        best = jnp.zeros(len(agents), ranks.dtype).at[first].max(ranks).at[second].max(ranks)
+        agree = (ranks > 0) & (ranks == best[first]) & (ranks == best[second])
+        # An index beyond the last agent drops what the other edges would write.
+        ends = (jnp.where(agree, end, len(agents)) for end in (first, second))
+        for end, other in zip(ends, (second, first), strict=True):
+            partners = partners.at[end].set(other, mode="drop")
         free = partners == agents
-        return jnp.where(jnp.logical_and.outer(free, free), ranks, 0), partners
+        return jnp.where(free[first] & free[second], ranks, 0), partners
 
     def peers(step: int | Int[Array, ""]) -> Int[Array, " agents"]:
-        order = 1 + jax.random.permutation(jax.random.fold_in(key, step), len(first))
-        # ranks[j, l] is the rank of edge jl, the highest first; 0 where there is no edge, or where
-        # one of its agents is no longer free.
-        ranks = jnp.zeros((len(agents), len(agents)), order.dtype)
-        ranks = ranks.at[first, second].set(order).at[second, first].set(order)
+        # Of each edge, the highest first; 0 where one of its agents is no longer free.
+        ranks = 1 + jax.random.permutation(jax.random.fold_in(key, step), len(first))
         # Going through the edges one by one would take as many rounds as there are edges. Instead
         # all agents that are each other's favourite, over their best free edge, pair at once: no
         # edge of a higher rank can take either of them. The best free edge of all always joins such

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,6 +66,22 @@ class Entries:
     def row_sums(self) -> Float[np.ndarray, " agents"]:
         """The sum of every row."""
         return sums_by_receiver(self.num_agents, self.receivers, self.weights)
+
+    def equals(self, other: Entries) -> bool:
+        """Whether two matrices are the same, to the last bit."""
+        pairs = zip(self._parts, other._parts, strict=True)
+        return self.num_agents == other.num_agents and all(np.array_equal(a, b) for a, b in pairs)
+
+    def checksum(self) -> int:
+        """The CRC-32 of the whole matrix's bytes, row by row, of which only one row is made."""
+        total = 0
+        for agent in range(self.num_agents):
+            total = zlib.crc32(self.rows(np.array([agent])).tobytes(), total)
+        return total
+
+    @property
+    def _parts(self) -> tuple[np.ndarray, ...]:
+        return self.receivers, self.senders, self.weights
 
     def where(self, chosen: np.ndarray) -> Entries:
         """Some of the entries."""

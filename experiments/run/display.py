@@ -13,7 +13,7 @@ from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from cdjax import Topology, metrics, mixing
+from cdjax import Topology, mixing
 from experiments.report.tables import pairs
 from experiments.run.algorithm import messages_per_step
 from experiments.run.bounds import step_limits
@@ -233,11 +233,12 @@ def _by_agent_and_edge(job: Job) -> str:
     if varying := job.network.varying:
         share = varying.messages * job.run.network.mix_fraction / job.network.num_agents
         return f", {share:.3g} times the model by an agent, on average"
-    has_message = metrics.bytes_by_edge(job.state.params, job.network.topology) > 0
+    links = job.network.topology.entries.off_diagonal
+    num_messages = np.bincount(links.senders, minlength=links.num_agents)  # of each agent
     all_messages = messages_per_step(job.algorithm, job.setting, job.options)
     all_bytes = job.message_bytes * all_messages * job.run.network.mix_fraction
-    by_edge = all_bytes / max(1, has_message.sum())
-    sent = np.rint(by_edge * has_message.sum(axis=0)).astype(int)
+    by_edge = all_bytes / max(1, num_messages.sum())
+    sent = np.rint(by_edge * num_messages).astype(int)
     least = f"{decimal(sent.min())} to " if sent.min() < sent.max() else ""
     return f", {least}{decimal(sent.max())} by an agent, {decimal(job.message_bytes)} a message"
 

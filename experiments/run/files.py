@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from cdjax._json import as_json, to_json
+from cdjax.topology._entries import Entries
 from experiments.run.config import FORMAT, flat
 from experiments.run.errors import UsageError, blame
 from experiments.run.job import Job
@@ -110,15 +111,14 @@ def write_graph(job: Job, folder: Path) -> None:
     draft.rename(graph)
 
 
-def read_mixing_matrix(folder: Path) -> np.ndarray | None:
+def read_mixing_matrix(folder: Path) -> Entries | None:
     """The mixing matrix of the run in a folder; None of an older one, which does not hold it."""
     path = graph_of(folder) / "mixing_matrix.npz"
     if not path.is_file():
         return None
-    with np.load(path) as entries:
-        matrix = np.zeros((int(entries["num_agents"]),) * 2)
-        matrix[entries["rows"], entries["columns"]] = entries["weights"]
-    return matrix
+    with np.load(path) as found:
+        parts = (found[name] for name in ("rows", "columns", "weights"))
+        return Entries(int(found["num_agents"]), *parts)
 
 
 def partition_title(job: Job) -> str:

@@ -143,8 +143,7 @@ def resumed(job: Job, found: checkpoint.Found | None) -> tuple[Job, Progress]:
         with blame("--resume"):
             _check_options(job, read_options(folder))
             before = read_mixing_matrix(folder)
-        graph = job.network.topology.mixing_matrix
-        if before is not None and not np.array_equal(before, graph):
+        if before is not None and not before.equals(job.network.topology.entries):
             raise UsageError(f"--topology: {_OTHER.format(folder)}")
         return job, beginning(job)
     notes = found.notes
@@ -235,5 +234,5 @@ def _checksums(job: Job) -> dict[str, int]:
     images = zlib.crc32(np.ascontiguousarray(dataset.train_images))
     return {
         "--data-dir": zlib.crc32(np.ascontiguousarray(dataset.train_labels), images),
-        "--topology": zlib.crc32(np.ascontiguousarray(job.network.topology.mixing_matrix)),
+        "--topology": job.network.topology.entries.checksum(),
     }

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import zlib
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -13,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cdjax import checkpoint
+from cdjax import checkpoint, metrics, topology
 from experiments.compare.config import Compare
 from experiments.convex.config import Convex
 from experiments.figures.config import Figures
 from experiments.robustness.config import Robustness
-from experiments.run import files, resume
+from experiments.run import display, files, resume
 from experiments.run.config import Run, flat, paths_expanded, replaced
 from experiments.run.errors import UsageError
 from experiments.run.job import prepare
@@ -152,6 +153,32 @@ def test_compressed_messages_go_on_on_one_device_or_on_several_as_before(
     with pytest.raises(UsageError, match=message):
         resume.resumed(prepare(replaced(again, devices=str(here))), found)
     assert int(resume.resumed(prepare(again), found)[0].state.step) == 1
+
+
+def test_what_tells_graphs_apart_needs_no_whole_matrix(monkeypatch):
+    graph = topology.torus(12)
+    whole, entries = graph.mixing_matrix, topology.torus(12).entries
+    monkeypatch.setattr(topology.Topology, "mixing_matrix", property(lambda self: 1 / 0))
+    assert entries.checksum() == zlib.crc32(np.ascontiguousarray(whole))
+    assert entries.equals(graph.entries) and not entries.equals(topology.ring(12).entries)
+    params = {"w": jnp.ones((12, 5))}
+    assert metrics.bytes_sent(params, graph) == 20 * np.count_nonzero(
+        whole - np.diag(whole.diagonal())
+    )
+
+
+def test_a_run_never_makes_the_whole_matrix_of_a_sparse_graph(job, monkeypatch, tmp_path):
+    monkeypatch.setattr(topology.Topology, "mixing_matrix", property(lambda self: 1 / 0))
+    ring = prepare(replaced(job.run, topology="ring", agents=8))
+    folder = begun(ring, tmp_path / "run")
+    with checkpoint.writing(files.checkpoints_of(folder)) as checkpoints:
+        resume.saver(checkpoints, ring)(
+            ring.state._replace(step=jnp.int32(1)), beginning(ring), True
+        )
+    again = replaced(ring.run, resume=folder)
+    resume.resumed(prepare(again), resume.find(again))
+    resume.resumed(prepare(again), None)
+    assert " by an agent, " in display._by_agent_and_edge(ring)
 
 
 def test_the_graph_of_a_family_is_kept_too(job, tmp_path):
