@@ -14,7 +14,7 @@ import tyro
 from experiments.launch import memory, processes
 from experiments.launch.output import lossy_output
 from experiments.run.alike import facts
-from experiments.run.config import Machine, Model, Run, number_hints, paths_expanded, replaced
+from experiments.run.config import Machine, Run, flat, number_hints, paths_expanded, replaced
 from experiments.run.errors import RunEnded, UsageError, flag
 from experiments.run.interrupts import ended_by_two
 
@@ -54,7 +54,8 @@ def _main(
         if getattr(config, "jobs", 1) > 1:
             # Those processes share an accelerator, whose memory this one would take.
             os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-        if getattr(config, "model", Model()).model != "cnn":
+        # A preset's own model is not known yet.
+        if (flat(config).get("model") or "cnn") != "cnn":
             memory.keep_pages()
         machine = getattr(config, "machine", Machine())
         processes.join(machine, kept=_kept(config), facts=facts(config))

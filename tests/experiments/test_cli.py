@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from experiments.compare.config import Compare
+from experiments.convex.config import Convex
+from experiments.figures.config import Figures
 from experiments.launch.cli import main
+from experiments.robustness.config import Robustness
 from experiments.run.config import Run
 from experiments.run.job import prepare
 
@@ -236,6 +240,15 @@ def test_help_groups_the_options_by_subject_and_lists_their_choices(capsys, monk
     places = [out.index(f"{subject} options") for subject in subjects]
     assert places == sorted(places)
     assert "A run on the digits." in out and "{fixed,diminishing,cosine}" in out
+
+
+@pytest.mark.parametrize("study", [Compare, Convex, Figures, Robustness, Run])
+def test_every_study_starts_from_the_command_line(study, monkeypatch):
+    found = []
+    monkeypatch.setattr("experiments.launch.processes.join", lambda *args, **kwargs: None)
+    monkeypatch.setattr(sys, "argv", ["study"])
+    main(study(), found.append)
+    assert found == [study()]
 
 
 def test_help_does_not_wait_for_jax():
