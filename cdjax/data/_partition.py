@@ -4,9 +4,12 @@ McMahan, Moore, Ramage, Hampson, Agüera y Arcas, *Communication-Efficient Learn
 from Decentralized Data*, AISTATS 2017, arXiv:1602.05629 (label-sorted shards).
 
 Hsu, Qi, Brown, *Measuring the Effects of Non-Identical Data Distribution for Federated Visual
-Classification*, arXiv:1909.06335 (Dirichlet; they draw every agent's mix of classes, while here, as
-in Yurochkin et al., arXiv:1905.12022, every class's mix of agents is drawn, so that all samples are
-dealt).
+Classification*, arXiv:1909.06335 (Dirichlet: every agent's mix of classes is drawn, and all agents
+have equally many samples).
+
+Yurochkin et al., *Bayesian Nonparametric Federated Learning of Neural Networks*, ICML 2019,
+arXiv:1905.12022 (Dirichlet: every class's mix of agents is drawn, so that agents differ in their
+number of samples too).
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from jaxtyping import Int
 
 from cdjax._checks import check_choice, check_count, check_num_agents, check_range
 
-PARTITIONS = ("iid", "dirichlet", "shards", "classes", "quantity")
+PARTITIONS = ("iid", "dirichlet", "dirichlet-equal", "shards", "classes", "quantity")
 
 
 def partition(
@@ -35,6 +38,9 @@ def partition(
 
     - ``iid``: at random; the agents' numbers of samples differ by at most one.
     - ``dirichlet``: of each class, the agents get shares drawn from Dir(α, ..., α).
+    - ``dirichlet-equal``: each agent draws its mix of classes from Dir(α, ..., α) and then its
+      samples, one by one, from the classes that are not used up; the agents' numbers of samples
+      differ by at most one, so α may be as small as one likes.
     - ``shards``: the samples are sorted by label and cut into shards of equal size, which are dealt
       at random (McMahan et al., Section 3).
     - ``classes``: whole classes are dealt in turn. With more agents than classes, agents that get
@@ -45,9 +51,10 @@ def partition(
     Args:
         labels: the label of every sample, shape (n,); ``iid`` needs only their number n.
         num_agents: the number of agents N.
-        scheme: ``iid``, ``dirichlet``, ``shards``, ``classes`` or ``quantity``.
+        scheme: ``iid``, ``dirichlet``, ``dirichlet-equal``, ``shards``, ``classes`` or
+            ``quantity``.
         seed: of the random deal.
-        alpha: α of ``dirichlet``; smaller values are further from iid.
+        alpha: α of both Dirichlet schemes; smaller values are further from iid.
         shards_per_agent: for ``shards``.
         power: p of ``quantity``, at least 0; with 0 it is ``iid`` but for rounding.
 
@@ -85,6 +92,8 @@ def partition(
             parts = np.array_split(rng.permutation(len(labels)), num_agents)
         case "dirichlet":
             parts = _dirichlet(labels, num_agents, alpha, rng)
+        case "dirichlet-equal":
+            parts = _dirichlet_equal(labels, num_agents, alpha, rng)
         case "shards":
             parts = _shards(labels, num_agents, shards_per_agent, rng)
         case "quantity":
@@ -123,6 +132,32 @@ def _dirichlet(
         cuts = np.rint(np.cumsum(shares)[:-1] * len(members)).astype(int)
         pieces.append(np.split(members, cuts))
     return [np.concatenate(mine) for mine in zip(*pieces, strict=True)]
+
+
+def _dirichlet_equal(
+    labels: np.ndarray, num_agents: int, alpha: float, rng: np.random.Generator
+) -> list[np.ndarray]:
+    classes, counts = np.unique(labels, return_counts=True)
+    members = [rng.permutation(np.flatnonzero(labels == label)) for label in classes]
+    left = counts.copy()
+    sizes = np.full(num_agents, len(labels) // num_agents)
+    sizes[: len(labels) % num_agents] += 1
+    parts = []
+    for size in sizes:
+        shares = rng.dirichlet(np.full(len(classes), alpha))
+        taken = np.zeros_like(left)
+        while missing := size - taken.sum():
+            # What is drawn beyond a class's end is drawn again among the others: the same as one
+            # sample after another.
+            open_shares = np.where(left > taken, shares, 0.0)
+            if not open_shares.any():  # a small alpha leaves the other classes no share at all
+                open_shares = (left - taken).astype(float)
+            drawn = rng.multinomial(missing, open_shares / open_shares.sum())
+            taken = np.minimum(taken + drawn, left)
+        dealt = zip(members, left, taken, strict=True)
+        parts.append(np.concatenate([own[rest - take : rest] for own, rest, take in dealt]))
+        left = left - taken
+    return [parts[number] for number in rng.permutation(num_agents)]
 
 
 def _shards(

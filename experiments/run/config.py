@@ -33,6 +33,7 @@ SCHEDULES: Mapping[str, Mapping[str, Any]] = {
 PARTITIONS: Mapping[str, Mapping[str, Any]] = {
     "iid": {},
     "dirichlet": {"dirichlet_alpha": 0.5},
+    "dirichlet-equal": {"dirichlet_alpha": 0.5},
     "shards": {"shards_per_agent": 2},
     "classes": {},
     "quantity": {"quantity_power": 1.0},
@@ -183,7 +184,8 @@ class Data:
     partition: PartitionName = "iid"
     """How data is dealt to the agents."""
     dirichlet_alpha: float | None = None
-    """Concentration of --partition dirichlet; small is far from iid (default: 0.5)."""
+    """Concentration of --partition dirichlet, of agents of unequal sizes, and dirichlet-equal;
+    small is far from iid (default: 0.5)."""
     shards_per_agent: int | None = None
     """Label-sorted shards per agent, of --partition shards (default: 2)."""
     quantity_power: float | None = None

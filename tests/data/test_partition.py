@@ -54,6 +54,25 @@ def test_the_smallest_alphas_are_still_distributions():
     assert len(parts[0]) == 600
 
 
+@pytest.mark.parametrize("alpha", [1e-300, 0.01, 1.0, 1e6])
+def test_equal_dirichlet_parts_are_of_equal_size_at_any_alpha(alpha):
+    parts = partition(LABELS, 16, scheme="dirichlet-equal", alpha=alpha, seed=2)
+    assert {len(part) for part in parts} == {600 // 16, 600 // 16 + 1}
+    np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(600))
+
+
+def test_equal_dirichlet_mixes_have_the_mean_and_variance_of_the_distribution():
+    # So few of so many samples that no class is used up: the first class's share of an agent's 100
+    # samples is beta-binomial.
+    labels, alpha, size, num_classes = np.arange(100_000) % 4, 0.5, 100, 4
+    parts = partition(labels, 1000, scheme="dirichlet-equal", alpha=alpha, seed=0)
+    shares = [np.mean(labels[part] == 0) for part in parts]
+    mean, total = 1 / num_classes, alpha * num_classes
+    variance = mean * (1 - mean) / size * (size + total) / (1 + total)
+    assert np.mean(shares) == pytest.approx(mean, abs=1e-9)  # all samples are dealt
+    assert np.var(shares) == pytest.approx(variance, rel=0.15)
+
+
 def test_two_shards_hold_at_most_four_classes():
     for part in partition(np.sort(LABELS), 20, scheme="shards", shards_per_agent=2):
         assert len(np.unique(np.sort(LABELS)[part])) <= 4
