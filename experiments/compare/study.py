@@ -18,6 +18,7 @@ from experiments.report.verdicts import against
 from experiments.run.algorithm import ALGORITHMS
 from experiments.run.config import Run, check_choices, run_of
 from experiments.run.errors import UsageError, flag
+from experiments.run.grids import best_step_sizes
 from experiments.run.job import check
 from experiments.run.records import Records, run_all, run_once, tracked
 
@@ -28,8 +29,6 @@ SYSTEMS = (
     "gossip-pair", "gosgd",
 )  # fmt: skip
 _FIRST_TUNING_SEED = 1000  # far from those that anyone reports
-_FACTOR = 3.0
-_MOST_STEP_SIZES = 12
 
 
 class System(NamedTuple):
@@ -140,26 +139,13 @@ def _tuned(config: Compare, systems: Sequence[System], console: Console) -> dict
 
     Raises a UsageError if the best is at an end of the grid, however far it grows.
     """
-    grids = {system: [*config.learning_rates] for system in systems}
-    missing = {system: [*grid] for system, grid in grids.items()}
-    while missing:
-        tried = [(s, rate) for s, rates in missing.items() for rate in rates]
+
+    def losses(tried: Sequence[tuple[System, float]]) -> list[float]:
         runs = [run for one in tried for run in _tuning_runs(config, *one)]
         tracked(console, "tuning", run_all(runs, jobs=config.jobs), total=len(runs))
-        losses = {s: [_loss(config, s, rate) for rate in grid] for s, grid in grids.items()}
-        missing = {s: more for s in systems if (more := _beyond(grids[s], losses[s]))}
-        for system, more in missing.items():
-            grids[system] = sorted([*grids[system], *more])
-            if len(grids[system]) > _MOST_STEP_SIZES:
-                raise UsageError(f"--learning-rates: no best one for {system.label}; give others")
-    return {s: grid[int(np.argmin(losses[s]))] for s, grid in grids.items()}
+        return [_loss(config, *one) for one in tried]
 
-
-def _beyond(grid: Sequence[float], losses: Sequence[float]) -> list[float]:
-    """The step size next to the best if that is at an end of the grid."""
-    best = int(np.argmin(losses))
-    further = [grid[0] / _FACTOR] * (best == 0) + [grid[-1] * _FACTOR] * (best == len(grid) - 1)
-    return [float(f"{rate:.1g}") for rate in further]  # 0.03 and not 0.0333
+    return best_step_sizes(systems, config.learning_rates, losses, label=lambda s: s.label)
 
 
 def _loss(config: Compare, system: System, rate: float) -> float:

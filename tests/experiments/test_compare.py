@@ -5,7 +5,7 @@ import json
 import pytest
 
 from experiments.compare.config import Compare
-from experiments.compare.study import Result, System, _beyond, _options, _rows, compare
+from experiments.compare.study import Result, System, _options, _rows, compare
 from experiments.run.algorithm import ALGORITHMS
 from experiments.run.config import Data, Model, Network, Training, flat
 from experiments.run.errors import UsageError
@@ -83,13 +83,6 @@ def test_systems_are_compared_with_cdmsgd_seed_by_seed():
     assert below.startswith("-10.07 (-10.21 to -9.92)") and below.endswith("*")
     assert itself == "" and "*" not in alike
     assert [row["algorithm"] for row in _rows(results, 0.5)][2] == "fedavg, momentum"
-
-
-def test_a_grid_grows_where_its_end_is_the_best():
-    assert _beyond([0.01, 0.03, 0.1], [3.0, 1.0, 2.0]) == []
-    assert _beyond([0.01, 0.03, 0.1], [1.0, 2.0, 3.0]) == [0.003]
-    assert _beyond([0.01, 0.03, 0.1], [3.0, 2.0, 1.0]) == [0.3]
-    assert _beyond([0.1], [1.0]) == [0.03, 0.3]
 
 
 @pytest.mark.parametrize(
