@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -59,21 +60,43 @@ def _of_agents(
         of_trained = of_model if job.algorithm.server else of_agents
         trained["train"] = of_trained(job.sample_sets["train"])
     train = agent_means({name: total[honest] for name, total in sums.items()}, steps)
+    return summary(
+        test, model_test, trained=trained, consensus_distance=view.consensus_distance, train=train
+    )
+
+
+def summary(
+    test: training.Metrics,
+    model_test: training.Metrics,
+    *,
+    trained: Mapping[str, training.Metrics],
+    consensus_distance: Any,
+    train: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, float]:
+    """The numbers of a record.
+
+    Args:
+        test: the agents' metrics on the test set, each of shape (agents,).
+        model_test: those of their one model, of shape (1,).
+        trained: the metrics of what is trained on each set of samples.
+        consensus_distance: of the agents.
+        train: means of each agent's training metrics over the steps since the last record, if any.
+    """
     accuracy = metrics.agent_statistics(test["accuracy"])
     record = {
         f"{split}_{name}": np.mean(values[name])
         for split, values in trained.items()
         for name in ("loss", "accuracy")
     }
+    if train is not None:
+        record |= {f"train_{name}_mean": np.mean(train[name]) for name in ("loss", "accuracy")}
     record |= {
-        "train_loss_mean": np.mean(train["loss"]),
-        "train_accuracy_mean": np.mean(train["accuracy"]),
         "test_loss_mean": np.mean(test["loss"]),
         "test_accuracy_mean": accuracy.mean,
         "test_accuracy_min": accuracy.min,
         "test_accuracy_max": accuracy.max,
         "test_accuracy_variance": accuracy.variance,
         "mean_params_test_accuracy": model_test["accuracy"][0],
-        "consensus_distance": view.consensus_distance,
+        "consensus_distance": consensus_distance,
     }
     return {name: float(value) for name, value in record.items()}

@@ -29,6 +29,19 @@ from experiments.run.signals import check_alike
 _MOST_STEPS = 2**31 - 1  # a step is counted in 32 bits
 
 
+class Keys(NamedTuple):
+    """What a run draws from: its initial parameters, its steps, and its peers."""
+
+    init: jax.Array
+    run: jax.Array
+    peers: jax.Array
+
+    @classmethod
+    def of(cls, seed: int) -> Keys:
+        """Those of ``--seed``."""
+        return cls(*jax.random.split(jax.random.key(seed), 3))
+
+
 class View(NamedTuple):
     """What is looked at: all iterates; of the honest agents their one model and their distance."""
 
@@ -115,32 +128,32 @@ def prepare(run: Run, *, held: Job | None = None) -> Job:
         raise UsageError(f"--epochs: {task.epochs} are too many; give at most {most}")
     in_turns = run.algorithm.turns == "sequential"
     mesh = network.build_mesh(run.machine, net.num_agents, in_turns=in_turns)
-    init_key, run_key, peer_key = jax.random.split(jax.random.key(run.training.seed), 3)
+    keys = Keys.of(run.training.seed)
 
     shared = network.shared_leaves(
-        jax.eval_shape(jax.vmap(task.initial), jax.random.split(init_key, net.num_agents))[0],
+        jax.eval_shape(jax.vmap(task.initial), jax.random.split(keys.init, net.num_agents))[0],
         run.network.personal,
     )
     mix = None
     if row.over_topology:
         mix = network.build_mixer(
-            net, mesh, trouble=run.trouble, key=peer_key,
+            net, mesh, trouble=run.trouble, key=keys.peers,
             personal=run.network.personal, mix_fraction=run.network.mix_fraction,
         )  # fmt: skip
     setting = Setting(
         topology=net.topology,
         mix=mix,
-        alpha=_learning_rate(run.algorithm, task.num_steps),
+        alpha=step_size(run.algorithm, task.num_steps),
         sizes=task.sizes,
         own_steps=task.own_steps,
         size_weighted=run.training.size_weighted,
         num_steps=task.num_steps,
-        key=peer_key,
+        key=keys.peers,
         messages=net.varying.messages if net.varying else None,
     )
     with blame("--algorithm"):
         tx = transformation(row, setting, options=options, lag=run.trouble.lag)
-        state = _initial_state(task, tx, init=run.model.init, mesh=mesh, keys=(init_key, run_key))
+        state = _initial_state(task, tx, init=run.model.init, mesh=mesh, keys=keys)
     messages = messages_per_step(row, setting, options) * network.share_sent(run.trouble)
     message_bytes = bytes_of_message(row, setting, options, shared)
     messages *= run.network.mix_fraction
@@ -160,7 +173,7 @@ def prepare(run: Run, *, held: Job | None = None) -> Job:
         problem=task,
         setting=setting,
         mesh=mesh,
-        programs=_programs(task, loop, plan=plan, mesh=mesh, view=_view(row, net)),
+        programs=_programs(task, loop, plan=plan, mesh=mesh, view=view_of(row, net)),
         state=state,
         agent_data=_agent_data(task, mesh),
         sample_sets=_sample_sets(task, mesh, with_train=run.training.evaluate_train),
@@ -169,7 +182,7 @@ def prepare(run: Run, *, held: Job | None = None) -> Job:
     )
 
 
-def _learning_rate(options: config.Algorithm, num_steps: int) -> cdjax.ScalarOrSchedule:
+def step_size(options: config.Algorithm, num_steps: int) -> cdjax.ScalarOrSchedule:
     """The step size of ``--learning-rate`` and ``--schedule``."""
     decay = option_values(SCHEDULES[options.schedule], options)
     match options.schedule:
@@ -187,22 +200,25 @@ def _initial_state(
     *,
     init: str,
     mesh: Mesh,
-    keys: tuple[jax.Array, jax.Array],
+    keys: Keys,
 ) -> training.TrainState:
     """The state before the first step; each agent's part is made on its own device."""
-    init_key, run_key = keys
-    num_agents = len(task.sizes)
-
-    def make() -> training.TrainState:
-        if init == "same":
-            stacked = cdjax.replicate(task.initial(init_key), num_agents)
-        else:
-            stacked = jax.vmap(task.initial)(jax.random.split(init_key, num_agents))
-        params, model_state = stacked
-        return training.init_state(params, tx, key=run_key, model_state=model_state)
-
-    places = sharding.agent_shardings(jax.eval_shape(make), mesh, num_agents=num_agents)
+    make = functools.partial(initial_state, task, tx, init=init, keys=keys)
+    places = sharding.agent_shardings(jax.eval_shape(make), mesh, num_agents=len(task.sizes))
     return jit_once(make, out_shardings=places)()
+
+
+def initial_state(
+    task: problem.Problem, tx: optax.GradientTransformation, *, init: str, keys: Keys
+) -> training.TrainState:
+    """The state before the first step; its keys may be traced."""
+    num_agents = len(task.sizes)
+    if init == "same":
+        stacked = cdjax.replicate(task.initial(keys.init), num_agents)
+    else:
+        stacked = jax.vmap(task.initial)(jax.random.split(keys.init, num_agents))
+    params, model_state = stacked
+    return training.init_state(params, tx, key=keys.run, model_state=model_state)
 
 
 def _agent_data(task: problem.Problem, mesh: Mesh) -> data.AgentData:
@@ -237,7 +253,8 @@ def _programs(
     return Programs(loop, evaluate(mesh=mesh), evaluate(mesh=None), jax.jit(view))
 
 
-def _view(row: Algorithm, net: network.Network) -> Callable[[training.TrainState], View]:
+def view_of(row: Algorithm, net: network.Network) -> Callable[[training.TrainState], View]:
+    """What is looked at of a state, see :class:`View`."""
     honest, num_agents, has_server = net.honest, net.num_agents, row.server == "stateful"
 
     def view(state: training.TrainState) -> View:
