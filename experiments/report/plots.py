@@ -159,6 +159,37 @@ def bars(
     return figure
 
 
+def against_setting(
+    values: Sequence[float],
+    means: Mapping[str, Mapping[str, Sequence[float]]],
+    *,
+    title: str,
+    label: str,
+) -> Figure:
+    """Test accuracy of several algorithms against a setting, on a logarithmic axis that falls.
+
+    Args:
+        values: of the setting.
+        means: by measure, of which the first is solid and others are dashed, and by algorithm, the
+            accuracy in % at each of the values.
+        title: what stands above.
+        label: of the setting.
+    """
+    figure, ((axes,),) = panels(title, size=(9, 5), shape=(1, 1))
+    order = np.argsort(values)[::-1]
+    for position, (measure, by_algorithm) in enumerate(means.items()):
+        style = "--" if position else "-"
+        for number, (name, accuracy) in enumerate(by_algorithm.items()):
+            axes.plot(
+                np.take(values, order), np.take(accuracy, order), style, marker="o",
+                color=f"C{number}", label=f"{name}, {measure}",
+            )  # fmt: skip
+    axes.set(xlabel=label, ylabel="test accuracy (%)", xscale="log")
+    axes.invert_xaxis()
+    figure.legend(loc="outside right center", fontsize="small")
+    return figure
+
+
 def _stacked(line: Line, column: str, factor: float = 1) -> np.ndarray:
     """A column of the records, shape (seeds, evaluations); NaN where a run has ended early."""
     values = ([factor * record[column] for record in run] for run in line.runs)

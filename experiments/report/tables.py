@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -9,6 +11,11 @@ import numpy as np
 from rich.table import Table
 
 Runs: TypeAlias = Sequence[Sequence[Mapping[str, Any]]]  # the records of one run per seed
+
+
+def command(module: str) -> str:
+    """The command that runs a module as this process was told to."""
+    return shlex.join(["python", "-m", module, *sys.argv[1:]])
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

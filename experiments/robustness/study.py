@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shlex
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from experiments.report.plots import bars
-from experiments.report.tables import Runs, markdown_table, over_seeds, percents
+from experiments.report.tables import Runs, command, markdown_table, over_seeds, percents
 from experiments.report.verdicts import against
 from experiments.robustness.config import Robustness
 from experiments.run.config import Run, check_choices, run_of
@@ -138,7 +136,7 @@ def _markdown(
     agents = config.network.agents
     rows = [[row, *(_cell(config, runs) for runs in of.values())] for row, of in by_attack.items()]
     parts = [
-        f"`{shlex.join(['python', '-m', 'experiments.robustness', *sys.argv[1:]])}`\n",
+        f"`{command('experiments.robustness')}`\n",
         f"{_setting(config)} with step size {config.learning_rate:g}, {agents} agents, "
         f"{config.training.epochs} epochs; mean ± sample standard deviation over n = "
         f"{config.seeds} seeds.\n",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import threading
@@ -19,6 +20,7 @@ from experiments.run.config import Run, flat
 from experiments.run.errors import Diverged
 from experiments.run.files import read_records
 from experiments.run.runner import run
+from experiments.run.together import run_together
 
 Records = list[dict[str, Any]]
 
@@ -66,6 +68,40 @@ def run_all(runs: Sequence[tuple[Run, Path]], *, jobs: int) -> Iterator[None]:
             pool.shutdown(cancel_futures=True)
 
 
+def make_together(runs: Sequence[tuple[Run, Path]], *, at_most: int) -> Iterator[None]:
+    """Makes those of the runs that are missing, ``at_most`` by one program; yields after each.
+
+    Each run's last record is kept in its file, see :func:`kept_records`. The runs may differ as
+    those of :func:`experiments.run.together.run_together` may.
+    """
+    missing = [one for one in runs if _kept(*one) is None]
+    yield from [None] * (len(runs) - len(missing))
+    for first in range(0, len(missing), at_most):
+        group = missing[first : first + at_most]
+        records = run_together([options for options, _ in group])
+        for (options, path), record in zip(group, records, strict=True):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            text = to_json({"options": _described(options), "record": record}, indent=1) + "\n"
+            unfinished = path.with_suffix(".unfinished")
+            unfinished.write_text(text)
+            unfinished.replace(path)  # whole, or not there
+            yield
+
+
+def kept_records(runs: Sequence[tuple[Run, Path]]) -> Records:
+    """The records that :func:`make_together` has kept; numbers that are not finite are NaN."""
+    records = [_kept(*one) for one in runs]
+    return [{n: math.nan if v is None else v for n, v in (r or {}).items()} for r in records]
+
+
+def _kept(options: Run, path: Path) -> dict[str, Any] | None:
+    """The record of a run; None if the file holds none, or that of other options."""
+    if not path.exists():
+        return None
+    kept = json.loads(path.read_text())
+    return kept["record"] if _is_of(kept["options"], options) else None
+
+
 def _take_share(numbers: multiprocessing.SimpleQueue, jobs: int) -> None:
     """Leaves this process its own cores, before JAX counts them; it ends with the one above it."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -86,8 +122,12 @@ def _end_with_parent() -> None:
 
 def _is_done(options: Run, folder: Path) -> bool:
     done = folder / "done.json"
+    return done.exists() and _is_of(json.loads(done.read_text()), options)
+
+
+def _is_of(described: dict[str, Any], options: Run) -> bool:
     # Of options that did not exist when the run was made, it has the defaults.
-    return done.exists() and _described(Run()) | json.loads(done.read_text()) == _described(options)
+    return _described(Run()) | described == _described(options)
 
 
 def _described(options: Run) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pytest
 from experiments.compare.config import Compare
 from experiments.convex.config import Convex
 from experiments.figures.config import Figures
+from experiments.heterogeneity.config import Heterogeneity
 from experiments.launch.cli import main
 from experiments.robustness.config import Robustness
 from experiments.run.config import Run
@@ -242,7 +243,7 @@ def test_help_groups_the_options_by_subject_and_lists_their_choices(capsys, monk
     assert "A run on the digits." in out and "{fixed,diminishing,cosine}" in out
 
 
-@pytest.mark.parametrize("study", [Compare, Convex, Figures, Robustness, Run])
+@pytest.mark.parametrize("study", [Compare, Convex, Figures, Heterogeneity, Robustness, Run])
 def test_every_study_starts_from_the_command_line(study, monkeypatch):
     found = []
     monkeypatch.setattr("experiments.launch.processes.join", lambda *args, **kwargs: None)
