@@ -73,13 +73,14 @@ def widened(leaf: ArrayLike) -> Array:
 def map_floats(fn: Callable[..., Array], tree: Params, *rest: Params) -> Params:
     """Maps ``fn`` over the floating leaves, widened, and casts its results back.
 
-    The leaves of ``rest`` are widened too; what stands in their place passes as it is.
+    Floating leaves of ``rest`` are widened too; all else passes as it is.
     """
 
     def leaf(x: Any, *others: Any) -> Any:
         if not is_floating(x):
             return x
-        wide = [widened(o) if isinstance(o, jax.Array | np.ndarray) else o for o in others]
+        is_array = lambda o: isinstance(o, jax.Array | np.ndarray)  # noqa: E731
+        wide = [widened(o) if is_array(o) and is_floating(o) else o for o in others]
         return fn(widened(x), *wide).astype(jnp.result_type(x))
 
     return jax.tree.map(leaf, tree, *rest)

@@ -124,7 +124,7 @@ def _check_over_topology(run: Run) -> None:
         able = [other for other, row in ALGORITHMS.items() if _allows(row, name)]
         if algorithm.algorithm not in able:
             reason = "has none"
-            if name in _CHANGES_LINKS:
+            if name in _CHANGES_LINKS and ALGORITHMS[algorithm.algorithm].over_topology:
                 reason = "needs neighbours that are the same in every step"
             unread = f"{flag(name)}: {algorithm.algorithm} {reason}"
             raise UsageError(f"{unread}; leave it out, or give --algorithm {' or '.join(able)}")
