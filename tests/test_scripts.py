@@ -20,7 +20,7 @@ MARK = re.compile(r"  # [+~]( .*)?$|^ *# - ")
 # These set up JAX, which can only be done before it has started.
 OWN_PROCESS = [name for name, path in SCRIPTS.items() if "jax.config" in path.read_text()]
 IN_PROCESS = [name for name in SCRIPTS if name not in OWN_PROCESS]
-# One that maps the step and one that stacks; one device per agent is below.
+# One that maps the step and one that stacks.
 QUICK = ["flax_train_state", "clipping"]
 
 
@@ -35,8 +35,9 @@ def test_a_script_runs(name, capsys):
     assert re.search(r"\d", capsys.readouterr().out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OWN_PROCESS)
-@pytest.mark.parametrize("devices", [4, *slow(1)])
+@pytest.mark.parametrize("devices", [1, 4])
 def test_a_script_runs_on_any_number_of_devices(name, devices):
     flags = f"--xla_force_host_platform_device_count={devices}"
     command = [sys.executable, "-W", "error", SCRIPTS[name]]

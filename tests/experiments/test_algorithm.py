@@ -139,6 +139,7 @@ def test_a_run_counts_the_bytes_of_its_compressed_messages():
     assert job.bytes_per_step == 10 * (parameters + 4 * leaves)
 
 
+@pytest.mark.slow
 def test_an_epoch_of_fedavg_is_a_pass_of_every_client_over_its_own_samples():
     unequal = {"partition": "dirichlet", "dirichlet_alpha": 0.5, "agents": 3, "model": "softmax"}
     job = prepare(replaced(Run(), dataset="digits", algorithm="fedavg", **unequal))

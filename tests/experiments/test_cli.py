@@ -106,6 +106,7 @@ def test_every_option_runs(options, server, tmp_path):
     assert records[-1]["epoch"] == 2
 
 
+@pytest.mark.slow
 def test_agents_come_from_the_edge_list(server, tmp_path):
     edges = tmp_path / "square.edges"
     edges.write_text("0 1\n1 2\n2 3\n3 0\n")

@@ -160,6 +160,7 @@ def test_init_state_copies_so_that_donation_leaves_the_callers_parameters():
     np.testing.assert_array_equal(params["w"], 1.0)
 
 
+@pytest.mark.slow
 def test_agents_that_hold_different_classes_learn_them_all():
     dataset = data.load("digits")
     parts = data.partition(dataset.train_labels, 5, scheme="classes")

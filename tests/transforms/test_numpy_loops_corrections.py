@@ -215,7 +215,6 @@ ALGORITHMS = {
 }
 
 
-@pytest.mark.accelerator
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_least_squares_agree_to_1e_10_over_100_steps(name, x64):
     tx, loop = ALGORITHMS[name]

@@ -92,6 +92,7 @@ def test_one_agent_is_lookahead(x64):
     np.testing.assert_allclose(slow_after(tx, 60, jnp.sin, [3.0]), slow, atol=1e-15)
 
 
+@pytest.mark.slow
 def test_muon_inside_steps_every_agent_by_itself(x64):
     inner, nesterov = optax.contrib.muon(0.05), optax.sgd(0.7, momentum=0.6, nesterov=True)
     targets = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4, 4)))

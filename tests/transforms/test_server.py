@@ -16,6 +16,7 @@ def test_the_server_starts_as_the_mean_of_the_agents(tx):
     assert_trees_close(cdjax.server_params(state), cdjax.mean_params(params))
 
 
+@pytest.mark.slow
 def test_the_server_is_read_from_the_state_of_a_later_step():
     params = random_stacked_tree(2)
     tx = optax.chain(cdjax.average_updates(), cdjax.downpour(0.1, 0.25))

@@ -33,6 +33,7 @@ def test_averaging_keeps_agents_exactly_equal():
     np.testing.assert_array_equal(trained, np.tile(trained[0], (3, 1)))
 
 
+@pytest.mark.slow
 def test_sizes_as_weights_make_the_mean_over_samples(x64):
     sizes, tree = np.array([1, 2, 5]), random_stacked_tree(3)
     averaged, _ = cdjax.average_updates(sizes).update(tree, optax.EmptyState())
