@@ -142,7 +142,8 @@ def listed(part):
 
 @pytest.mark.slow
 def test_the_page_lists_what_couples_agents():
-    measured = {name: couples(make) for name, make in FACTORIES.items()}
+    with jax.numpy_rank_promotion("allow"):  # which some of optax needs
+        measured = {name: couples(make) for name, make in FACTORIES.items()}
     assert listed("coupling") == sorted(name for name in measured if measured[name])
     assert listed("elementwise") == sorted(name for name in measured if not measured[name])
 
