@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 
 import cdjax  # +
 
-AGENTS, BATCH, STEPS = 8, 32, 120
+AGENTS, BATCH, STEPS = 8, 32, 60
 
 
 def loss_fn(params, image, label):
@@ -48,7 +48,7 @@ def main():
     params = cdjax.replicate(params, AGENTS)  # +
     state = tx.init(params)
     nothing = jax.tree.map(lambda x: jnp.zeros((AGENTS, BATCH, *x.shape[1:])), params)
-    noise, _ = cdjax.per_agent(private).update(nothing, state[0], params)  # =
+    noise, _ = jax.jit(cdjax.per_agent(private).update)(nothing, state[0], params)  # =
     correlation = np.abs(np.corrcoef(noise["w"].reshape(AGENTS, -1)) - np.eye(AGENTS)).max()
     order = cdjax.data.batch_indices(sizes, BATCH, first_step=0, num_steps=STEPS, seed=0)  # ~
     for rows in order:
