@@ -6,6 +6,7 @@ With JAX_PLATFORMS set, to an empty value for JAX's own choice, tests run elsewh
 
 import importlib.util
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,15 @@ def pytest_configure(config):
     """Prepares a process that runs tests; the one that only hands them out needs no JAX."""
     if config.getoption("numprocesses", None):
         return
+
+    # A shell starts what it puts into the background with interrupts ignored, and nohup what it
+    # starts with SIGHUP. The runs that tests interrupt would inherit that, and wait for ever.
+    for number, handler in {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGHUP: signal.SIG_DFL,
+    }.items():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
     import jax
 
