@@ -35,8 +35,10 @@ HOMES = {
     "sklearn": {"data"},
     "orbax": {"checkpoint"},
     "networkx": {"topology"},
-    "matplotlib": {"report"},
+    "matplotlib": {"report", "topology"},
 }
+# In the library only the picture of a topology draws, and matplotlib is imported when it is asked.
+DRAWS = "topology/_plot.py"
 
 
 def modules(tree):
@@ -99,3 +101,17 @@ def test_transforms_see_no_topology():
     for _, floor, path in modules("cdjax"):
         if floor == "transforms":
             assert not any("topology" in name for name in imported_names(path))
+
+
+def test_the_library_imports_matplotlib_in_one_file_and_only_when_something_is_drawn():
+    for _, _, path in modules("cdjax"):
+        at_import = [node for node in ast.parse(path.read_text()).body if not is_for_types(node)]
+        anywhere = any(name.startswith("matplotlib") for name in imported_names(path))
+        assert anywhere == (path.relative_to(ROOT / "cdjax").as_posix() == DRAWS)
+        for node in at_import:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                assert "matplotlib" not in ast.unparse(node)
+
+
+def is_for_types(node):
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
