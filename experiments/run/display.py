@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -28,10 +28,15 @@ from experiments.run.progress import agent_means
 _MOST_AGENTS_OF_SPECTRUM = 2000
 
 
-def show_start(console: Console, job: Job, folder: Path) -> None:
+class Shown(NamedTuple):
+    """What a run has begun with: the rows of its table, and what it has been warned of."""
+
+    rows: dict[str, str]
+    warnings: list[str]
+
+
+def show_start(console: Console, job: Job, folder: Path) -> Shown:
     """Prints the notice of a stand-in, if any, and the table of all that the run is made of."""
-    if console.quiet:
-        return
     with console.status("measuring the curvature"):
         limits, warning = step_limits(job)
     if job.problem.notice:
@@ -39,10 +44,12 @@ def show_start(console: Console, job: Job, folder: Path) -> None:
         console.print(Panel(notice, title="stand-in data", style="bold yellow"))
     rows = _of_data(job) | _of_network(job) | _of_algorithm(job) | {"step limits": limits}
     rows |= _of_steps(job) | {"folder": str(folder)}
-    title = f"{job.run.algorithm.algorithm} on {job.problem.dataset.name}"
-    console.print(pairs(title, {name: text for name, text in rows.items() if text}))
-    for line in filter(None, [warning, _trouble_warning(job)]):
+    rows = {name: text for name, text in rows.items() if text}
+    console.print(pairs(f"{job.run.algorithm.algorithm} on {job.problem.dataset.name}", rows))
+    warnings = [line for line in (warning, _trouble_warning(job)) if line]
+    for line in warnings:
         console.print(f"warning: {line}", style="bold yellow", soft_wrap=True)
+    return Shown(rows, [line for line in (job.problem.notice, *warnings) if line])
 
 
 def _of_data(job: Job) -> dict[str, str]:
@@ -111,7 +118,7 @@ def show_end(console: Console, job: Job, record: dict[str, Any], folder: Path) -
         },
     )
     console.print(table)
-    files = "config.json, metrics.jsonl, curves.png, partition.png"
+    files = "report.html, config.json, metrics.jsonl, curves.png, partition.png"
     console.print(f"results in {folder}: {files}", markup=False, highlight=False, soft_wrap=True)
 
 

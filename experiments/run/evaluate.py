@@ -1,10 +1,10 @@
-"""One evaluation of a run: a line of metrics.jsonl."""
+"""One evaluation of a run: a line of metrics.jsonl, and each agent's share in it."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,28 +16,37 @@ from experiments.run.job import Job
 from experiments.run.progress import Progress, agent_means, bytes_sent
 
 
-def evaluated(job: Job, state: training.TrainState, progress: Progress) -> dict[str, Any]:
-    """The record of a state; training metrics are means over the steps since the last record."""
+class Evaluation(NamedTuple):
+    """A record, and the test metrics of every honest agent, each of shape (agents,)."""
+
+    record: dict[str, Any]
+    test: training.Metrics
+
+
+def evaluated(job: Job, state: training.TrainState, progress: Progress) -> Evaluation:
+    """A state, evaluated; training metrics are means over the steps since the last record."""
     step = int(state.step)
     steps = step - progress.last_recorded
+    of_agents, test = _of_agents(job, state, progress.sums, steps=steps)
     record = {
         "dataset": job.problem.dataset.name,
         "epoch": step // job.problem.steps_per_epoch,
         "step": step,
-    } | _of_agents(job, state, progress.sums, steps=steps)
+    } | of_agents
     bound = consensus_bound(
         job, step, largest_gradient=progress.largest_gradient,
         initial_distance=progress.initial_distance,
     )  # fmt: skip
     record |= {} if bound is None else {"consensus_bound": bound}
     record["bytes_sent"] = round(bytes_sent(job, progress, step))
-    return record | {"seconds": time.monotonic() - progress.started}
+    record["seconds"] = time.monotonic() - progress.started
+    return Evaluation(record, test)
 
 
 def _of_agents(
     job: Job, state: training.TrainState, sums: dict[str, np.ndarray], *, steps: int
-) -> dict[str, float]:
-    """Metrics of the honest agents, of their one model, and of what is trained.
+) -> tuple[dict[str, float], training.Metrics]:
+    """The numbers of a record, and the honest agents' own on the test set.
 
     ``sums`` are those of each training metric over ``steps`` steps, of all agents.
 
@@ -60,9 +69,9 @@ def _of_agents(
         of_trained = of_model if job.algorithm.server else of_agents
         trained["train"] = of_trained(job.sample_sets["train"])
     train = agent_means({name: total[honest] for name, total in sums.items()}, steps)
-    return summary(
-        test, model_test, trained=trained, consensus_distance=view.consensus_distance, train=train
-    )
+    distance = view.consensus_distance
+    found = summary(test, model_test, trained=trained, consensus_distance=distance, train=train)
+    return found, test
 
 
 def summary(

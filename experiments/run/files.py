@@ -1,4 +1,4 @@
-"""What lies in a run's folder: config.json, graph, metrics.jsonl, two figures, checkpoints."""
+"""What lies in a run's folder: options, graph, metrics, a page, two figures, checkpoints."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import numpy as np
 
 from cdjax._json import as_json, to_json
 from cdjax.topology._entries import Entries
+from cdjax.training import Metrics
 from experiments.run.config import FORMAT, flat
 from experiments.run.errors import UsageError, blame
 from experiments.run.job import Job
@@ -186,6 +187,32 @@ def write_record(file: TextIO, record: dict[str, Any]) -> None:
     file.flush()
 
 
+def write_agents(job: Job, folder: Path, record: dict[str, Any], test: Metrics) -> None:
+    """Writes agents.json: what the last evaluation found of every honest agent."""
+    if jax.process_index():
+        return
+    names = job.network.names(job.network.honest)
+    agents = [
+        {"agent": name, "test_accuracy": float(accuracy), "test_loss": float(loss)}
+        for name, accuracy, loss in zip(names, test["accuracy"], test["loss"], strict=True)
+    ]
+    found = {"epoch": record["epoch"], "step": record["step"], "agents": agents}
+    _write(folder / "agents.json", to_json(found, default=str) + "\n")
+
+
+def read_agents(folder: Path) -> dict[str, dict[str, Any]]:
+    """What agents.json says, by the agents' names; empty if there is none."""
+    path = folder / "agents.json"
+    if not path.is_file():
+        return {}
+    return {str(one["agent"]): with_nan(one) for one in json.loads(path.read_text())["agents"]}
+
+
+def write_page(folder: Path, text: str) -> None:
+    """Writes report.html."""
+    _write(folder / "report.html", text)
+
+
 def read_records(folder: Path) -> list[dict[str, Any]]:
     """The records in metrics.jsonl, with NaN for the numbers that were not finite."""
     lines = (folder / "metrics.jsonl").read_text().splitlines()
@@ -200,5 +227,5 @@ def with_nan(record: dict[str, Any]) -> dict[str, Any]:
 def _write(path: Path, text: str) -> None:
     """Writes a file that is the old one or the new one, whole, whenever the process dies."""
     draft = path.with_name(f"{path.name}.tmp")
-    draft.write_text(text)
+    draft.write_text(text, encoding="utf-8")
     draft.replace(path)

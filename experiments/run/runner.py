@@ -17,7 +17,7 @@ from rich.console import Console
 
 from cdjax import checkpoint
 from experiments.report import plots
-from experiments.run import alike, compiling, drop, files, resume
+from experiments.run import alike, compiling, drop, files, page, resume
 from experiments.run.config import Run
 from experiments.run.dispatch import dispatcher, is_due, next_stop
 from experiments.run.display import evaluation_line, progress_bar, reporter, show_end, show_start
@@ -49,10 +49,12 @@ def run(options: Run, *, folder: Path | None = None, quiet: bool = False) -> lis
     with contextlib.ExitStack() as stack:
         if options.saving.resume and not jax.process_index():
             stack.enter_context(files.at_work(options.saving.resume, "--resume"))
-        return _run(console, options, folder)
+        return _run(console, options, folder, draws=not quiet)
 
 
-def _run(console: Console, options: Run, folder: Path | None) -> list[dict[str, Any]]:
+def _run(
+    console: Console, options: Run, folder: Path | None, *, draws: bool
+) -> list[dict[str, Any]]:
     found = resume.find(options)
     check_alike(alike.facts(options) | alike.of_settings(found and found.step))
     for line, style in resume.notices(options, found):
@@ -60,13 +62,18 @@ def _run(console: Console, options: Run, folder: Path | None) -> list[dict[str, 
     with console.status("preparing"):
         job = prepare(resume.without_dropped(options, found))
     job, progress = resume.resumed(job, found)
-    return run_job(console, job, progress=progress, folder=folder)
+    return run_job(console, job, progress=progress, folder=folder, draws=draws)
 
 
 def run_job(
-    console: Console, job: Job, *, progress: Progress, folder: Path | None = None
+    console: Console,
+    job: Job,
+    *,
+    progress: Progress,
+    folder: Path | None = None,
+    draws: bool = True,
 ) -> list[dict[str, Any]]:
-    """Runs what is prepared; see :func:`run`."""
+    """Runs what is prepared, and draws what it found unless it is told not to; see :func:`run`."""
     is_first, saving = not jax.process_index(), job.run.saving
     with contextlib.ExitStack() as stack:
         if is_first:
@@ -74,7 +81,9 @@ def run_job(
             if not saving.resume:
                 stack.enter_context(files.at_work(folder, "--out"))
                 shutil.rmtree(files.checkpoints_of(folder), ignore_errors=True)
-            show_start(console, job, folder)
+            if draws:
+                shown = show_start(console, job, folder)
+                stack.enter_context(page.left_in(folder, job, shown=shown, console=console))
         if saving.checkpoint_every:
             folder = common_folder(folder)
         folder = folder or Path(os.devnull)
@@ -82,11 +91,11 @@ def run_job(
         if is_first:
             files.write_options(job, folder)
             files.write_graph(job, folder)
-            if not console.quiet:
+            if draws:
                 drawn = plots.class_counts(job.problem.class_counts, files.partition_title(job))
                 drawn.savefig(folder / "partition.png", dpi=120)
         records = _train(console, job, progress, folder)
-        if is_first and not console.quiet:
+        if is_first and draws:
             plots.curves(records, files.title(job)).savefig(folder / "curves.png", dpi=120)
     show_end(console, job, records[-1], folder)
     return records
@@ -109,8 +118,9 @@ def _train(console: Console, job: Job, progress: Progress, folder: Path) -> list
             step, stopped = int(state.step), agreed(signals)
             is_new = step > progress.last_recorded
             if is_new and not stopped and is_due(job, step, job.problem.eval_every):
-                record = evaluated(job, state, progress)
+                record, test = evaluated(job, state, progress)
                 files.write_record(file, record)
+                files.write_agents(job, folder, record, test)
                 console.print(evaluation_line(record), highlight=False, soft_wrap=True)
                 progress = recorded(progress, record)
             if may_save and (stopped or is_due(job, step, saving.checkpoint_every)):
