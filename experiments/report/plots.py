@@ -100,6 +100,38 @@ def comparison(lines: Sequence[Line], *, title: str, legend: str) -> Figure:
     return figure
 
 
+def overlay(runs: Mapping[str, Sequence[Mapping[str, Any]]], title: str) -> Figure:
+    """Several runs in one figure: accuracy and distance, against epochs and against bytes sent.
+
+    Lines are means over the agents, shades their range; ``runs`` holds the records by label.
+    """
+    shared = {"sharex": "col", "sharey": "row"}
+    figure, grid = panels(title, size=(14, 8), shape=(2, 2), **shared)
+    for number, (label, records) in enumerate(runs.items()):
+        values = {name: np.array([one.get(name, np.nan) for one in records]) for name in _OVERLAID}
+        style = {"color": f"C{number % 10}", "linestyle": "-" if number < 10 else "--"}
+        style["marker"] = "o" if len(records) == 1 else None
+        low, high = 100 * values["test_accuracy_min"], 100 * values["test_accuracy_max"]
+        places = values["epoch"], values["bytes_sent"] / 1e9
+        for (above, below), x in zip(grid.T, places, strict=True):
+            above.plot(x, 100 * values["test_accuracy_mean"], label=label, **style)
+            above.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
+            distance = values["consensus_distance"]  # of one agent, or of a server's, it is zero
+            below.plot(x, np.where(distance > 0, distance, np.nan), **style)
+    (by_epoch, _), (below_epoch, below_bytes) = grid
+    by_epoch.set(ylabel="test accuracy (%)")
+    below_epoch.set(ylabel="consensus distance", yscale="log", xlabel="epoch")
+    below_bytes.set(xlabel="sent by all, GB")
+    figure.legend(*by_epoch.get_legend_handles_labels(), loc="outside lower center")
+    return figure
+
+
+_OVERLAID = (
+    "epoch", "bytes_sent", "test_accuracy_mean", "test_accuracy_min", "test_accuracy_max",
+    "consensus_distance",
+)  # fmt: skip
+
+
 def columns(
     lines: Mapping[str, Sequence[Line]], rows: Sequence[str], *, title: str, x: str = "epoch"
 ) -> Figure:

@@ -150,21 +150,24 @@ def write_options(job: Job, folder: Path) -> None:
     _write(folder / "config.json", to_json(record, indent=2) + "\n")
 
 
-def read_options(folder: Path) -> dict[str, Any]:
-    """What config.json says; raises a UsageError if there is none, or a damaged one."""
+def read_options(folder: Path, option: str = "--resume") -> dict[str, Any]:
+    """What config.json says; raises a UsageError, which names the option, if it is missing or bad.
+
+    The option is the one by which the folder was given.
+    """
     path = folder / "config.json"
-    with blame("--resume"):
+    with blame(option):
         if not path.is_file():
-            raise UsageError(f"--resume: {folder} is no run's folder: it has no config.json")
+            raise UsageError(f"{option}: {folder} is no run's folder: it has no config.json")
         try:
             record = json.loads(path.read_text())
         except ValueError as error:
-            raise UsageError(f"--resume: {path} is damaged: {error}") from error
+            raise UsageError(f"{option}: {path} is damaged: {error}") from error
     if not isinstance(record, dict):
-        raise UsageError(f"--resume: {path} is damaged: it holds no options")
+        raise UsageError(f"{option}: {path} is damaged: it holds no options")
     checksum = record.pop("checksum", None)  # older ones have none
     if checksum not in (None, _checksum(record)):
-        raise UsageError(f"--resume: {path} is damaged: its checksum is not that of its options")
+        raise UsageError(f"{option}: {path} is damaged: its checksum is not that of its options")
     return record
 
 
