@@ -28,7 +28,9 @@ Facts = dict[str, str]
 
 # Options that change no number, and paths and addresses that are those of a machine. What is found
 # there is compared itself.
-_OWN = {"process_id", "coordinator", "secret_file", "log_every", "data_dir", "out"}
+_OWN = {
+    "process_id", "coordinator", "secret_file", "log_every", "data_dir", "out", "log", "quiet",
+}  # fmt: skip
 _SETTINGS = (
     "jax_enable_x64", "jax_default_matmul_precision", "jax_default_prng_impl",
     "jax_threefry_partitionable",

@@ -14,6 +14,7 @@ from experiments.run.config import PARTITIONS, SCHEDULES, Run, check_choices, fl
 from experiments.run.disturbance import ATTACKS, FAULTS, MIXERS
 from experiments.run.errors import UsageError, blame, flag
 from experiments.run.lazy import LazyModule
+from experiments.run.loggers import check_loggers
 from experiments.run.varying import VARYING
 
 cdjax = LazyModule("cdjax")
@@ -41,6 +42,7 @@ _INTERVALS = {
 def check_options(run: Run) -> None:
     """Raises a UsageError for an option that cannot work, whatever the data."""
     check_choices(run)
+    check_loggers(run.output.log)
     _check_numbers(flat(run))
     _check_read(run)
     _check_over_topology(run)

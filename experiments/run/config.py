@@ -15,6 +15,7 @@ from experiments.run.algorithm import ALGORITHMS
 from experiments.run.algorithms.compressed import COMPRESSORS
 from experiments.run.disturbance import ATTACKS, MIXERS
 from experiments.run.errors import UsageError, flag
+from experiments.run.loggers import LOGGERS
 
 # The format of config.json and of what lies beside a checkpoint's state. A run of another format
 # cannot be resumed.
@@ -24,6 +25,7 @@ AlgorithmName: TypeAlias = Literal[tuple(ALGORITHMS)]  # type: ignore[valid-type
 CompressorName: TypeAlias = Literal[tuple(COMPRESSORS)]  # type: ignore[valid-type]
 MixerName: TypeAlias = Literal[tuple(MIXERS)]  # type: ignore[valid-type]
 AttackName: TypeAlias = Literal[tuple(ATTACKS)]  # type: ignore[valid-type]
+LoggerName: TypeAlias = Literal[tuple(LOGGERS)]  # type: ignore[valid-type]
 # Each choice of these options, with the options that it reads and their defaults.
 SCHEDULES: Mapping[str, Mapping[str, Any]] = {
     "fixed": {},
@@ -258,6 +260,17 @@ class Saving:
 
 
 @dataclass(frozen=True)
+class Output:
+    """What is told while a run goes on, and where its numbers go besides its folder."""
+
+    quiet: bool = False
+    """Print nothing but errors and a stand-in for the data set; the folder is the same."""
+    log: tuple[LoggerName, ...] = ()
+    """Where to log besides metrics.jsonl: tensorboard, wandb, or both (--log tensorboard,wandb).
+    Each needs its extra."""
+
+
+@dataclass(frozen=True)
 class Machine:
     """On which devices, and by how many processes."""
 
@@ -289,6 +302,7 @@ class Run:
     model: Model = field(default_factory=Model)
     trouble: Trouble = field(default_factory=Trouble)
     saving: Saving = field(default_factory=Saving)
+    output: Output = field(default_factory=Output)
     machine: Machine = field(default_factory=Machine)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +29,9 @@ from experiments.run.progress import agent_means
 
 # All eigenvalues take 2 s for so many agents, and time with the cube of their number.
 _MOST_AGENTS_OF_SPECTRUM = 2000
+# Columns of a terminal that show the whole bar, and its metrics.
+_WIDE, _NARROW = 140, 64
+_SECONDS_PER_LINE = 60.0
 
 
 class Shown(NamedTuple):
@@ -39,7 +45,9 @@ def show_start(console: Console, job: Job, folder: Path) -> Shown:
     """Prints the notice of a stand-in, if any, and the table of all that the run is made of."""
     with console.status("measuring the curvature"):
         limits, warning = step_limits(job)
-    if job.problem.notice:
+    if job.problem.notice and job.run.output.quiet:
+        print(f"warning: {' '.join(job.problem.notice.split())}", file=sys.stderr)
+    elif job.problem.notice:
         notice = Text(job.problem.notice)  # as it stands: Panel would take brackets for markup
         console.print(Panel(notice, title="stand-in data", style="bold yellow"))
     rows = _of_data(job) | _of_network(job) | _of_algorithm(job) | {"step limits": limits}
@@ -138,22 +146,37 @@ def _bound_text(record: dict[str, Any], form: str) -> str:
 
 
 def progress_bar(console: Console) -> Progress:
-    """A bar with the speed, the loss, the accuracy and its spread, and the consensus distance."""
-    return Progress(
+    """A bar with the speed, the loss, the accuracy and its spread, and the consensus distance.
+
+    It is drawn where a person looks at a terminal that can redraw a line, and holds as much as the
+    terminal is wide.
+    """
+    columns = [
         TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
+        BarColumn(bar_width=None if console.width >= _WIDE else 10),
         TextColumn("{task.completed:.0f}/{task.total:.0f}"),
         TextColumn("{task.fields[speed]}"),
         TextColumn("{task.fields[metrics]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )
+    ]
+    if console.width < _WIDE:
+        columns = [columns[i] for i in ((1, 2, 4, 6) if console.width >= _NARROW else (1, 2, 6))]
+    return Progress(*columns, console=console, transient=True, disable=not _redraws(console))
+
+
+def _redraws(console: Console) -> bool:
+    """Whether a line can be drawn over: not in a file or a pipe, a notebook, or a log of CI."""
+    is_terminal = console.is_terminal and not console.is_jupyter and not console.is_dumb_terminal
+    return is_terminal and not os.environ.get("CI") and not console.quiet
 
 
 def reporter(bars: Progress, job: Job) -> Report:
-    """Adds the run to a progress bar; returns what moves it on after a dispatch."""
+    """Adds the run to a progress bar; returns what moves it on after a dispatch.
+
+    Where no bar is drawn, a line a minute says that the run goes on.
+    """
+    console = bars.console
     bar = bars.add_task(
         "compiling",
         total=job.problem.num_steps,
@@ -161,22 +184,29 @@ def reporter(bars: Progress, job: Job) -> Report:
         speed="",
         metrics="",
     )
-    samples_per_step = job.network.num_agents * job.problem.batch_size
+    samples_per_step, due = job.network.num_agents * job.problem.batch_size, _due()
 
     def report(steps: int, seconds: float, rows: Rows, distance: float) -> None:
+        nonlocal due
         means = agent_means({name: values.sum(axis=0) for name, values in rows.items()}, steps)
         loss, accuracy = means["loss"], means["accuracy"]
-        bars.update(
-            bar,
-            advance=steps,
-            description="training",
-            speed=f"{steps / seconds:.1f} steps/s "
-            f"{steps * samples_per_step / seconds:,.0f} samples/s",
-            metrics=f"loss {loss.mean():.3f} acc {accuracy.mean():.1%} "
-            f"({accuracy.min():.1%} to {accuracy.max():.1%}) distance {distance:.1e}",
-        )
+        speed = f"{steps / seconds:.1f} steps/s"
+        metrics = f"loss {loss.mean():.3f} acc {accuracy.mean():.1%}"
+        if console.width >= _WIDE:
+            speed += f" {steps * samples_per_step / seconds:,.0f} samples/s"
+            metrics += f" ({accuracy.min():.1%} to {accuracy.max():.1%}) distance {distance:.1e}"
+        bars.update(bar, advance=steps, description="training", speed=speed, metrics=metrics)
+        if bars.disable and time.monotonic() >= due:
+            done = bars.tasks[bar].completed
+            line = f"step {done:.0f} of {job.problem.num_steps}  {speed}  {metrics}"
+            console.print(line, highlight=False, soft_wrap=True)
+            due = _due()
 
     return report
+
+
+def _due() -> float:
+    return time.monotonic() + _SECONDS_PER_LINE
 
 
 def _mixing(job: Job) -> str:

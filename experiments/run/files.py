@@ -31,6 +31,8 @@ except ImportError:  # on Windows
 
 # Of the name of a graph's file in that of a run's folder, whose length a disk limits.
 _LONGEST_STEM = 60
+# The field of a line of metrics.jsonl that says of each null whether it was nan, inf or -inf.
+_NOT_FINITE = "not_finite"
 
 
 def make_folder(job: Job, folder: Path | None) -> Path:
@@ -180,14 +182,28 @@ def metrics_file(folder: Path, records: list[dict[str, Any]]) -> TextIO:
     if jax.process_index():
         return open(os.devnull, "w")
     path = folder / "metrics.jsonl"
-    _write(path, "".join(to_json(record) + "\n" for record in records))
+    _write(path, "".join(map(_line, records)))
     return path.open("a")
 
 
 def write_record(file: TextIO, record: dict[str, Any]) -> None:
     """Adds a line to metrics.jsonl."""
-    file.write(to_json(record) + "\n")
+    file.write(_line(record))
     file.flush()
+
+
+def with_null(record: dict[str, Any]) -> dict[str, Any]:
+    """A record for JSON, which lacks numbers that are not finite: beside their null they are named.
+
+    :func:`with_nan` turns it back.
+    """
+    floats = {name: value for name, value in record.items() if isinstance(value, float)}
+    named = {name: str(value) for name, value in floats.items() if not math.isfinite(value)}
+    return record | dict.fromkeys(named) | ({_NOT_FINITE: named} if named else {})
+
+
+def _line(record: dict[str, Any]) -> str:
+    return to_json(with_null(record)) + "\n"
 
 
 def write_agents(job: Job, folder: Path, record: dict[str, Any], test: Metrics) -> None:
@@ -217,14 +233,20 @@ def write_page(folder: Path, text: str) -> None:
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
-    """The records in metrics.jsonl, with NaN for the numbers that were not finite."""
+    """The records in metrics.jsonl, with the numbers that were not finite as they were."""
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     return [with_nan(json.loads(line)) for line in lines]
 
 
 def with_nan(record: dict[str, Any]) -> dict[str, Any]:
-    """A record as it comes back from JSON, which has null for numbers that are not finite."""
-    return {name: math.nan if value is None else value for name, value in record.items()}
+    """A record as it comes back from JSON, which has null for numbers that are not finite.
+
+    They are NaN where it is not said which ones they were.
+    """
+    named = {name: float(text) for name, text in record.get(_NOT_FINITE, {}).items()}
+    found = {name: math.nan if value is None else value for name, value in record.items()}
+    found.pop(_NOT_FINITE, None)
+    return found | named
 
 
 def _write(path: Path, text: str) -> None:

@@ -24,6 +24,7 @@ from experiments.run.files import (
     read_mixing_matrix,
     read_options,
     with_nan,
+    with_null,
 )
 from experiments.run.job import Job
 from experiments.run.progress import Progress, beginning
@@ -34,7 +35,7 @@ from experiments.run.signals import of_all
 _FREE = {
     "epochs", "log_every", "agent_plan", "devices", "coordinator", "num_processes", "process_id",
     "secret_file", "out", "data_dir", "stand_in", "checkpoint_every", "keep_checkpoints", "resume",
-    "on_nan", "format",
+    "on_nan", "format", "log", "quiet",
 }  # fmt: skip
 # What a resumed run does not take over from its beginning.
 _OF_A_PROCESS = dict.fromkeys(("coordinator", "num_processes", "process_id", "secret_file"))
@@ -88,7 +89,10 @@ def saver(checkpoints: checkpoint.Checkpoints, job: Job) -> Save:
             "devices": job.mesh.size,
             "seconds": start - progress.started,
             "progress": progress._asdict()
-            | {"sums": {name: values.tolist() for name, values in progress.sums.items()}},
+            | {
+                "sums": {name: values.tolist() for name, values in progress.sums.items()},
+                "records": [with_null(record) for record in records],
+            },
         }
         known = records and records[-1]["step"] == step
         score = records[-1]["test_accuracy_mean"] if known else None

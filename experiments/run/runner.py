@@ -17,7 +17,7 @@ from rich.console import Console
 
 from cdjax import checkpoint
 from experiments.report import plots
-from experiments.run import alike, compiling, drop, files, page, resume
+from experiments.run import alike, compiling, drop, files, loggers, page, resume
 from experiments.run.config import Run
 from experiments.run.dispatch import dispatcher, is_due, next_stop
 from experiments.run.display import evaluation_line, progress_bar, reporter, show_end, show_start
@@ -45,7 +45,7 @@ def run(options: Run, *, folder: Path | None = None, quiet: bool = False) -> lis
         RunEnded: if a signal, divergence or a failing disk ends it early.
     """
     compiling.keep_compilations()
-    console = Console(quiet=quiet or jax.process_index() > 0)
+    console = Console(quiet=quiet or options.output.quiet or jax.process_index() > 0)
     with contextlib.ExitStack() as stack:
         if options.saving.resume and not jax.process_index():
             stack.enter_context(files.at_work(options.saving.resume, "--resume"))
@@ -111,6 +111,7 @@ def _train(console: Console, job: Job, progress: Progress, folder: Path) -> list
         checkpoints = stack.enter_context(
             checkpoint.writing(files.checkpoints_of(folder), keep=saving.keep_checkpoints)
         )
+        log = stack.enter_context(_logged(console, job, folder, step=progress.last_recorded))
         report = reporter(stack.enter_context(progress_bar(console)), job)
         advance, save = dispatcher(job, report, signals), resume.saver(checkpoints, job)
         state = job.state
@@ -121,6 +122,7 @@ def _train(console: Console, job: Job, progress: Progress, folder: Path) -> list
                 record, test = evaluated(job, state, progress)
                 files.write_record(file, record)
                 files.write_agents(job, folder, record, test)
+                log(record)
                 console.print(evaluation_line(record), highlight=False, soft_wrap=True)
                 progress = recorded(progress, record)
             if may_save and (stopped or is_due(job, step, saving.checkpoint_every)):
@@ -142,3 +144,16 @@ def _train(console: Console, job: Job, progress: Progress, folder: Path) -> list
                 console.print(line, style="bold yellow", highlight=False, soft_wrap=True)
                 advance, save = dispatcher(job, report, signals), resume.saver(checkpoints, job)
                 state = job.state
+
+
+def _logged(
+    console: Console, job: Job, folder: Path, *, step: int
+) -> contextlib.AbstractContextManager[loggers.Write]:
+    """What ``--log`` names, in the first process."""
+
+    def warn(line: str) -> None:
+        console.print(f"warning: {line}", style="bold yellow", markup=False, soft_wrap=True)
+
+    names = () if jax.process_index() else job.run.output.log
+    options = files.options_record(job) if names else {}
+    return loggers.opened(names, folder=folder, options=options, step=step, warn=warn)

@@ -9,6 +9,7 @@ import pytest
 from experiments.run.files import read_records, write_record
 
 RECORD = {"epoch": 1, "step": 5, "dataset": "digits", "train_loss_mean": math.nan, "seconds": 0.5}
+FINITE = RECORD | {"train_loss_mean": 0.25}
 
 
 def written(folder, *records):
@@ -18,11 +19,22 @@ def written(folder, *records):
     return (folder / "metrics.jsonl").read_text().splitlines()
 
 
-def test_a_loss_that_is_not_finite_is_null_in_the_file_and_nan_once_read(tmp_path):
-    lines = written(tmp_path, RECORD, RECORD | {"train_loss_mean": math.inf})
-    for line in lines:
-        assert json.loads(line, parse_constant=pytest.fail)["train_loss_mean"] is None
-    np.testing.assert_equal(read_records(tmp_path), [RECORD, RECORD])
+def test_a_number_that_is_not_finite_is_null_is_named_beside_and_comes_back(tmp_path):
+    records = [RECORD, RECORD | {"train_loss_mean": math.inf, "seconds": -math.inf}, FINITE]
+    first, second, third = (
+        json.loads(line, parse_constant=pytest.fail) for line in written(tmp_path, *records)
+    )
+    assert first["train_loss_mean"] is None and first["not_finite"] == {"train_loss_mean": "nan"}
+    assert second["not_finite"] == {"train_loss_mean": "inf", "seconds": "-inf"}
+    assert third == FINITE
+    np.testing.assert_equal(read_records(tmp_path), records)
+
+
+def test_a_null_of_an_earlier_version_which_is_not_named_is_nan(tmp_path):
+    (line,) = written(tmp_path, RECORD)
+    plain = {name: value for name, value in json.loads(line).items() if name != "not_finite"}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(plain) + "\n")
+    np.testing.assert_equal(read_records(tmp_path), [RECORD])
 
 
 def test_the_nan_of_an_earlier_version_is_read_alike(tmp_path):
