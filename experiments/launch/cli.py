@@ -7,12 +7,15 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import tyro
 
 from experiments.launch import memory, processes
+from experiments.launch.config_file import config_text, read_config
 from experiments.launch.output import lossy_output
+from experiments.launch.short_help import STARTING, completion, short_help
 from experiments.run.alike import facts
 from experiments.run.config import Machine, Run, flat, number_hints, paths_expanded, replaced
 from experiments.run.errors import RunEnded, UsageError, flag
@@ -81,18 +84,87 @@ def _main(
         processes.leave(1)
 
 
+class _Start(NamedTuple):
+    """What is asked of the program itself, and the words that are left for the options."""
+
+    config: Path | None
+    asked: frozenset[str]
+    words: list[str]
+
+
 def _parsed(default: Config, description: str | None) -> Config:
-    """The options; those of a run that is resumed are its own unless they are given."""
-    flags = (tyro.conf.OmitArgPrefixes,)
-    _check_numbers(default, sys.argv[1:])
-    config = tyro.cli(type(default), default=default, description=description, config=flags)
-    config = paths_expanded(config)
+    """The options: those given, over a file's, over the defaults.
+
+    Those of a run that is resumed are its own unless they are given.
+    """
+    start, program = _started(sys.argv[1:]), _program()
+    if start.asked & {"-h", "--help"}:
+        print(short_help(default, program=program, description=description))
+        raise SystemExit(0)
+    if "--print-completion" in start.asked:
+        print(completion(default), end="")
+        raise SystemExit(0)
+    if start.config:
+        default = read_config(start.config, default)
+    _check_numbers(default, start.words)
+
+    def parse(default: Any) -> Any:
+        words = [*start.words, *["--help"] * ("--help-all" in start.asked)]
+        found = tyro.cli(
+            type(default), default=default, args=words, prog=program, description=description,
+            config=(tyro.conf.OmitArgPrefixes,),
+        )  # fmt: skip
+        return paths_expanded(found)
+
+    config = parse(default)
     if isinstance(config, Run) and config.saving.resume:
+        if start.config:
+            raise UsageError(
+                "--config: not together with --resume, which has its own; leave it out"
+            )
         from experiments.run.resume import recorded_options  # and with it JAX
 
-        default = recorded_options(config.saving.resume)
-        config = tyro.cli(Run, default=default, description=description, config=flags)
-    return paths_expanded(config)
+        config = parse(recorded_options(config.saving.resume))
+    if "--print-config" in start.asked:
+        print(config_text(config))
+        raise SystemExit(0)
+    return config
+
+
+def _started(words: list[str]) -> _Start:
+    """Takes the options of the program out of the words; splits names after ``--log`` at commas."""
+    flags = {option: value for option, value, _ in STARTING} | {"-h": ""}
+    config, asked, rest, option = None, set(), [], ""
+    remaining = iter(words)
+    for word in remaining:
+        name, equals, value = word.partition("=")
+        option = name if name.startswith("--") else option
+        if name == "--config":
+            value = value if equals else next(remaining, "")
+            if not value or (value.startswith("--") and not equals):
+                raise UsageError("--config: it lacks its value; give a file, or a run's folder")
+            config = Path(value)
+        elif name in flags and not equals:
+            asked.add(name)
+        elif option == "--log" and "," in word:
+            rest += _split(word)
+        else:
+            rest.append(word)
+    return _Start(config, frozenset(asked), rest)
+
+
+def _split(word: str) -> list[str]:
+    """``--log=a,b`` or ``a,b`` as words of their own."""
+    name, equals, value = word.partition("=")
+    parts = (value if equals else word).split(",")
+    return [*[name] * bool(equals), *filter(None, parts)]
+
+
+def _program() -> str:
+    """How this program is started, for its help."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    name = (spec.name if spec else "").removesuffix(".__main__")
+    return f"python -m {name}" if name.startswith("experiments.") else "python -m experiments.NAME"
 
 
 def _check_numbers(default: Any, words: list[str]) -> None:

@@ -232,13 +232,14 @@ def test_what_cannot_be_parsed_is_named_by_the_parser(words, capsys, monkeypatch
     assert words.split()[0] in errors and "Traceback" not in errors
 
 
-def test_help_groups_the_options_by_subject_and_lists_their_choices(capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["digits", "--help"])
+def test_all_help_groups_the_options_by_subject_and_lists_their_choices(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["digits", "--help-all"])
     with pytest.raises(SystemExit) as stop:
         main(Run(), dataset="digits", description="A run on the digits.")
     assert not stop.value.code
     out = capsys.readouterr().out
-    subjects = ["network", "algorithm", "training", "data", "model", "trouble", "saving", "machine"]
+    subjects = ["network", "algorithm", "training", "data", "model", "trouble", "saving", "output"]
+    subjects += ["machine"]
     places = [out.index(f"{subject} options") for subject in subjects]
     assert places == sorted(places)
     assert "A run on the digits." in out and "{fixed,diminishing,cosine}" in out
