@@ -17,5 +17,6 @@ from cdjax.data._sources import DATASETS as DATASETS
 from cdjax.data._sources import DataNotFoundError as DataNotFoundError
 from cdjax.data._sources import Dataset as Dataset
 from cdjax.data._sources import load as load
+from cdjax.data._sources import prepare as prepare
 from cdjax.data._visits import take_visited as take_visited
 from cdjax.data._visits import visits as visits

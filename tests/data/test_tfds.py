@@ -2,8 +2,6 @@ import io
 import json
 import subprocess
 import sys
-import threading
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -25,10 +23,20 @@ def online(monkeypatch):
     monkeypatch.setattr(urllib.request, "urlopen", lambda request, timeout: io.BytesIO())
 
 
-def test_without_tensorflow_the_error_names_it(tmp_path, online, monkeypatch):
+def test_without_tensorflow_the_error_names_the_extra(tmp_path, online, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
-    with pytest.raises(data.DataNotFoundError, match="needs tensorflow, which is not installed"):
-        data.load("mnist", tmp_path)
+    with pytest.raises(ImportError, match=r"needs tensorflow; pip install 'cdjax\[prepare\]'"):
+        data.prepare("mnist", tmp_path)
+
+
+def test_without_a_network_nothing_is_prepared(tmp_path, monkeypatch):
+    def refuse(request, timeout):
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    with pytest.raises(data.DataNotFoundError, match="no copy of mnist in .* cannot be reached; "):
+        data.prepare("mnist", tmp_path)
 
 
 def test_without_tensorflow_datasets_a_copy_is_not_read(tmp_path, monkeypatch):
@@ -36,47 +44,6 @@ def test_without_tensorflow_datasets_a_copy_is_not_read(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(data.DataNotFoundError, match="cannot be read .*tensorflow_datasets"):
         data.load("mnist", tmp_path, download=False)
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        urllib.error.URLError("name resolution failed"),
-        urllib.error.HTTPError("http://x", 404, "not found", None, None),
-        TimeoutError(),
-        ConnectionResetError(),
-    ],
-)
-def test_a_server_that_fails_is_not_reachable(error, monkeypatch):
-    def urlopen(request, timeout):
-        raise error
-
-    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
-    assert not _tfds._reachable("http://example.org")
-
-
-def test_reaching_asks_only_for_the_head(monkeypatch):
-    methods = []
-
-    def urlopen(request, timeout):
-        methods.append(request.get_method())
-        return io.BytesIO()
-
-    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
-    assert _tfds._reachable("http://example.org")
-    assert methods == ["HEAD"]
-
-
-def test_a_look_up_that_hangs_is_given_up(monkeypatch):
-    release = threading.Event()
-    monkeypatch.setattr(
-        urllib.request, "urlopen", lambda *_, **__: release.wait(60) and io.BytesIO()
-    )
-    monkeypatch.setattr(_tfds, "_LIMIT_SECONDS", 0.1)
-    start = time.monotonic()
-    assert not _tfds._reachable("http://example.org")
-    assert time.monotonic() - start < 30
-    release.set()
 
 
 def png(image):
@@ -141,10 +108,10 @@ assert "tensorflow" not in sys.modules
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
 
-def test_what_is_missing_is_prepared_once_and_read(small_mnist, online, tmp_path, monkeypatch):
+def test_a_copy_is_prepared_and_read(small_mnist, online, tmp_path, monkeypatch):
     tensorflow = MagicMock()
     monkeypatch.setitem(sys.modules, "tensorflow", tensorflow)
-    check_small_mnist(data.load("mnist", tmp_path))
+    data.prepare("mnist", tmp_path)
     tensorflow.config.set_visible_devices.assert_called_once_with([], "GPU")
     check_small_mnist(data.load("mnist", tmp_path, download=False))
 
@@ -155,8 +122,8 @@ def test_a_failed_preparation_is_told_in_one_line(small_mnist, online, tmp_path,
 
     monkeypatch.setitem(sys.modules, "tensorflow", MagicMock())
     monkeypatch.setattr(small_mnist.builder_cls("mnist"), "_split_generators", fail)
-    with pytest.raises(data.DataNotFoundError, match=r"failed \(OSError: no space left\)"):
-        data.load("mnist", tmp_path)
+    with pytest.raises(data.DataNotFoundError, match=r"failed \(OSError: no space left\); load"):
+        data.prepare("mnist", tmp_path)
 
 
 def test_a_damaged_copy_is_named(prepared, tmp_path):
