@@ -10,6 +10,7 @@ from cdjax import compress as compress
 from cdjax import data as data
 from cdjax import metrics as metrics
 from cdjax import mixing as mixing
+from cdjax import network as network
 from cdjax import robust as robust
 from cdjax import sharding as sharding
 from cdjax import theory as theory

@@ -25,6 +25,10 @@ MODULES = ["cdjax"] + [
 POSITIONAL = {
     "beer": "the compressor is as much the subject as the mixer",
     "choco": "the compressor is as much the subject as the mixer",
+    "network.clock": "(order, links, compute, message_bytes): the four that a time is made of",
+    "network.clockwork": "(order, links, message_bytes), as network.clock",
+    "network.pace": "as network.clock",
+    "network.seconds_per_step": "as network.clock",
     "mixing.masked": "(mix, fraction, key), as random mixers take their key by position",
     "outer": "(inner, outer_optimizer, mix): two optimizers, and the mixer",
     "checkpoint.restore": "(folder, step, like), as save's (checkpoints, step, state)",
