@@ -31,7 +31,7 @@ class Order:
         before: exchanges that the gradient waits for.
         beside: exchanges that go on while the gradient is computed.
         after: exchanges of what the gradient has changed.
-        messages: model-sized messages that each exchange sends over a link.
+        messages: messages that each exchange sends over a link, or a fraction of one.
         lag: steps by which agents use late what they hear.
         period: steps from one exchange to the next; the others compute only.
         waits: whether agents wait for what they hear; those that do not only wait until their own
@@ -41,7 +41,7 @@ class Order:
     before: tuple[Leg, ...] = ()
     beside: tuple[Leg, ...] = ()
     after: tuple[Leg, ...] = ()
-    messages: int = 1
+    messages: float = 1
     lag: int = 0
     period: int = 1
     waits: bool = True

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from experiments.run.algorithms.row import CORRECTS, TRACKS, Algorithm, Setting, sgd
+from experiments.run.algorithms.row import (
+    CORRECTS,
+    TRACKS,
+    Algorithm,
+    Setting,
+    combines,
+    sgd,
+    tracks,
+)
 from experiments.run.lazy import LazyModule
 
 cdjax, compress, optax = LazyModule("cdjax"), LazyModule("cdjax.compress"), LazyModule("optax")
@@ -74,11 +82,11 @@ def _beer(
 COMPRESSED: dict[str, Algorithm] = {
     "choco": Algorithm(
         _choco, title="CHOCO-SGD", reference="Koloskova, Stich, Jaggi (2019), Algorithm 2",
-        compressor=_compressor, **CORRECTS,
+        order=combines, compressor=_compressor, **CORRECTS,
     ),
     "beer": Algorithm(
         _beer, title="BEER, and MoTEF with momentum",
-        reference="Zhao, Li, Li, Richtárik, Chi (2022), Algorithm 1", compressor=_compressor,
-        **TRACKS,
+        reference="Zhao, Li, Li, Richtárik, Chi (2022), Algorithm 1", order=tracks,
+        compressor=_compressor, **TRACKS,
     ),
 }  # fmt: skip

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from experiments.run.algorithms.row import CORRECTS, SUMS_UP, TRACKS, Algorithm, Setting
+from experiments.run.algorithms.row import (
+    CORRECTS,
+    SUMS_UP,
+    TRACKS,
+    Algorithm,
+    Setting,
+    combines,
+    overlaps,
+    tracks,
+)
 from experiments.run.lazy import LazyModule
 
 cdjax, optax = LazyModule("cdjax"), LazyModule("optax")
@@ -49,31 +58,37 @@ def _quasi_global_adam(run: Setting) -> optax.GradientTransformation:
 CORRECTIONS: dict[str, Algorithm] = {
     "gradient-tracking": Algorithm(
         _gradient_tracking, title="gradient tracking", reference="Nedić, Olshevsky, Shi (2017)",
-        **TRACKS,
+        order=tracks, **TRACKS,
     ),
     "momentum-tracking": Algorithm(
         _momentum_tracking, title="momentum tracking",
-        reference="Takezawa, Bao, Niwa, Sato, Yamada (2023), Algorithm 1", **TRACKS,
+        reference="Takezawa, Bao, Niwa, Sato, Yamada (2023), Algorithm 1",
+        order=tracks, **TRACKS,
     ),
     "exact-diffusion": Algorithm(
         _exact_diffusion, title="exact diffusion", reference="Yuan, Ying, Zhao, Sayed (2019)",
-        **SUMS_UP,
+        order=combines, **SUMS_UP,
     ),
     "d2": Algorithm(
         _d2, title="D²", reference="Tang, Lian, Yan, Zhang, Liu (2018), Algorithm 1",
-        above_eigenvalue=-1 / 3, **SUMS_UP,
+        order=combines, above_eigenvalue=-1 / 3, **SUMS_UP,
     ),
-    "extra": Algorithm(_extra, title="EXTRA", reference="Shi, Ling, Wu, Yin (2015)", **SUMS_UP),
+    "extra": Algorithm(
+        _extra, title="EXTRA", reference="Shi, Ling, Wu, Yin (2015)", order=overlaps, **SUMS_UP
+    ),
     "decentlam": Algorithm(
         _decentlam, title="DecentLaM",
-        reference="Yuan, Chen, Huang, Zhang, Pan, Xu, Yin (2021), Algorithm 2", **CORRECTS,
+        reference="Yuan, Chen, Huang, Zhang, Pan, Xu, Yin (2021), Algorithm 2",
+        order=combines, **CORRECTS,
     ),
     "quasi-global": Algorithm(
         _quasi_global, title="quasi-global momentum",
-        reference="Lin, Karimireddy, Stich, Jaggi (2021), Algorithm 1", **CORRECTS,
+        reference="Lin, Karimireddy, Stich, Jaggi (2021), Algorithm 1",
+        order=combines, **CORRECTS,
     ),
     "quasi-global-adam": Algorithm(
         _quasi_global_adam, title="Adam with quasi-global moments",
-        reference="github.com/epfml/quasi-global-momentum, decentralized_qg_adam.py", **CORRECTS,
+        reference="github.com/epfml/quasi-global-momentum, decentralized_qg_adam.py",
+        order=combines, **CORRECTS,
     ),
 }  # fmt: skip

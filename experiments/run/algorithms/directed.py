@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
-from experiments.run.algorithms.row import Algorithm, Setting, sgd, twice
+import numpy as np
+
+from experiments.run.algorithms.row import Algorithm, Setting, combines, sgd, twice
 from experiments.run.lazy import LazyModule
 
-cdjax, mixing = LazyModule("cdjax"), LazyModule("cdjax.mixing")
+cdjax, mixing, network = (LazyModule(f"cdjax{name}") for name in ("", ".mixing", ".network"))
+jnp = LazyModule("jax.numpy")
 optax, topology = LazyModule("optax"), LazyModule("cdjax.topology")
 
 
@@ -36,19 +40,32 @@ def _along_tree(run: Setting, **_: Any) -> float:
     return 2.0 * (run.num_agents - 1)
 
 
+def _combines_twice(run: Setting, **_: Any) -> network.Order:
+    return dataclasses.replace(network.adapt_then_combine(), messages=2)
+
+
+def _over_tree(run: Setting, links: network.Links, **_: Any) -> network.Heard:
+    """The links of the spanning tree, in every step."""
+    tree = topology.spanning_tree(run.topology).graph
+    ends = zip(links.senders.tolist(), links.receivers.tolist(), strict=True)
+    is_linked = np.array([tree.has_edge(*pair) for pair in ends])
+    return lambda step: jnp.asarray(is_linked)
+
+
 _PUSHES: dict[str, Any] = {"talks": "one way, with all neighbours"}
 
 DIRECTED: dict[str, Algorithm] = {
     "push-sum": Algorithm(
         _push_sum, _along_edges, "stochastic gradient push",
-        "Assran, Loizou, Ballas, Rabbat (2019), Algorithm 1", **_PUSHES,
+        "Assran, Loizou, Ballas, Rabbat (2019), Algorithm 1", order=combines, **_PUSHES,
     ),
     "push-diging": Algorithm(
         _push_diging, twice(_along_edges), "Push-DIGing",
-        "Nedić, Olshevsky, Shi (2017), Algorithm 2", **_PUSHES,
+        "Nedić, Olshevsky, Shi (2017), Algorithm 2", order=_combines_twice, **_PUSHES,
     ),
     "relay": Algorithm(
         _relay, _along_tree, "RelaySGD", "Vogels et al. (2021), Algorithm 1",
-        talks="with the neighbours on a spanning tree",
+        order=combines,
+        talks="with the neighbours on a spanning tree", heard=_over_tree,
     ),
 }  # fmt: skip

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from experiments.run.algorithms.row import MIXES, Algorithm, Setting, sgd
+from typing import Any
+
+from experiments.run.algorithms.row import MIXES, Algorithm, Setting, combines, overlaps, sgd
 from experiments.run.lazy import LazyModule
 
-cdjax, mixing, optax = LazyModule("cdjax"), LazyModule("cdjax.mixing"), LazyModule("optax")
+cdjax, mixing, network = (LazyModule(f"cdjax{name}") for name in ("", ".mixing", ".network"))
+optax = LazyModule("optax")
 
 
 def _cdsgd(run: Setting) -> optax.GradientTransformation:
@@ -45,32 +48,42 @@ def _gcdsgd(run: Setting, *, own_weight: float = 0.5) -> optax.GradientTransform
     return cdjax.gcdsgd(run.alpha, run.mix, own_weight=own_weight)
 
 
+def _combines_first(run: Setting, **_: Any) -> network.Order:
+    return network.combine_then_adapt()
+
+
 _JIANG = "Jiang, Balu, Hegde, Sarkar (2017)"
 _TRADE_OFFS = "Jiang, Balu, Hegde, Sarkar (2018)"
 
 NEIGHBORS: dict[str, Algorithm] = {
     "cdmsgd": Algorithm(
         _cdmsgd, title="CDMSGD, Nesterov momentum", reference=f"{_JIANG}, Algorithm 3",
-        recursion="nesterov", **MIXES,
+        order=overlaps, recursion="nesterov", **MIXES,
     ),
     "cdmsgd-polyak": Algorithm(
         _cdmsgd_polyak, title="CDMSGD, Polyak momentum", reference=f"{_JIANG}, Algorithm 2",
-        recursion="polyak", **MIXES,
+        order=overlaps, recursion="polyak", **MIXES,
     ),
     "cdsgd": Algorithm(
-        _cdsgd, title="CDSGD", reference=f"{_JIANG}, eq. 5", recursion="plain", **MIXES
+        _cdsgd, title="CDSGD", reference=f"{_JIANG}, eq. 5", order=overlaps, recursion="plain",
+        **MIXES,
     ),
     "cdmsgd-released": Algorithm(
         _cdmsgd_released, title="CDMSGD of the released code, momentum outside of consensus",
-        reference="github.com/SCSLabISU/CDSGD, CDMSGD.py", **MIXES,
+        reference="github.com/SCSLabISU/CDSGD, CDMSGD.py", order=overlaps, **MIXES,
     ),
-    "atc": Algorithm(_atc, title="adapt then combine", reference="Chen, Sayed (2012)", **MIXES),
+    "atc": Algorithm(
+        _atc, title="adapt then combine", reference="Chen, Sayed (2012)", order=combines, **MIXES
+    ),
     "cta": Algorithm(
-        _cta, title="combine then adapt", reference="Chen, Sayed (2012)", at_once=True, **MIXES
+        _cta, title="combine then adapt", reference="Chen, Sayed (2012)", order=_combines_first,
+        at_once=True, **MIXES,
     ),
     "icdsgd": Algorithm(
         _icdsgd, title="i-CDSGD, several exchanges per step", reference=f"{_TRADE_OFFS}, i-CDSGD",
-        mixes_once=False, **MIXES,
+        order=overlaps, mixes_once=False, **MIXES,
     ),
-    "gcdsgd": Algorithm(_gcdsgd, title="g-CDSGD", reference=f"{_TRADE_OFFS}, g-CDSGD", **MIXES),
+    "gcdsgd": Algorithm(
+        _gcdsgd, title="g-CDSGD", reference=f"{_TRADE_OFFS}, g-CDSGD", order=overlaps, **MIXES
+    ),
 }  # fmt: skip

@@ -7,16 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from experiments.run.algorithms.row import Algorithm, Setting, sgd
+from experiments.run.algorithms.row import Algorithm, Setting, combines, sgd
 from experiments.run.lazy import LazyModule
 
-cdjax, mixing = LazyModule("cdjax"), LazyModule("cdjax.mixing")
+cdjax, mixing, network = (LazyModule(f"cdjax{name}") for name in ("", ".mixing", ".network"))
 jax, jnp, optax = LazyModule("jax"), LazyModule("jax.numpy"), LazyModule("optax")
 
 
 def with_partner(run: Setting) -> cdjax.Mixer:
     """Means over disjoint pairs of neighbours, drawn for each exchange."""
     return mixing.pull(mixing.random_pairs(run.topology, run.key))
+
+
+def heard_from_partner(run: Setting, links: network.Links, **_: Any) -> network.Heard:
+    """The links between the pairs that the run draws."""
+    return network.heard_from_peers(mixing.random_pairs(run.topology, run.key), links)
 
 
 def between_pairs(run: Setting, *, period: int, **_: Any) -> float:
@@ -33,6 +38,21 @@ def _by_pull(run: Setting) -> cdjax.Mixer:
 
 def _by_push(run: Setting) -> cdjax.Mixer:
     return mixing.push(mixing.random_peers(run.topology, run.key))
+
+
+def _heard_from_peer(run: Setting, links: network.Links, **_: Any) -> network.Heard:
+    return network.heard_from_peers(mixing.random_peers(run.topology, run.key), links)
+
+
+def _sent_to_peer(
+    run: Setting, links: network.Links, *, talk_probability: float = 1.0, **_: Any
+) -> network.Heard:
+    peers = mixing.random_peers(run.topology, run.key, probability=talk_probability)
+    return network.sent_to_peers(peers, links)
+
+
+def _pushes(run: Setting, *, period: int = 1, **_: Any) -> network.Order:
+    return network.every(period, network.push())
 
 
 def _to_one_peer(run: Setting, *, period: int, **_: Any) -> float:
@@ -64,13 +84,18 @@ _JIN = "Jin, Yuan, Iandola, Keutzer (2016)"
 PEERS: dict[str, Algorithm] = {
     "gossip-pair": Algorithm(
         _gossip(with_partner), between_pairs, "gossip in pairs",
-        f"{_JIN}, with peers in disjoint pairs",
+        f"{_JIN}, with peers in disjoint pairs", order=combines, heard=heard_from_partner,
     ),
     "gossip-pull": Algorithm(
-        _gossip(_by_pull), _to_one_peer, "pull gossip", f"{_JIN}, pull-gossip"
+        _gossip(_by_pull), _to_one_peer, "pull gossip", f"{_JIN}, pull-gossip", order=combines,
+        heard=_heard_from_peer,
     ),
     "gossip-push": Algorithm(
-        _gossip(_by_push), _to_one_peer, "push gossip", f"{_JIN}, push-gossip"
+        _gossip(_by_push), _to_one_peer, "push gossip", f"{_JIN}, push-gossip", order=_pushes,
+        heard=_sent_to_peer,
     ),
-    "gosgd": Algorithm(_gosgd, _now_and_then, "GoSGD", "Blot, Picard, Cord, Thome (2016)"),
+    "gosgd": Algorithm(
+        _gosgd, _now_and_then, "GoSGD", "Blot, Picard, Cord, Thome (2016)", order=_pushes,
+        heard=_sent_to_peer,
+    ),
 }  # fmt: skip

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
 from typing import Any
 
-from experiments.run.algorithms.peers import between_pairs, with_partner
-from experiments.run.algorithms.row import SUMS_UP, Algorithm, Setting, sgd, to_neighbors, twice
-from experiments.run.algorithms.servers import to_server_and_back
+from experiments.run.algorithms.peers import between_pairs, heard_from_partner, with_partner
+from experiments.run.algorithms.row import (
+    SUMS_UP,
+    Algorithm,
+    Setting,
+    combines,
+    sgd,
+    to_neighbors,
+    twice,
+)
+from experiments.run.algorithms.servers import averages, to_server_and_back
 from experiments.run.errors import blame
 from experiments.run.lazy import LazyModule
 
-cdjax, mixing, optax = LazyModule("cdjax"), LazyModule("cdjax.mixing"), LazyModule("optax")
+cdjax, mixing, network = (LazyModule(f"cdjax{name}") for name in ("", ".mixing", ".network"))
+optax = LazyModule("optax")
 theory, topology = LazyModule("cdjax.theory"), LazyModule("cdjax.topology")
 
 
@@ -125,11 +135,18 @@ def _led(run: Setting, *, momentum: float = 0.0, period: int = 10) -> optax.Grad
     return cdjax.led(sgd(run.alpha, momentum), run.mix, period=period, gain=gain)
 
 
-_MEANS: dict[str, Any] = {"messages": to_server_and_back, "server": "stateless"}
-_ROUNDS: dict[str, Any] = {
-    **SUMS_UP, "mixes_once": False, "talks": "with all neighbours, once per round"
+def _combines_twice(run: Setting, **options: Any) -> network.Order:
+    return dataclasses.replace(combines(run, **options), messages=2)
+
+
+_MEANS: dict[str, Any] = {
+    "messages": to_server_and_back, "order": averages, "server": "stateless"
 }  # fmt: skip
-_TWICE: dict[str, Any] = {**_ROUNDS, "messages": twice(to_neighbors)}
+_ROUNDS: dict[str, Any] = {
+    **SUMS_UP, "order": combines, "mixes_once": False,
+    "talks": "with all neighbours, once per round",
+}  # fmt: skip
+_TWICE: dict[str, Any] = {**_ROUNDS, "messages": twice(to_neighbors), "order": _combines_twice}
 _DOUILLARD = "Douillard et al. (2023)"
 
 ROUNDS: dict[str, Algorithm] = {
@@ -144,7 +161,10 @@ ROUNDS: dict[str, Algorithm] = {
         _outer, title="DiLoCo on the graph", reference=f"{_DOUILLARD}, with Π for the mean",
         **_ROUNDS,
     ),
-    "noloco": Algorithm(_noloco, between_pairs, "NoLoCo", "Kolehmainen et al. (2025)"),
+    "noloco": Algorithm(
+        _noloco, between_pairs, "NoLoCo", "Kolehmainen et al. (2025)", order=combines,
+        heard=heard_from_partner,
+    ),
     "factored": Algorithm(
         _factored, title="factored gossip DiLoCo", reference="arXiv:2606.22768, the abstract",
         **_TWICE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -10,7 +11,9 @@ import numpy as np
 
 from experiments.run.lazy import LazyModule
 
-cdjax, compress = LazyModule("cdjax"), LazyModule("cdjax.compress")
+cdjax, compress, network = (
+    LazyModule(name) for name in ("cdjax", "cdjax.compress", "cdjax.network")
+)
 jax, optax = LazyModule("jax"), LazyModule("optax")
 
 
@@ -56,6 +59,8 @@ class Algorithm(NamedTuple):
             average, from a setting and the options.
         title: how it is called in text.
         reference: where it comes from.
+        order: in which order agents compute and exchange, and for whom they wait, from a setting
+            and the options; those of a row with a server exchange with it.
         over_topology: whether agents mix with all neighbours in every step, so that links can fail,
             agents can lie, leaves can be personal, and agents can take turns.
         at_once: whether what agents do presumes that all of them move in every step, so that they
@@ -73,6 +78,9 @@ class Algorithm(NamedTuple):
             ``gradients`` where they are averaged, or nothing since it is ``always`` so.
         own_passes: whether an epoch ends once every agent has been through its own data, and not
             once all have drawn as many samples as they hold together.
+        heard: which links carry a message in a step, from a setting, the links and the options,
+            where it is not all of them, or those of the run's mixer.
+        trains: which agents compute in a step, from a setting and the options, where not all do.
         loop: makes the training loop from a setting, the loss and, by keyword, the plan and the
             options, where that does less work than steps of all agents; for one device.
     """
@@ -81,6 +89,7 @@ class Algorithm(NamedTuple):
     messages: Callable[..., float]
     title: str
     reference: str
+    order: Callable[..., network.Order]
     over_topology: bool = False
     at_once: bool = False
     mixes_once: bool = True
@@ -92,6 +101,8 @@ class Algorithm(NamedTuple):
     compressor: Callable[..., compress.Compressor] | None = None
     weighting: Literal["loss", "gradients", "always"] = "loss"
     own_passes: bool = False
+    heard: Callable[..., network.Heard | None] | None = None
+    trains: Callable[..., Callable[[jax.Array], jax.Array] | None] | None = None
     loop: Callable[..., Callable[..., Any]] | None = None
 
     @property
@@ -120,6 +131,32 @@ def to_neighbors(run: Setting, *, period: int = 1, rounds: int = 1, **_: Any) ->
 def twice(messages: Callable[..., float]) -> Callable[..., float]:
     """The count of agents that send two trees wherever those of ``messages`` send one."""
     return lambda run, **options: 2 * messages(run, **options)
+
+
+def overlaps(run: Setting, *, rounds: int = 1, **_: Any) -> network.Order:
+    """Mixing goes on beside the gradient: both are of the parameters that a step begins with."""
+    return network.consensus(rounds)
+
+
+def combines(run: Setting, *, period: int = 1, fragments: int = 1, **_: Any) -> network.Order:
+    """Mixing waits for the gradient: it is of parameters that have stepped.
+
+    In fragments, a part of the parameters goes out every so many steps.
+    """
+    order = network.adapt_then_combine()
+    return in_fragments(order, period=period, fragments=fragments)
+
+
+def in_fragments(order: network.Order, *, period: int, fragments: int = 1) -> network.Order:
+    """The exchanges of a round, each of a fragment of the parameters."""
+    return dataclasses.replace(
+        network.every(period // fragments, order), messages=order.messages / fragments
+    )
+
+
+def tracks(run: Setting, *, tracking_form: str = "diging", **_: Any) -> network.Order:
+    """Parameters and tracked gradients."""
+    return network.gradient_tracking(tracking_form)
 
 
 # What rows have in common whose agents mix with all neighbours in every step; whose steps rely on

@@ -8,15 +8,78 @@ from typing import Any
 
 import numpy as np
 
-from experiments.run.algorithms.row import Algorithm, Setting, sgd
+from experiments.run.algorithms.row import Algorithm, Setting, in_fragments, sgd
 from experiments.run.lazy import LazyModule
 
-cdjax, optax = LazyModule("cdjax"), LazyModule("optax")
+cdjax, network, optax = (LazyModule(name) for name in ("cdjax", "cdjax.network", "optax"))
+jax, jnp = LazyModule("jax"), LazyModule("jax.numpy")
+rounds_of = LazyModule("cdjax.transforms._fedavg")
 
 
 def to_server_and_back(run: Setting, *, period: int = 1, **_: Any) -> float:
     """The messages of all agents and the server, in every ``period``-th step."""
     return 2.0 * run.num_agents / period
+
+
+def averages(
+    run: Setting, *, period: int = 1, fragments: int = 1, asynchronous: bool = False, **_: Any
+) -> network.Order:
+    """The server waits for all, and all wait for the server; asynchronous, each for itself."""
+    if asynchronous:
+        return network.asynchronous_server()
+    return in_fragments(network.parameter_server(), period=period, fragments=fragments)
+
+
+def _averages_clients(run: Setting, *, period: int | None, **_: Any) -> network.Order:
+    return averages(run, period=period or int(run.own_steps.max()))
+
+
+def _pulls(run: Setting, *, period: int, asynchronous: bool = False, **_: Any) -> network.Order:
+    """Agents and the server send what they had when the step began."""
+    if asynchronous:
+        return network.asynchronous_server()
+    return network.every(period, network.consensus())
+
+
+def _in_turns(
+    run: Setting, links: network.Links, *, period: int, asynchronous: bool, **_: Any
+) -> network.Heard | None:
+    """The links of those whose own clocks the period divides, see :func:`_clocks`."""
+    if not asynchronous:
+        return None
+    agents = np.minimum(links.receivers, links.senders)
+    return lambda step: (step + jnp.asarray(agents)) % period == 0
+
+
+def _of_clients(
+    run: Setting, links: network.Links, *, period: int | None, client_fraction: float, **_: Any
+) -> network.Heard | None:
+    """Up from the clients of a round, down to those of the next."""
+    if client_fraction == 1:
+        return None
+    rounds = rounds_of.fedavg_rounds(**_fedavg_rounds(run, period, client_fraction))
+    agents = jnp.asarray(np.minimum(links.receivers, links.senders))
+    is_up = jnp.asarray(links.receivers == run.num_agents)
+
+    def heard(number: jax.Array) -> jax.Array:
+        up, down = (rounds.are_clients(number + i, run.num_agents) for i in range(2))
+        return jnp.where(is_up, up[agents], down[agents])
+
+    return heard
+
+
+def _clients_train(
+    run: Setting, *, period: int | None, client_fraction: float, **_: Any
+) -> Callable[[jax.Array], jax.Array] | None:
+    rounds = rounds_of.fedavg_rounds(**_fedavg_rounds(run, period, client_fraction))
+    if not rounds.some_rest:
+        return None
+
+    def trains(step: jax.Array) -> jax.Array:
+        clients = rounds.are_clients(step // rounds.period, run.num_agents)
+        return clients & (step % rounds.period < rounds.own_steps)
+
+    return trains
 
 
 def _centralized(run: Setting, *, momentum: float = 0.0) -> optax.GradientTransformation:
@@ -89,22 +152,26 @@ def _clocks(run: Setting, asynchronous: bool) -> np.ndarray | None:
     return np.arange(run.num_agents) if asynchronous else None
 
 
-_SERVES: dict[str, Any] = {"messages": to_server_and_back, "server": "stateful"}
+_SERVES: dict[str, Any] = {
+    "messages": to_server_and_back, "order": _pulls, "heard": _in_turns, "server": "stateful"
+}  # fmt: skip
 _ZHANG = "Zhang, Choromanska, LeCun (2015)"
 
 SERVERS: dict[str, Algorithm] = {
     "centralized": Algorithm(
         _centralized, to_server_and_back, "SGD, gradients averaged", "the optimizer's own",
-        server="stateless", weighting="gradients",
+        order=averages, server="stateless", weighting="gradients",
     ),
     "fedavg": Algorithm(
         _fedavg, _to_clients_and_back, "FedAvg",
         "McMahan, Moore, Ramage, Hampson, Agüera y Arcas (2017), Algorithm 1",
-        server="stateless", weighting="always", own_passes=True, loop=_fedavg_loop,
+        order=_averages_clients, server="stateless", weighting="always", own_passes=True,
+        heard=_of_clients, trains=_clients_train, loop=_fedavg_loop,
     ),
     "easgd": Algorithm(_easgd, title="EASGD", reference=f"{_ZHANG}, Algorithm 1", **_SERVES),
     "eamsgd": Algorithm(_eamsgd, title="EAMSGD", reference=f"{_ZHANG}, Algorithm 2", **_SERVES),
     "downpour": Algorithm(
-        _downpour, title="Downpour SGD", reference="Dean et al. (2012), section 4.1", **_SERVES
+        _downpour, title="Downpour SGD", reference="Dean et al. (2012), section 4.1",
+        **_SERVES | {"order": averages},
     ),
 }  # fmt: skip
