@@ -16,6 +16,8 @@ from cdjax import sharding as sharding
 from cdjax import theory as theory
 from cdjax import topology as topology
 from cdjax import training as training
+from cdjax._cross_gradients import cross_gradients as cross_gradients
+from cdjax._types import CrossGradients as CrossGradients
 from cdjax._types import Mixer as Mixer
 from cdjax.agents import agent_map as agent_map
 from cdjax.agents import mean_params as mean_params
@@ -51,10 +53,12 @@ from cdjax.transforms import TrackingState as TrackingState
 from cdjax.transforms import accelerated_outer as accelerated_outer
 from cdjax.transforms import adapt_correct_combine as adapt_correct_combine
 from cdjax.transforms import adapt_then_combine as adapt_then_combine
+from cdjax.transforms import aggregate_cross_gradients as aggregate_cross_gradients
 from cdjax.transforms import average_updates as average_updates
 from cdjax.transforms import beer as beer
 from cdjax.transforms import cdmsgd as cdmsgd
 from cdjax.transforms import cdsgd as cdsgd
+from cdjax.transforms import cga as cga
 from cdjax.transforms import choco as choco
 from cdjax.transforms import combine_then_adapt as combine_then_adapt
 from cdjax.transforms import consensus as consensus

@@ -13,7 +13,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import cdjax
 from cdjax import compress, mixing, topology
 from cdjax.mixing import pull, push, random_pairs, random_peers
-from tests.trees import assert_trees_close, random_stacked_tree
+from tests.trees import assert_trees_close, random_stacked_tree, with_cross_gradients
 
 NUM_AGENTS = 8
 MIX = mixing.dense(topology.ring(NUM_AGENTS))
@@ -24,6 +24,11 @@ PAIRS = random_pairs(topology.ring(NUM_AGENTS), KEY)
 DIRECTED = nx.compose(nx.cycle_graph(NUM_AGENTS, nx.DiGraph), nx.star_graph(7).to_directed())
 PUSH = mixing.dense(topology.from_digraph(DIRECTED))
 NESTEROV = optax.sgd(0.7, 0.9, nesterov=True)
+
+
+def crossed(tx):
+    return with_cross_gradients(tx, cdjax.cross_gradients(gradient, topology.ring(NUM_AGENTS)))
+
 
 # name: (a function from a learning rate to the transformation, whether it mixes parameters)
 TABLE = {
@@ -39,6 +44,7 @@ TABLE = {
     "combine_then_adapt": (lambda lr: cdjax.combine_then_adapt(optax.sgd(lr), MIX), True),
     "icdsgd": (lambda lr: cdjax.icdsgd(lr, MIX), True),
     "gcdsgd": (lambda lr: cdjax.gcdsgd(lr, MIX, own_weight=0.2), True),
+    "cga": (lambda lr: crossed(cdjax.cga(lr, MIX, momentum=0.5)), True),
     "gradient_tracking": (lambda lr: cdjax.gradient_tracking(lr, MIX), True),
     "gradient_tracking, atc": (lambda lr: cdjax.gradient_tracking(lr, MIX, form="atc"), True),
     "tracking before adam": (
@@ -334,7 +340,17 @@ def test_missing_params_are_the_same_error(name, params):
 @pytest.mark.parametrize("learning_rate", [np.nan, -0.1, np.inf])
 @pytest.mark.parametrize(
     "name",
-    ["cdsgd", "cdmsgd", "easgd", "eamsgd", "downpour", "icdsgd", "gcdsgd", "gradient_tracking"]
+    [
+        "cdsgd",
+        "cdmsgd",
+        "cga",
+        "easgd",
+        "eamsgd",
+        "downpour",
+        "icdsgd",
+        "gcdsgd",
+        "gradient_tracking",
+    ]
     + ["momentum_tracking", "exact_diffusion", "d2", "extra", "suda", "decentlam"]
     + ["quasi_global_momentum", "quasi_global_adam", "push_diging", "beer", "demo"],
 )
@@ -345,7 +361,8 @@ def test_a_learning_rate_out_of_range_is_named(name, learning_rate):
 
 @pytest.mark.parametrize(
     "algorithm",
-    [cdjax.cdmsgd, cdjax.momentum_tracking, cdjax.decentlam, cdjax.quasi_global_momentum],
+    [cdjax.cdmsgd, cdjax.cga, cdjax.momentum_tracking, cdjax.decentlam]
+    + [cdjax.quasi_global_momentum],
 )
 @pytest.mark.parametrize("momentum", [1.0, -0.1, np.nan])
 def test_a_momentum_out_of_range_is_named(momentum, algorithm):

@@ -55,3 +55,13 @@ def trajectory(tx, gradient, x, num_steps):
         return (x, state), (x, state)
 
     return jax.lax.scan(step, (x, tx.init(x)), length=num_steps)[1]
+
+
+def with_cross_gradients(tx, cross):
+    """The transformation as one that computes the cross gradients that it needs, from params."""
+
+    def update(grads, state, params=None):
+        given = grads if params is None else params
+        return tx.update(grads, state, params, cross_gradients=cross(given))
+
+    return optax.GradientTransformation(tx.init, update)

@@ -13,9 +13,11 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from cdjax._checks import check_arrays, check_choice, check_stacked, stacked_size, warn_of_coupling
+from cdjax._cross_gradients import cross_gradients
 from cdjax._types import OptState, Params
 from cdjax.agents import agent_map
 from cdjax.sharding import sharded
+from cdjax.topology import Topology
 
 Metrics: TypeAlias = dict[str, Any]
 
@@ -94,6 +96,7 @@ def train_step(
     plan: str = "auto",
     mesh: Mesh | None = None,
     value: str = "mean",
+    topology: Topology | None = None,
 ) -> StepFn:
     """One step of every agent: its gradient on its own batch, then the optimizer.
 
@@ -111,6 +114,8 @@ def train_step(
         plan: how to map over agents, see :func:`cdjax.agent_map`.
         mesh: the devices over which the agents are sharded, see :mod:`cdjax.sharding`, if any.
         value: whose loss an optimizer with extra arguments gets, ``mean`` or ``each``.
+        topology: the graph along which agents compute each other's gradients, if the optimizer
+            wants them as the extra argument ``cross_gradients``, see :func:`cdjax.cga`.
 
     Returns:
         A pure function ``step(state, batch) -> (state, metrics)`` on a stacked batch. The metrics
@@ -118,8 +123,9 @@ def train_step(
         each of shape (N,).
 
     Raises:
-        ValueError: if ``value`` is neither; from ``step``, if the parameters are not stacked as the
-            batch is, or if ``loss_fn`` does not return what it should.
+        ValueError: if ``value`` is neither, or the optimizer takes no extra arguments, but there is
+            a topology; from ``step``, if the parameters are not stacked as the batch is, or if
+            ``loss_fn`` does not return what it should.
 
     Example::
 
@@ -143,6 +149,17 @@ def train_step(
     losses_of = agent_map(loss_of_one, plan=plan)
     if mesh:
         gradients, losses_of = sharded(gradients, mesh), sharded(losses_of, mesh)
+    takes_more = isinstance(tx, optax.GradientTransformationExtraArgs)
+    cross = None
+    if topology is not None:
+        if not takes_more:
+            raise ValueError(
+                "topology is for an optimizer that wants cross gradients, such as cdjax.cga, but "
+                "tx takes no extra arguments; leave it out"
+            )
+        gradient_of = lambda *args: gradient_fn(loss_fn)(*args)[0]  # noqa: E731
+        # A model's statistics travel with it; batch and key are those of whoever holds the data.
+        cross = cross_gradients(gradient_of, topology, num_own=2, plan=plan, mesh=mesh)
 
     def step(state: TrainState, batch: Any) -> Outcome:
         _check_stacked_as(batch, state.params)
@@ -153,15 +170,16 @@ def train_step(
 
         def extra_args() -> dict[str, Any]:
             losses = metrics["loss"]
+            crossed = {"cross_gradients": cross(state.params, *given.values())} if cross else {}
             if value == "each":
-                return {"value": losses, "grad": grads, "value_fn": loss_of_one, **given}
+                return {"value": losses, "grad": grads, "value_fn": loss_of_one, **given, **crossed}
             return {
+                **crossed,
                 "value": jnp.mean(losses),
                 "grad": jax.tree.map(lambda g: g / len(agents), grads),
                 "value_fn": lambda params: jnp.mean(losses_of(params, *given.values())),
             }
 
-        takes_more = isinstance(tx, optax.GradientTransformationExtraArgs)
         more = extra_args() if takes_more else {}
         updates, opt_state = tx.update(grads, state.opt_state, state.params, **more)
         params = optax.apply_updates(state.params, updates)

@@ -110,7 +110,7 @@ def _options(config: Compare, system: System, rate: float, **options: Any) -> Ru
     own = {name: getattr(config, name) for name in names if hasattr(config, name)}
     if row.options.get("momentum") == 0:
         own["momentum"] = system.momentum
-    weighted = config.training.size_weighted and row.weighting != "always"
+    weighted = config.training.size_weighted and row.weighting not in ("", "always")
     own |= {"algorithm": system.algorithm, "learning_rate": rate, "size_weighted": weighted}
     return run_of(config, **own | {"evaluate_train": True} | options)
 

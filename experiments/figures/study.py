@@ -112,7 +112,7 @@ def _runs(config: Figures, curve: Curve) -> list[tuple[Run, Path]]:
     options = {name: getattr(config, name) for name in names} | {"evaluate_train": True}
     if row.options.get("momentum"):
         options["momentum"] = config.momentum
-    options["size_weighted"] = config.training.size_weighted and row.weighting != "always"
+    options["size_weighted"] = config.training.size_weighted and row.weighting not in ("", "always")
     if "partition" in curve.options:
         options |= {name: None for read in PARTITIONS.values() for name in read}
     if (name := curve.options.get("dataset", config.data.dataset)) != config.data.dataset:

@@ -33,7 +33,7 @@ _INTERVALS = {
     "decay_offset": "(0, inf)", "dirichlet_alpha": "(0, inf)", "client_fraction": "[0, 1]",
     "talk_probability": "[0, 1]", "own_weight": "[0, 1]", "buffer_decay": "[0, 1]",
     "outer_learning_rate": "(0, inf)", "outer_momentum": "[0, 1)", "merge": "[0, 1)",
-    "fraction": "(0, 1]", "consensus_step": "(0, 1]",
+    "margin": "[0, inf)", "fraction": "(0, 1]", "consensus_step": "(0, 1]",
     "matcha_budget": "(0, 1]", "mix_fraction": "(0, 1]", "quantity_power": "[0, inf)",
     **dict.fromkeys(FAULTS, "[0, 1]"),
 }  # fmt: skip
@@ -108,8 +108,10 @@ def _check_read(run: Run) -> None:
         for name in row.options:
             if getattr(trouble, name) is not None and not getattr(trouble, fault):
                 raise UsageError(f"{flag(name)}: nothing reads it without {flag(fault)}")
-    if run.training.size_weighted and ALGORITHMS[algorithm.algorithm].weighting == "always":
-        raise UsageError(f"--size-weighted: {algorithm.algorithm} always is; leave it out")
+    weighting = ALGORITHMS[algorithm.algorithm].weighting
+    if run.training.size_weighted and weighting in ("", "always"):
+        reason = "always is" if weighting else "has none"
+        raise UsageError(f"--size-weighted: {algorithm.algorithm} {reason}; leave it out")
 
 
 def _read_by(rows: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -92,9 +92,9 @@ class Algorithm:
     learning_rate: float = 0.01
     """Step size alpha in the first step."""
     momentum: float | None = None
-    """Momentum mu, in [0, 1) (default: 0.9 for cdmsgd, cdmsgd-polyak, eamsgd, momentum-tracking,
-    decentlam and quasi-global, 0.95 for cdmsgd-released, 0 for others, whose momentum is each
-    agent's own)."""
+    """Momentum mu, in [0, 1) (default: 0.9 for cdmsgd, cdmsgd-polyak, cga, eamsgd,
+    momentum-tracking, decentlam and quasi-global, 0.95 for cdmsgd-released, 0 for others, whose
+    momentum is each agent's own)."""
     schedule: ScheduleName = "fixed"
     """The step size over time; diminishing is Theta / (k^power + offset)."""
     decay_power: float | None = None
@@ -114,6 +114,8 @@ class Algorithm:
     """Let Chebyshev's polynomial weigh icdsgd's exchanges."""
     own_weight: float | None = None
     """Weight omega of an agent's own step in gcdsgd, in [0, 1] (default: 0.5)."""
+    margin: float | None = None
+    """The least factor of each neighbour's weighted gradient in cga (default: 0.5)."""
     tracking_form: Literal["diging", "semi-atc", "atc"] | None = None
     """Order of steps and exchanges in gradient-tracking (default: diging)."""
     buffer_decay: float | None = None

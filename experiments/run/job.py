@@ -165,7 +165,8 @@ def prepare(run: Run, *, held: Job | None = None) -> Job:
     elif row.loop and mesh.size == 1:
         loop = row.loop(setting, task.loss, plan=plan, **options)
     else:
-        step = training.train_step(task.loss, tx, plan=plan, mesh=mesh)
+        graph = net.topology if row.crosses else None
+        step = training.train_step(task.loss, tx, plan=plan, mesh=mesh, topology=graph)
         loop = training.train_loop(step, mesh=mesh)
     return Job(
         run=run,

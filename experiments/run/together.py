@@ -180,7 +180,10 @@ def _trained(plan: _Plan, states: training.TrainState) -> training.TrainState:
         samples: problem.Batch,
     ) -> training.TrainState:
         tx = _transformation(plan, rate, keys)
-        step = training.train_step(task.loss, tx, plan=plan.run.machine.agent_plan)
+        step = training.train_step(
+            task.loss, tx, plan=plan.run.machine.agent_plan,
+            topology=plan.network.topology if plan.row.crosses else None,
+        )  # fmt: skip
 
         def body(i: jax.Array, state: training.TrainState) -> training.TrainState:
             # All images stay where they are once, whoever holds them: the batch alone is copied.

@@ -60,6 +60,7 @@ def test_the_page_of_the_algorithms_holds_the_table_of_the_rows():
         ("cdsgd", {}, 10),  # two neighbours each
         ("cdmsgd", {}, 10),
         ("icdsgd", {"rounds": 3}, 30),
+        ("cga", {}, 20),  # models there and gradients back
         ("gradient-tracking", {}, 20),  # parameters and estimates
         ("momentum-tracking", {}, 20),
         ("exact-diffusion", {}, 10),
@@ -159,7 +160,11 @@ def test_every_row_builds_an_optimizer_of_stacked_parameters(name):
     row = ALGORITHMS[name]
     params = cdjax.replicate({"w": np.ones(3)}, 5)
     tx = row.build(setting(mix=setting().mix if row.over_topology else None), **row.options)
-    updates, _ = tx.update(params, tx.init(params), params)
+    more = {}
+    if row.crosses:
+        cross = cdjax.cross_gradients(lambda params: params, setting().topology)
+        more["cross_gradients"] = cross(params)
+    updates, _ = tx.update(params, tx.init(params), params, **more)
     assert jax.tree.map(np.shape, updates) == {"w": (5, 3)}
     assert (row.server == "stateful") == hasattr_server(tx.init(params))
 

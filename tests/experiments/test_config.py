@@ -67,7 +67,7 @@ GIVEN = {
     "attack_strength": 2.0, "absence_duration": 2, "rounds": 3, "accelerated": True,
     "own_weight": 0.2, "tracking_form": "atc", "buffer_decay": 0.5, "nesterov": True,
     "outer_learning_rate": 0.5, "outer_momentum": 0.3, "fragments": 2, "delay": 1, "merge": 0.5,
-    "compressor": "sign", "fraction": 0.5, "consensus_step": 0.5,
+    "compressor": "sign", "fraction": 0.5, "consensus_step": 0.5, "margin": 0.2,
 }  # fmt: skip
 
 
@@ -93,10 +93,12 @@ def test_every_option_of_a_row_is_one_of_the_command_line():
     assert {*FAULTS} <= {*flat(Run())}
 
 
-def test_size_weighting_is_refused_where_it_is_always_so():
+def test_size_weighting_is_refused_where_it_is_always_so_or_cannot_be():
     check_options(replaced(Run(), size_weighted=True, algorithm="centralized"))
     with pytest.raises(UsageError, match="--size-weighted: fedavg always is"):
         check_options(replaced(Run(), size_weighted=True, algorithm="fedavg"))
+    with pytest.raises(UsageError, match="--size-weighted: cga has none"):
+        check_options(replaced(Run(), size_weighted=True, algorithm="cga"))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import optax
 
 import cdjax
 from cdjax import mixing, topology
-from tests.trees import quadratic_gradients, trajectory
+from tests.trees import quadratic_gradients, trajectory, with_cross_gradients
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE, VECTORS = DOCS / "five-agents.md", DOCS / "reference" / "vectors.json"
@@ -41,19 +41,26 @@ STEP_SIZES = {
 class Row(NamedTuple):
     """An algorithm: its call, its agents' final values, and how long it takes to get there.
 
-    The call knows ``alpha`` (a schedule), ``mix``, ``topology``, and the modules ``cdjax``,
-    ``jax``, ``mixing`` and ``optax``.
+    There are no final values where the agents do not come to rest. The call knows ``alpha`` (a
+    schedule), ``mix``, ``topology``, and the modules ``cdjax``, ``jax``, ``mixing`` and ``optax``.
     """
 
     call: str
-    expected: np.ndarray
+    expected: np.ndarray | None
     num_steps: int = 2000
 
 
 def build(call, alpha):
     """The transformation of a call."""
     names = {"cdjax": cdjax, "jax": jax, "mixing": mixing, "optax": optax}
-    return eval(call, names | {"topology": GRAPH, "mix": mixing.dense(GRAPH), "alpha": alpha})
+    tx = eval(call, names | {"topology": GRAPH, "mix": mixing.dense(GRAPH), "alpha": alpha})
+    return with_cross_gradients(optax.with_extra_args_support(tx), cross_gradients)
+
+
+def cross_gradients(x):
+    """Those of h_l (x_j − c_l) for neighbours j and l."""
+    of_one = cdjax.cross_gradients(lambda x, c, h: h * (x - c), GRAPH)
+    return of_one(x, jnp.asarray(CENTERS), jnp.asarray(CURVATURES))
 
 
 def cdsgd(alpha=ALPHA, pi=PI):
@@ -113,6 +120,7 @@ TABLE = {
         "cdjax.gcdsgd(alpha, mix, own_weight=0.2)",
         cdsgd(alpha=0.2 * ALPHA, pi=0.2 * I + 0.8 * PI),
     ),
+    "CGA": Row("cdjax.cga(alpha, mix, momentum=0.5)", None, NUM_ROUNDS),
     "adapt then combine": Row("cdjax.adapt_then_combine(optax.sgd(alpha), mix)", atc()),
     "combine then adapt": Row("cdjax.combine_then_adapt(optax.sgd(alpha), mix)", cta()),
     "local SGD": Row(
@@ -200,6 +208,8 @@ def page():
         "| --- | --- |" + " ---: |" * 6,
     ]
     for name, row in TABLE.items():
+        if row.expected is None:
+            continue
         numbers = " | ".join(f"{x:.9f}" for x in (*row.expected, row.expected.mean()))
         lines.append(f"| {name} | `{row.call}` | {numbers} |")
     return "\n".join(lines) + "\n"
@@ -213,7 +223,9 @@ $c = (0, 1, 2, 3, 4)$; the mean loss is least at {OPTIMUM:.9f}. Full gradients, 
 $\\alpha = {ALPHA}$, $x_0 = 0$. The numbers are the fixed points by linear
 algebra, and every run ends within 1e-9 of them (`tests/transforms/test_five_agents.py`);
 `python -m tests.transforms.five_agents` writes this page. Algorithms that draw peers at random have
-no fixed point, and Downpour's Adagrad takes ever smaller steps: they are not here.
+no fixed point, and Downpour's Adagrad takes ever smaller steps: they are not here. Nor is CGA,
+whose directions are zero wherever the gradients of neighbours have opposite signs: with a single
+parameter it stays between their minima, and comes to rest nowhere.
 
 [reference/vectors.json](reference/vectors.json) holds the first ten rounds of each, once with the
 constant step and once with a decaying one, and of some mistakes that released implementations make.

@@ -22,7 +22,8 @@ def reference():
 @pytest.mark.parametrize("name", TABLE)
 def test_an_algorithm_begins_as_recorded_and_ends_where_linear_algebra_says(name, reference, x64):
     row, found = TABLE[name], five_agents.trajectories(name)
-    np.testing.assert_allclose(found["constant"][-1], row.expected, atol=1e-9, rtol=0)
+    if row.expected is not None:
+        np.testing.assert_allclose(found["constant"][-1], row.expected, atol=1e-9, rtol=0)
     recorded = reference["algorithms"][name]
     assert recorded.pop("call") == row.call, REMEDY
     assert recorded.keys() == found.keys()
@@ -42,7 +43,8 @@ def test_the_files_are_those_of_the_table(reference):
 
 
 def test_fixed_points_are_those_that_were_published():
-    means = {name: row.expected.mean() for name, row in TABLE.items()}
+    ends = {name: row.expected for name, row in TABLE.items() if row.expected is not None}
+    means = {name: end.mean() for name, end in ends.items()}
     assert means["CDSGD"] == pytest.approx(2.588034, abs=5e-7)
     assert means["FedAvg"] == pytest.approx(2.449333631497669, abs=1e-14)
     np.testing.assert_allclose(

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments.run.algorithms.row import MIXES, Algorithm, Setting, combines, overlaps, sgd
+from experiments.run.algorithms.row import (
+    MIXES,
+    Algorithm,
+    Setting,
+    combines,
+    overlaps,
+    sgd,
+    to_neighbors,
+    twice,
+)
 from experiments.run.lazy import LazyModule
 
 cdjax, mixing, network = (LazyModule(f"cdjax{name}") for name in ("", ".mixing", ".network"))
@@ -48,8 +57,20 @@ def _gcdsgd(run: Setting, *, own_weight: float = 0.5) -> optax.GradientTransform
     return cdjax.gcdsgd(run.alpha, run.mix, own_weight=own_weight)
 
 
+def _cga(
+    run: Setting, *, momentum: float = 0.9, margin: float = 0.5
+) -> optax.GradientTransformation:
+    mix = mixing.auto(run.topology)
+    return cdjax.cga(run.alpha, mix, momentum=momentum, margin=margin)
+
+
 def _combines_first(run: Setting, **_: Any) -> network.Order:
     return network.combine_then_adapt()
+
+
+def _sends_back(run: Setting, **_: Any) -> network.Order:
+    """Models to the neighbours, then their gradients back."""
+    return network.Order(before=("links",), after=("links",))
 
 
 _JIANG = "Jiang, Balu, Hegde, Sarkar (2017)"
@@ -85,5 +106,12 @@ NEIGHBORS: dict[str, Algorithm] = {
     ),
     "gcdsgd": Algorithm(
         _gcdsgd, title="g-CDSGD", reference=f"{_TRADE_OFFS}, g-CDSGD", order=overlaps, **MIXES
+    ),
+    # Models and gradients travel along the same links, so that none of them can fail alone.
+    "cga": Algorithm(
+        _cga, twice(to_neighbors), "cross-gradient aggregation",
+        "Esfandiari et al. (2021), of the released code",
+        talks="with all neighbours, who send gradients back", order=_sends_back,
+        weighting="", crosses=True,
     ),
 }  # fmt: skip

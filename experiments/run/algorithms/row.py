@@ -75,7 +75,9 @@ class Algorithm(NamedTuple):
         compressor: makes what compresses an agent's messages from a setting and the options; None
             where messages are as large as the model.
         weighting: what ``--size-weighted`` does: weigh each agent's ``loss``, weigh the
-            ``gradients`` where they are averaged, or nothing since it is ``always`` so.
+            ``gradients`` where they are averaged, or nothing since it is ``always`` so; "" if it is
+            refused.
+        crosses: whether agents compute the gradients of their neighbours' models.
         own_passes: whether an epoch ends once every agent has been through its own data, and not
             once all have drawn as many samples as they hold together.
         heard: which links carry a message in a step, from a setting, the links and the options,
@@ -99,7 +101,8 @@ class Algorithm(NamedTuple):
     server: Literal["", "stateless", "stateful"] = ""
     recursion: Literal["", "plain", "polyak", "nesterov"] = ""
     compressor: Callable[..., compress.Compressor] | None = None
-    weighting: Literal["loss", "gradients", "always"] = "loss"
+    weighting: Literal["", "loss", "gradients", "always"] = "loss"
+    crosses: bool = False
     own_passes: bool = False
     heard: Callable[..., network.Heard | None] | None = None
     trains: Callable[..., Callable[[jax.Array], jax.Array] | None] | None = None
