@@ -27,6 +27,8 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def pairs(title: str, rows: Mapping[str, str]) -> Table:
     """A table for the terminal of names and what they stand for."""
     table = Table(title=title, show_header=False, title_justify="left")
+    table.add_column()
+    table.add_column(overflow="fold")  # a path is shown whole
     for row in rows.items():
         table.add_row(*row)
     return table

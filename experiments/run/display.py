@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -29,8 +30,10 @@ from experiments.run.progress import agent_means
 
 # All eigenvalues take 2 s for so many agents, and time with the cube of their number.
 _MOST_AGENTS_OF_SPECTRUM = 2000
-# Columns of a terminal that show the whole bar, and its metrics.
-_WIDE, _NARROW = 140, 64
+# Which parts of the progress bar a terminal shows that is narrower than so many columns; one that
+# is as wide as the last shows all of them.
+_COLUMNS = {60: (1, 2, 6), 80: (1, 2, 4, 6), 140: (1, 2, 3, 4, 6)}
+_WIDE = max(_COLUMNS)
 _SECONDS_PER_LINE = 60.0
 
 
@@ -43,7 +46,7 @@ class Shown(NamedTuple):
 
 def show_start(console: Console, job: Job, folder: Path) -> Shown:
     """Prints the notice of a stand-in, if any, and the table of all that the run is made of."""
-    with console.status("measuring the curvature"):
+    with waiting(console, "measuring the curvature"):
         limits, warning = step_limits(job)
     if job.problem.notice and job.run.output.quiet:
         print(f"warning: {' '.join(job.problem.notice.split())}", file=sys.stderr)
@@ -160,9 +163,14 @@ def progress_bar(console: Console) -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     ]
-    if console.width < _WIDE:
-        columns = [columns[i] for i in ((1, 2, 4, 6) if console.width >= _NARROW else (1, 2, 6))]
+    shown = next((places for width, places in _COLUMNS.items() if console.width < width), None)
+    columns = columns if shown is None else [columns[i] for i in shown]
     return Progress(*columns, console=console, transient=True, disable=not _redraws(console))
+
+
+def waiting(console: Console, what: str) -> contextlib.AbstractContextManager[Any]:
+    """Shows for how long something takes, where a line can be drawn over."""
+    return console.status(what) if _redraws(console) else contextlib.nullcontext()
 
 
 def _redraws(console: Console) -> bool:

@@ -20,7 +20,14 @@ from experiments.report import plots
 from experiments.run import alike, compiling, drop, files, loggers, page, resume
 from experiments.run.config import Run
 from experiments.run.dispatch import dispatcher, is_due, next_stop
-from experiments.run.display import evaluation_line, progress_bar, reporter, show_end, show_start
+from experiments.run.display import (
+    evaluation_line,
+    progress_bar,
+    reporter,
+    show_end,
+    show_start,
+    waiting,
+)
 from experiments.run.errors import RunEnded
 from experiments.run.evaluate import evaluated
 from experiments.run.interrupts import caught_signals
@@ -59,7 +66,7 @@ def _run(
     check_alike(alike.facts(options) | alike.of_settings(found and found.step))
     for line, style in resume.notices(options, found):
         console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
-    with console.status("preparing"):
+    with waiting(console, "preparing"):
         job = prepare(resume.without_dropped(options, found))
     job, progress = resume.resumed(job, found)
     return run_job(console, job, progress=progress, folder=folder, draws=draws)
@@ -123,7 +130,9 @@ def _train(console: Console, job: Job, progress: Progress, folder: Path) -> list
                 files.write_record(file, record)
                 files.write_agents(job, folder, record, test)
                 log(record)
-                console.print(evaluation_line(record), highlight=False, soft_wrap=True)
+                # A file gets one line, a narrow terminal several that break between words.
+                is_file = not console.is_terminal
+                console.print(evaluation_line(record), highlight=False, soft_wrap=is_file)
                 progress = recorded(progress, record)
             if may_save and (stopped or is_due(job, step, saving.checkpoint_every)):
                 save(state, progress, bool(stopped) or step == end)

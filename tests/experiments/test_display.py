@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from experiments.report.tables import pairs
 from experiments.run import display
 
 ROWS = {"loss": np.full((3, 4), 0.5), "accuracy": np.full((3, 4), 0.25)}
@@ -32,6 +33,8 @@ def shown(job, monkeypatch, *, reports=2, **options):
         monkeypatch.setenv(name, value)
     file = io.StringIO()
     console = Console(file=file, **options)
+    with display.waiting(console, "preparing"):
+        pass
     with display.progress_bar(console) as bars:
         report = display.reporter(bars, job)
         for _ in range(reports):
@@ -40,13 +43,14 @@ def shown(job, monkeypatch, *, reports=2, **options):
     return file.getvalue()
 
 
-@pytest.mark.parametrize("width", [40, 64, 80, 140, 200])
+@pytest.mark.parametrize("width", [40, 60, 80, 140, 200])
 def test_a_bar_is_one_line_however_narrow_the_terminal(width, job, monkeypatch):
     text = shown(job, monkeypatch, force_terminal=True, width=width)
     lines = [line for line in CONTROL.sub("\n", text).split("\n") if line.strip()]
     assert lines and max(map(len, lines)) <= width
     assert any("6/1000" in line for line in lines)
-    assert any("loss 0.500 acc 25.0%" in line for line in lines) == (width >= 64)
+    assert any("loss 0.500 acc 25.0%" in line for line in lines) == (width >= 60)
+    assert any("30.0 steps/s" in line for line in lines) == (width >= 80)
     assert any("distance 1.0e-02" in line for line in lines) == (width >= 140)
     assert "…" not in text
 
@@ -78,3 +82,11 @@ def test_no_color_means_none(job, monkeypatch):
     text = shown(job, monkeypatch, force_terminal=True, width=80, env={"NO_COLOR": "1"})
     colors = [code for code in re.findall(r"\x1b\[([0-9;]*)m", text) if code not in ("", "0")]
     assert not [code for code in colors if re.search(r"(^|;)(3[0-8]|4[0-8]|9\d)", code)]
+
+
+def test_a_table_shows_a_long_path_whole_in_a_narrow_terminal():
+    file, path = io.StringIO(), "runs/" + "x" * 90
+    Console(file=file, width=40).print(pairs("title", {"folder": path}))
+    folded = re.sub(r"[^x/runs]", "", "".join(file.getvalue().splitlines()[2:-1]))
+    assert path in folded.replace("folder", "")
+    assert max(map(len, file.getvalue().splitlines())) <= 40
