@@ -16,9 +16,9 @@ from jaxtyping import Float
 from cdjax.topology._spectrum import closed_form
 from cdjax.topology._topology import Topology
 
-# Kamada and Kawai's springs between all pairs take a second for so many agents, and time with the
-# cube of their number; Fruchterman and Reingold's, with the square, take as long for these.
-_MOST_BY_PAIRS = 64
+# Kamada and Kawai's springs between all pairs take half a second for so many agents, and time with
+# the cube of their number; Fruchterman and Reingold's, with the square, take seconds for these.
+_MOST_BY_PAIRS = 40
 _MOST_BY_FORCES = 500
 
 
@@ -38,7 +38,10 @@ def positions(topology: Topology) -> Float[np.ndarray, "agents 2"]:
     if num_agents <= _MOST_BY_PAIRS and nx.is_connected(graph):
         places = nx.kamada_kawai_layout(graph)
     else:
-        places = nx.spring_layout(graph, seed=0)
+        # From random places grids would end up folded; eigenvectors put equal agents into one.
+        apart = 0.05 * np.random.default_rng(0).standard_normal((num_agents, 2))
+        start = {agent: at + apart[agent] for agent, at in nx.spectral_layout(graph).items()}
+        places = nx.spring_layout(graph, pos=start, seed=0)
     found = np.array([places[agent] for agent in range(num_agents)])
     found = found - (found.min(axis=0) + found.max(axis=0)) / 2
     return found / max(np.max(np.abs(found)), 1e-12)

@@ -242,7 +242,7 @@ def _options(facts: Facts) -> str:
         label = f"{subject} ({given} given)" if given else subject
         table = _scrolled(f"<table>{rows}</table>", subject)
         parts.append(_details(label, table, opened=bool(given)))
-    return "<p>What is not a default is in bold.</p>" + "".join(parts)
+    return f'<p>What is not a default is in bold.</p><div class="options">{"".join(parts)}</div>'
 
 
 def _pairs(rows: Mapping[str, str]) -> str:
@@ -298,8 +298,8 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return _number(value)
     if isinstance(value, list | tuple):
-        return " ".join(map(str, value))
-    return "" if value is None else f"{value}"
+        return " ".join(map(str, value)) or "–"
+    return "–" if value is None else f"{value}"
 
 
 def _number(value: float) -> str:
@@ -355,6 +355,8 @@ nav ul,.legend{list-style:none;display:flex;flex-wrap:wrap;gap:.3rem 1rem;paddin
 figure{margin:0 0 12px}figcaption{font-weight:600;margin-bottom:4px}
 figure>svg{width:100%;height:auto;display:block}
 #agents figure{max-width:520px}
+.options{display:grid;gap:0 16px;
+grid-template-columns:repeat(auto-fill,minmax(min(100%,300px),1fr))}
 .grid{stroke:var(--rule)}.edge{stroke:var(--soft);stroke-width:1.2}
 .tick{fill:var(--soft);font-size:12px}.label{fill:var(--ink);font-size:13px}
 .middle{text-anchor:middle}.end{text-anchor:end}.name{text-anchor:middle;font-size:12px}

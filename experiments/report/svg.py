@@ -13,10 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-WIDTH, HEIGHT = 640, 320
-_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 14, 14, 46
+# On a telephone a picture is as wide as this, and its letters are as large as they are here.
+WIDTH, HEIGHT = 420, 250
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 12, 10, 42
 _MOST_POINTS = 60  # that are drawn as points, with a text each, on a line
 _TICKS = 5
+_TICK_LETTERS = 5
 # Viridis at equal distances: it is read in grey and by the colour-blind, on white and on black.
 _VIRIDIS = np.array([
     (68, 1, 84), (72, 40, 120), (62, 74, 137), (49, 104, 142), (38, 130, 142), (31, 158, 137),
@@ -41,13 +43,17 @@ class Line(NamedTuple):
 
 
 class _Axis(NamedTuple):
-    """An axis: the values at its ends, whether it is logarithmic, and the pixels of its ends."""
+    """An axis: the values at its ends, whether it is logarithmic, and the pixels of its ends.
+
+    One of ``whole`` numbers, such as epochs, has ticks at these.
+    """
 
     low: float
     high: float
     log: bool
     start: float
     end: float
+    whole: bool = False
 
     def place(self, value: float) -> float:
         """The pixel of a value; NaN of one that the axis cannot show."""
@@ -71,7 +77,10 @@ def chart(
     )
     log = log and any(v > 0 for v in values)
     values = [v for v in values if v > 0] if log else values
-    x_axis = _axis(_finite(v for line in lines for v in line.x), False, _LEFT, WIDTH - _RIGHT)
+    across = _finite(v for line in lines for v in line.x)
+    x_axis = _axis(across, False, _LEFT, WIDTH - _RIGHT)._replace(
+        whole=all(value == round(value) for value in across)
+    )
     y_axis = _axis(values, log, HEIGHT - _BOTTOM, _TOP)
     parts = [*_frame(x_axis, y_axis, x_label, y_label)]
     for line in lines:
@@ -198,23 +207,34 @@ def _ticks(axis: _Axis) -> list[float]:
     raw = (axis.high - axis.low) / _TICKS
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw)
+    step = max(step, 1.0) if axis.whole else step
     first = math.ceil(axis.low / step - 1e-9)
     return [k * step for k in range(first, math.floor(axis.high / step + 1e-9) + 1)]
 
 
+def _short(tick: float) -> str:
+    """A number that fits beside an axis."""
+    text = f"{tick:g}"
+    if len(text) <= _TICK_LETTERS:
+        return text
+    mantissa, exponent = f"{tick:.1e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
 def _frame(x_axis: _Axis, y_axis: _Axis, x_label: str, y_label: str) -> Iterable[str]:
     """Grid lines, numbers and labels of both axes."""
+    foot = HEIGHT - _BOTTOM
     for tick in _ticks(x_axis):
         x = x_axis.place(tick)
-        yield f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{HEIGHT - _BOTTOM}"/>'
-        yield f'<text class="tick middle" x="{x:.1f}" y="{HEIGHT - _BOTTOM + 16}">{tick:g}</text>'
+        yield f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{foot}"/>'
+        yield f'<text class="tick middle" x="{x:.1f}" y="{foot + 16}">{_short(tick)}</text>'
     for tick in _ticks(y_axis):
         y = y_axis.place(tick)
         yield f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        yield f'<text class="tick end" x="{_LEFT - 6}" y="{y + 4:.1f}">{tick:g}</text>'
+        yield f'<text class="tick end" x="{_LEFT - 6}" y="{y + 4:.1f}">{_short(tick)}</text>'
     middle = (_LEFT + WIDTH - _RIGHT) / 2
-    yield f'<text class="label middle" x="{middle}" y="{HEIGHT - 8}">{escape(x_label)}</text>'
-    place = f"rotate(-90) translate({-(_TOP + HEIGHT - _BOTTOM) / 2} 15)"
+    yield f'<text class="label middle" x="{middle}" y="{HEIGHT - 7}">{escape(x_label)}</text>'
+    place = f"rotate(-90) translate({-(_TOP + HEIGHT - _BOTTOM) / 2} 13)"
     yield f'<text class="label middle" transform="{place}">{escape(y_label)}</text>'
 
 
