@@ -17,6 +17,7 @@ from experiments.launch.cli import main
 from experiments.launch.config_file import config_text, read_config
 from experiments.launch.short_help import COMMON, completion
 from experiments.robustness.config import Robustness
+from experiments.run import alike
 from experiments.run.config import FORMAT, Run, flat, replaced
 from experiments.run.runner import run
 from tests.experiments.test_page import SMALL
@@ -173,6 +174,17 @@ def test_of_one_of_several_processes_another_run_takes_the_options_alone(tmp_pat
     record = json.loads(config_text_as_record(num_processes=2, process_id=1, coordinator="a:1"))
     path = written(tmp_path, json.dumps(record), "config.json")
     assert read_config(path, Run()) == replaced(Run(), agents=6)
+
+
+def test_processes_compare_what_their_files_say_not_where_these_are(tmp_path, monkeypatch):
+    (tmp_path / "other").mkdir()
+    text = "topology: ring\nlearning_rate: 1e-2\nagents: 8\n"
+    typed = parsed(monkeypatch, "--topology", "ring", "--agents", 8)
+    for path in (written(tmp_path, text), written(tmp_path / "other", text, "o.yml")):
+        assert alike.facts(parsed(monkeypatch, "--config", path)) == alike.facts(typed)
+    differs = parsed(monkeypatch, "--config", written(tmp_path, text + "seed: 1\n"))
+    line = alike.difference(alike.facts(typed), {1: alike.facts(differs)})
+    assert line.startswith("--seed: 0 here, but 1 in process 1")
 
 
 def config_text_as_record(**options):

@@ -498,6 +498,7 @@ def test_processes_that_were_started_unlike_are_told_the_option_and_the_process(
 def test_every_option_is_compared_but_those_of_a_machine(tmp_path):
     own = alike.facts(Run())
     free = {"process_id", "coordinator", "secret_file", "log_every", "data_dir", "out"}
+    free |= {"log", "quiet"}  # which the first process reads
     for name in flat(Run()):
         facts = alike.facts(replaced(Run(), **{name: tmp_path / "other"}))
         expected = "" if name in free else f"--{name.replace('_', '-')}: "
