@@ -21,7 +21,7 @@ import pytest
 import cdjax
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MODULES = ["checkpoint", "data", "metrics", "mixing", "models", "robust", "sharding", "theory"]
 MODULES += ["training"]  # topology is a value, as in most programs
 NUM_AGENTS, BATCH, FEATURES = 8, 4, 3
@@ -97,3 +97,10 @@ def test_example_runs(code, tmp_path, monkeypatch):
 def test_no_example_of_a_docstring_is_overlooked():
     written = sum(len(re.findall(r"^Examples?\b", text, re.M)) for _, text in docstrings())
     assert written == sum(len(BLOCK.findall(text)) for _, text in docstrings())
+
+
+def test_no_python_block_of_a_page_is_overlooked():
+    for page in PAGES:
+        text = page.read_text()
+        written = re.findall(r"^ *(?:```|~~~) *(?:python|py\b|jax|pycon)", text, re.M | re.I)
+        assert len(written) == len(FENCED.findall(text)), page

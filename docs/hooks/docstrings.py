@@ -29,15 +29,16 @@ class Markdown(griffe.Extension):
     def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
         """Turns the docstring of a module, class, function or attribute."""
         if obj.docstring:
-            obj.docstring.value = to_markdown(obj.docstring.value)
+            module = obj.canonical_path.split(".")[1:2]
+            obj.docstring.value = to_markdown(obj.docstring.value, *module)
 
 
-def to_markdown(text: str) -> str:
-    """A docstring's text as Markdown, its equations between dollars."""
+def to_markdown(text: str, module: str = "") -> str:
+    """A docstring's text as Markdown; bare names are first looked for in the module."""
     text = _TABLE.sub(_table, text)
     text = _MATH_BLOCK.sub(_math_block, text)
     text = _MATH.sub(lambda match: f"${match[1]}$", text)
-    text = _ROLE.sub(lambda match: _link(match[1]), text)
+    text = _ROLE.sub(lambda match: _link(match[1], module), text)
     text = re.sub(r"^Example: ``(.+)``$", r"**Example**\n\n```python\n\1\n```\n", text, flags=re.M)
     text = _LITERAL.sub(_literal, text)
     return re.sub(r"^(References?):", r"**\1:**", text, flags=re.M)
@@ -63,25 +64,39 @@ def _table(match: re.Match[str]) -> str:
     return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
 
 
-def _link(name: str) -> str:
+def _link(name: str, module: str) -> str:
     """A name of a docstring as a link to where the site documents it."""
-    short = name.rpartition(".")[2]
+    parts = name.removeprefix("cdjax.").split(".")
+    if parts[0] in public_modules():
+        module = parts.pop(0)
+        if not parts:
+            return f"[`{name}`][cdjax.{module}]"
     paths = public_paths()
-    if (PACKAGE / short).exists() or (PACKAGE / f"{short}.py").exists():
-        return f"[`cdjax.{short}`][cdjax.{short}]"
-    path = paths.get(short)
-    return f"[`{name}`][{path}]" if path else f"`{name}`"
+    places = (place for place in paths if place[1] == parts[0])
+    # The module's own name first, then whatever has it; sorting is stable.
+    place = next(iter(sorted(places, key=lambda place: place[0] != module)), None)
+    return f"[`{name}`][{paths[place]}]" if place and len(parts) == 1 else f"`{name}`"
 
 
 @functools.cache
-def public_paths() -> dict[str, str]:
-    """The shortest path to each public function and class, by its name."""
-    root = {name for name, _ in exported(PACKAGE / "__init__.py")}
-    found: dict[str, str] = {}
-    for module in public_modules():
-        for name, _ in members(module):
-            found.setdefault(name, f"cdjax.{name}" if name in root else f"cdjax.{module}.{name}")
-    return found
+def public_paths() -> dict[tuple[str, str], str]:
+    """The shortest path to each public function and class, by its module and name."""
+    return {
+        (module, name): f"cdjax.{name}" if _is_of_root(module, name) else f"cdjax.{module}.{name}"
+        for module in public_modules()
+        for name, _ in members(module)
+    }
+
+
+@functools.cache
+def _names_of_root() -> dict[str, Path]:
+    return dict(exported(PACKAGE / "__init__.py"))
+
+
+def _is_of_root(module: str, name: str) -> bool:
+    """Whether ``cdjax.name`` is the name of this module, and not another's."""
+    file = _names_of_root().get(name)
+    return bool(file) and file.relative_to(PACKAGE).parts[0].removesuffix(".py") == module
 
 
 @functools.cache

@@ -60,7 +60,7 @@ def page(module: str) -> str:
     lines = [
         f"# cdjax.{module}",
         f"[](){{#cdjax.{module}}}",
-        to_markdown(_docstring(_file(module))),
+        to_markdown(_docstring(_file(module)), module),
     ]
     constants = _constants(module)
     if constants:
@@ -68,10 +68,12 @@ def page(module: str) -> str:
     for file, names in groupby(members(module), key=lambda member: member[1]):
         if file != _file(module):
             title, _, body = _docstring(file).partition("\n")
-            lines += [f"## {title.rstrip('.')}", to_markdown(body.strip() + "\n")]
+            lines += [f"## {title.rstrip('.')}", to_markdown(body.strip() + "\n", module)]
         # States last: they are of use to whoever reads a checkpoint.
         for name in sorted((name for name, _ in names), key=lambda name: name.endswith("State")):
-            lines.append(f"::: {public_paths()[name]}\n    options:\n      heading_level: 3")
+            lines.append(
+                f"::: {public_paths()[module, name]}\n    options:\n      heading_level: 3"
+            )
     return "\n\n".join(lines) + "\n"
 
 
