@@ -24,7 +24,7 @@ FLOORS = {
         "report": 0, "run": 1, "launch": 2,
         "cifar10": 3, "cifar100": 3, "mnist": 3, "fashion_mnist": 3, "digits": 3,
         "compare": 3, "figures": 3, "robustness": 3, "convex": 3,
-        "heterogeneity": 3, "overlay": 3,
+        "heterogeneity": 3, "overlay": 3, "advise": 3, "network": 3,
     },
 }  # fmt: skip
 # Third-party packages that live in one place each.

@@ -247,6 +247,37 @@ class Trouble:
 
 
 @dataclass(frozen=True)
+class Clock:
+    """How long all of it takes on a network, in simulated seconds."""
+
+    network: str | None = None
+    """datacenter, campus, wide-area, home or mobile; regions (of a cloud, all over the world); or a
+    CSV file of links, with the columns from, to, latency, bandwidth (default: none, and no
+    simulated seconds, unless --latency or --bandwidth is given)."""
+    latency: str | None = None
+    """Time that a message takes beside its bytes, one way, such as 50ms (default: the network's, or
+    else none)."""
+    bandwidth: str | None = None
+    """Of each agent's own connection, up and down, which all that passes at once shares, such as
+    100Mbit or 12.5MB (default: the network's, or else without limit)."""
+    server_bandwidth: str | None = None
+    """Of a server's connection (default: that of an agent's uplink)."""
+    compute_time: str | None = None
+    """Time of an agent's gradient, such as 0.4s (default: measured on this machine)."""
+    jitter: float = 0.0
+    """Standard deviation of that time, as a share of it; it is lognormal."""
+    stragglers: float = 0.0
+    """Probability that an agent is slow in a step, in [0, 1]."""
+    slowdown: float | None = None
+    """How many times as long a slow step takes (default: 10)."""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether there is a network."""
+        return any(x is not None for x in (self.network, self.latency, self.bandwidth))
+
+
+@dataclass(frozen=True)
 class Saving:
     """Where results go, and checkpoints."""
 
@@ -303,6 +334,7 @@ class Run:
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     trouble: Trouble = field(default_factory=Trouble)
+    clock: Clock = field(default_factory=Clock)
     saving: Saving = field(default_factory=Saving)
     output: Output = field(default_factory=Output)
     machine: Machine = field(default_factory=Machine)

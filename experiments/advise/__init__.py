@@ -1,0 +1,1 @@
+"""Which graph and which order are fast on a network."""
