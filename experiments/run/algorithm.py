@@ -55,6 +55,8 @@ def bytes_of_message(
     row: Algorithm, setting: Setting, options: Mapping[str, Any], params: Any
 ) -> int:
     """The bytes of a message: of the model's, or of what the algorithm makes of them."""
+    if row.message_bytes:
+        return round(row.message_bytes(params, **options))
     if row.compressor is None:
         return cdjax.metrics.message_bytes(params)
     return row.compressor(setting, **options).message_bytes(params)

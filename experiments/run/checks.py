@@ -25,6 +25,7 @@ _LEAST = {
     "keep_checkpoints": 1, "log_every": 1, "period": 1, "shards_per_agent": 1, "train_samples": 1,
     "test_samples": 1, "absence_duration": 1, "lag": 0, "num_trimmed": 0, "malicious": 1, "seed": 0,
     "rounds": 1, "fragments": 1, "delay": 0, "peers_per_step": 1,
+    "rank": 1, "kept": 1, "chunk": 1, "value_bits": 1,
 }  # fmt: skip
 # Of a whole number: steps are counted in 32 bits. A seed has as many, and JAX ignores further ones.
 _MOST, _MOST_OF_SEEDS = 2**31 - 1, 2**32 - 1
@@ -132,7 +133,7 @@ def _check_over_topology(run: Run) -> None:
                 reason = "needs neighbours that are the same in every step"
             unread = f"{flag(name)}: {algorithm.algorithm} {reason}"
             raise UsageError(f"{unread}; leave it out, or give --algorithm {' or '.join(able)}")
-    if ALGORITHMS[algorithm.algorithm].compressor and trouble.on_nan == "drop":
+    if ALGORITHMS[algorithm.algorithm].holds_copies and trouble.on_nan == "drop":
         raise UsageError(
             f"--on-nan: {algorithm.algorithm} has agents hold copies of their neighbours, which do "
             "not drop them; give stop or ignore"
@@ -154,7 +155,7 @@ def _allows(row: Algorithm, name: str) -> bool:
     """
     refused = {"turns": row.at_once, "lag": not row.mixes_once}
     refused |= dict.fromkeys(_CHANGES_LINKS, row.fixed_links)
-    return row.over_topology and not row.compressor and not refused.get(name, False)
+    return row.over_topology and not row.holds_copies and not refused.get(name, False)
 
 
 def check_spectrum(run: Run, graph: cdjax.Topology) -> None:

@@ -93,8 +93,8 @@ class Algorithm:
     """Step size alpha in the first step."""
     momentum: float | None = None
     """Momentum mu, in [0, 1) (default: 0.9 for cdmsgd, cdmsgd-polyak, cga, eamsgd,
-    momentum-tracking, decentlam and quasi-global, 0.95 for cdmsgd-released, 0 for others, whose
-    momentum is each agent's own)."""
+    momentum-tracking, decentlam and quasi-global, 0.95 for cdmsgd-released, 0.999 for demo, 0
+    for others, whose momentum is each agent's own)."""
     schedule: ScheduleName = "fixed"
     """The step size over time; diminishing is Theta / (k^power + offset)."""
     decay_power: float | None = None
@@ -106,8 +106,8 @@ class Algorithm:
     each (the schedule of the paper's released code)."""
     period: int | None = None
     """Steps between exchanges of gossip and the servers, or of a round (default: fedavg a pass of
-    every agent over its own data, easgd, eamsgd and algorithms of rounds 10, downpour and gossip
-    1)."""
+    every agent over its own data, easgd, eamsgd and algorithms of rounds 10, sparse-loco 30,
+    downpour and gossip 1)."""
     rounds: int | None = None
     """Exchanges per step of icdsgd (default: 2)."""
     accelerated: bool = False
@@ -123,10 +123,10 @@ class Algorithm:
     nesterov: bool = False
     """Let quasi-global look ahead."""
     outer_learning_rate: float | None = None
-    """Step size at the end of a round (default: 0.7; 1 for slowmo and kgt)."""
+    """Step size at the end of a round (default: 0.7; 1 for slowmo, kgt and sparse-loco)."""
     outer_momentum: float | None = None
     """Momentum over the rounds, in [0, 1) (default: 0.9 for diloco, outer and factored, 0.5 for
-    slowmo, noloco and accelerated)."""
+    slowmo, noloco and accelerated, 0.95 for sparse-loco, of what was not sent)."""
     fragments: int | None = None
     """Parts in which diloco and outer send the parameters, one after another in a round; a divisor
     of --period (default: 1)."""
@@ -143,6 +143,16 @@ class Algorithm:
     the nearest."""
     fraction: float | None = None
     """Share of the entries that top-k and random-k send, in (0, 1] (default: 0.1)."""
+    rank: int | None = None
+    """How many directions of each matrix power-gossip averages along in a step (default: 1)."""
+    kept: int | None = None
+    """Entries of each chunk that sparse-loco sends, and coefficients of its cosine transform that
+    demo sends (default: 64 and 32)."""
+    chunk: int | None = None
+    """Side of the squares into which demo and sparse-loco cut matrices, or the largest divisor
+    below; length of the pieces of vectors (default: 64)."""
+    value_bits: int | None = None
+    """Bits of each value that sparse-loco sends (default: 2)."""
     consensus_step: float | None = None
     """How far agents of choco and beer move towards their neighbours' public copies, in (0, 1]; the
     coarser the messages, the smaller (default: 0.1)."""

@@ -224,7 +224,7 @@ def _check_devices(job: Job, before: int | None) -> None:
     There algorithms of compressed messages hold more: what has been summed up from them.
     """
     here = job.mesh.size
-    if job.algorithm.compressor and before and (before > 1) != (here > 1):
+    if job.algorithm.holds_copies and before and (before > 1) != (here > 1):
         remedy = "--devices 1" if before == 1 else f"--devices {before}, or another above 1"
         raise UsageError(
             f"--devices: the run in {job.run.saving.resume} was on {before}, and here is {here}; "

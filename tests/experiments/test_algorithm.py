@@ -67,6 +67,9 @@ def test_the_page_of_the_algorithms_holds_the_table_of_the_rows():
         ("quasi-global", {}, 10),
         ("choco", {}, 10),
         ("beer", {}, 2 * 10),  # parameters and tracker
+        ("power-gossip", {}, 10),
+        ("demo", {}, 5 * 4),  # everybody to everybody
+        ("sparse-loco", {"period": 10}, 5 * 4 / 10),
         ("centralized", {}, 10),  # up and down
         ("fedavg", {}, 10 / 4),  # an epoch of four steps
         ("fedavg", {"period": 2, "client_fraction": 0.4}, 2 * 2 / 2),  # the two that are drawn
@@ -130,6 +133,27 @@ def test_messages_that_are_compressed_count_as_many_bytes_as_they_have(
     options = row.options | options
     assert bytes_of_message(row, setting(), options, params) == message_bytes
     assert messages_per_step(row, setting(), options) == 10 * messages
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message_bytes"),
+    [
+        # A matrix of 64 × 10, its 64 or 10 numbers in turn, and ten biases whole.
+        ("power-gossip", {}, 4 * (64 + 10) / 2 + 4 * 10),
+        ("power-gossip", {"rank": 4}, 4 * 4 * (64 + 10) / 2 + 4 * 10),
+        ("power-gossip", {"rank": 9}, 4 * (640 + 10)),  # the factors are not smaller
+        # Chunks of 64 × 10 and of 10 entries, with indices of 10 and of 4 bits.
+        ("demo", {}, 32 * 4 + 40 + 10 * 4),
+        ("demo", {"kept": 5}, 5 * 4 + 7 + 5 * 4 + 3),
+        # Two bits a value, and four means for each leaf.
+        ("sparse-loco", {}, 64 * 10 // 8 + 16 + 16 + (5 + 3 + 16)),
+    ],
+)
+def test_messages_of_factors_and_of_chunks_count_as_many_bytes_as_they_have(
+    name, options, message_bytes
+):
+    row, params = ALGORITHMS[name], {"w": jnp.zeros((5, 64, 10)), "b": jnp.zeros((5, 10))}
+    assert bytes_of_message(row, setting(), row.options | options, params) == message_bytes
 
 
 def test_a_run_counts_the_bytes_of_its_compressed_messages():

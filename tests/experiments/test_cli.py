@@ -96,6 +96,8 @@ def test_a_data_set_asked_for_and_missing_is_an_error_that_names_the_ways(tmp_pa
         "--algorithm cdsgd --schedule diminishing --partition dirichlet --size-weighted",
         "--algorithm cdmsgd-polyak --schedule cosine --partition classes --weights lazy",
         "--algorithm choco --compressor int4 --topology ring --schedule cosine",
+        "--algorithm sparse-loco --period 5 --kept 8 --chunk 16 --value-bits 4 --momentum 0.9",
+        "--algorithm cga --topology path --margin 0.2 --partition classes",
         "--algorithm atc --partition shards --init independent --agent-plan map --log-every 3",
     ],
 )

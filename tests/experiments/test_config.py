@@ -67,7 +67,8 @@ GIVEN = {
     "attack_strength": 2.0, "absence_duration": 2, "rounds": 3, "accelerated": True,
     "own_weight": 0.2, "tracking_form": "atc", "buffer_decay": 0.5, "nesterov": True,
     "outer_learning_rate": 0.5, "outer_momentum": 0.3, "fragments": 2, "delay": 1, "merge": 0.5,
-    "compressor": "sign", "fraction": 0.5, "consensus_step": 0.5, "margin": 0.2,
+    "compressor": "sign", "fraction": 0.5, "consensus_step": 0.5, "margin": 0.2, "rank": 2,
+    "kept": 8, "chunk": 16, "value_bits": 4,
 }  # fmt: skip
 
 

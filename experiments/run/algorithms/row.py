@@ -73,7 +73,9 @@ class Algorithm(NamedTuple):
             trained are its own parameters.
         recursion: how its disagreement evolves, for the theory's bounds; "" if they do not hold.
         compressor: makes what compresses an agent's messages from a setting and the options; None
-            where messages are as large as the model.
+            where messages are as large as the model, or ``message_bytes`` says how large.
+        message_bytes: the bytes of a message on average, from stacked parameters and the options.
+        holds_copies: whether agents hold copies of their neighbours, made of all they have heard.
         weighting: what ``--size-weighted`` does: weigh each agent's ``loss``, weigh the
             ``gradients`` where they are averaged, or nothing since it is ``always`` so; "" if it is
             refused.
@@ -101,6 +103,8 @@ class Algorithm(NamedTuple):
     server: Literal["", "stateless", "stateful"] = ""
     recursion: Literal["", "plain", "polyak", "nesterov"] = ""
     compressor: Callable[..., compress.Compressor] | None = None
+    message_bytes: Callable[..., float] | None = None
+    holds_copies: bool = False
     weighting: Literal["", "loss", "gradients", "always"] = "loss"
     crosses: bool = False
     own_passes: bool = False
@@ -129,6 +133,11 @@ def to_neighbors(run: Setting, *, period: int = 1, rounds: int = 1, **_: Any) ->
         entries = run.topology.entries
         messages = float(np.count_nonzero(entries.receivers != entries.senders))
     return rounds * messages / period
+
+
+def from_all_to_all(run: Setting, *, period: int = 1, **_: Any) -> float:
+    """The messages of agents that each send to all others, in every ``period``-th step."""
+    return run.num_agents * (run.num_agents - 1) / period
 
 
 def twice(messages: Callable[..., float]) -> Callable[..., float]:
