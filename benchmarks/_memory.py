@@ -13,7 +13,13 @@ Counted are bytes, and reported in units of the stacked parameters. A step must 
   ``differences``: those to one agent, or to the receiver, as the operand of a product or a
   scatter; sums of them, not of values, keep agents exact that agree (see ``mixing.dense``);
   ``pulls``: those of all agents towards a server;
-  ``pushed``: accrued gradients that are pushed, while those of the next push take their place.
+  ``pushed``: accrued gradients that are pushed, while those of the next push take their place;
+  ``read``: what others read of compressed messages, which its sender takes off what it keeps;
+  ``transformed``: the coefficients of which the largest are sent.
+
+Some algorithms hold more, where XLA computes a new state before the old one has been read for the
+last time, or holds what it could compute again. ``Algorithm.spare`` is how much, so that it does
+not grow unseen.
 
 A plan of mixing may hold ``differences`` of its own.
 """
@@ -30,7 +36,7 @@ import numpy as np
 import optax
 
 import cdjax
-from cdjax import mixing, models, topology, training
+from cdjax import compress, mixing, models, topology, training
 from cdjax._types import Params
 
 RATE = 0.1
@@ -51,17 +57,24 @@ PLANS: Mapping[str, Plan] = {
 
 
 class Algorithm(NamedTuple):
-    """An optimizer of stacked parameters, and what it holds beside them, see the module."""
+    """An optimizer of stacked parameters, and what it holds beside them, see the module.
+
+    ``spare`` is what its step holds beyond what it needs, in copies of the parameters.
+    """
 
     tx: optax.GradientTransformation
     exchange: tuple[str, ...] = ()
+    spare: float = 0.0
 
 
 def mixing_algorithms(graph: topology.Topology, plan: str) -> dict[str, Algorithm]:
     """The algorithms that mix over a topology by a plan, with what the plan itself holds."""
     make, held = PLANS[plan]
     algorithms = _over(make(graph), graph.num_agents)
-    return {name: Algorithm(tx, (*exchange, *held)) for name, (tx, exchange) in algorithms.items()}
+    return {
+        name: algorithm._replace(exchange=(*algorithm.exchange, *held))
+        for name, algorithm in algorithms.items()
+    }
 
 
 def _over(mix: cdjax.Mixer, num_agents: int) -> dict[str, Algorithm]:
@@ -107,6 +120,65 @@ def other_algorithms(num_agents: int) -> dict[str, Algorithm]:
         "gossip pairs": Algorithm(cdjax.gossip(sgd, mixing.pull(pairs)), result),
         "gosgd": Algorithm(cdjax.gosgd(sgd, peers), scattered),
         "gosgd, delay 2": Algorithm(cdjax.gosgd(sgd, peers, delay=2), scattered),
+    }
+
+
+def further_algorithms(graph: topology.Topology) -> dict[str, Algorithm]:
+    """Those with corrections, with rounds, and with compressed messages; all mix by neighbors."""
+    mix, key = mixing.neighbors(graph), jax.random.key(0)
+    push = mixing.neighbors(topology.from_digraph(graph.graph.to_directed()))
+    sgd, outer_sgd, sign = optax.sgd(RATE), optax.sgd(0.7, 0.9, nesterov=True), compress.sign()
+    result, message, read = ("result",), ("message", "result"), ("message", "read")
+    tracking = {
+        form: cdjax.gradient_tracking(RATE, mix, form=form)
+        for form in ("diging", "semi-atc", "atc")
+    }
+    suda = {
+        form: cdjax.suda(RATE, mix, form=form)
+        for form in ("exact-diffusion", "extra", "atc-tracking", "diging")
+    }
+    tree = topology.spanning_tree(graph)
+    return {
+        "cta": Algorithm(cdjax.combine_then_adapt(sgd, mix), result, 1),
+        "icdsgd": Algorithm(cdjax.icdsgd(RATE, mix), result),
+        "gcdsgd": Algorithm(cdjax.gcdsgd(RATE, mix, own_weight=0.5), result),
+        "gradient tracking": Algorithm(tracking["diging"], result),
+        "gradient tracking, semi-atc": Algorithm(tracking["semi-atc"], message),
+        "gradient tracking, atc": Algorithm(tracking["atc"], message, 1),
+        "momentum tracking": Algorithm(cdjax.momentum_tracking(RATE, mix), result),
+        # The gradient's memory takes what is received.
+        "exact diffusion": Algorithm(cdjax.exact_diffusion(RATE, mix), ("message",), 2),
+        "d2": Algorithm(cdjax.d2(RATE, mix, smallest_eigenvalue=-0.2), ("message",), 2),
+        "extra": Algorithm(cdjax.extra(RATE, mix), result, 2),
+        "suda, exact diffusion": Algorithm(suda["exact-diffusion"], result, 3),
+        "suda, extra": Algorithm(suda["extra"], result, 3),
+        "suda, atc tracking": Algorithm(suda["atc-tracking"], result, 5),
+        "suda, diging": Algorithm(suda["diging"], result, 5),
+        "decentlam": Algorithm(cdjax.decentlam(RATE, mix), result, 2),
+        "quasi-global": Algorithm(cdjax.quasi_global_momentum(RATE, mix), result, 2),
+        "quasi-global adam": Algorithm(cdjax.quasi_global_adam(RATE, mix), result),
+        "push-sum": Algorithm(cdjax.push_sum(sgd, push), result),
+        "push-diging": Algorithm(cdjax.push_diging(RATE, push), message),
+        "relay": Algorithm(cdjax.relay(sgd, tree), message, 3.7),
+        "outer": Algorithm(cdjax.outer(sgd, outer_sgd, mix, period=10), result),
+        "outer, overlapped": Algorithm(
+            cdjax.outer(sgd, outer_sgd, mix, period=10, overlapped=mix), message
+        ),
+        "accelerated": Algorithm(cdjax.accelerated_outer(sgd, mix, period=10), result),
+        "slowmo": Algorithm(cdjax.slowmo(sgd, mix, learning_rate=RATE, period=10), result),
+        "kgt": Algorithm(cdjax.kgt(sgd, mix, period=10), message),
+        "led": Algorithm(cdjax.led(sgd, mix, period=10, gain=0.5), result, 2),
+        "choco": Algorithm(cdjax.choco(sgd, mix, sign, consensus_step=0.1), (*read, "result")),
+        "beer": Algorithm(cdjax.beer(RATE, mix, sign, consensus_step=0.1), (*read, "result"), 1),
+        "power-gossip": Algorithm(
+            cdjax.power_gossip(sgd, graph.mixing_matrix, key=key), ("differences", "result")
+        ),
+        "demo": Algorithm(
+            cdjax.demo(RATE, compress.dct_top_k(32, 64)), ("transformed", "read"), 0.3
+        ),
+        "sparse-loco": Algorithm(
+            cdjax.sparse_loco(sgd, compress.chunk_top_k(64, value_bits=2)), read, 1.5
+        ),
     }
 
 

@@ -23,6 +23,7 @@ import tyro
 from benchmarks._memory import (
     Algorithm,
     Step,
+    further_algorithms,
     mixing_algorithms,
     needed_bytes,
     num_bytes,
@@ -60,6 +61,7 @@ def main(options: Options) -> None:
     for name in options.mixers:
         rows += _rows(mixing_algorithms(graph, name), name, options=options)
     rows += _rows(other_algorithms(options.agents), "", options=options)
+    rows += _rows(further_algorithms(graph), "", options=options)
     title = f"bytes of a step in units of the parameters, N = {options.agents}, {options.graph}"
     report(title, rows, options.json)
 
@@ -69,7 +71,7 @@ def _rows(
 ) -> list[dict[str, Any]]:
     model = models.MLP(hidden=options.hidden)
     rows = []
-    for name, (tx, exchange) in algorithms.items():
+    for name, (tx, exchange, _) in algorithms.items():
         steps = {plan: train_step(tx, model, options.agents, plan=plan) for plan in options.plans}
         steps = {"update": update_step(tx, _leaves(options.agents))} | steps
         found = {plan: _units(bytes_needed(step.compiled()), step) for plan, step in steps.items()}
