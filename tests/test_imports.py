@@ -32,6 +32,7 @@ HOMES = {
     "flax": {"models"},
     "tensorflow": {"data"},
     "tensorflow_datasets": {"data"},
+    "array_record": {"data"},
     "pooch": {"data"},
     "sklearn": {"data"},
     "orbax": {"checkpoint"},

@@ -39,13 +39,6 @@ def test_without_a_network_nothing_is_prepared(tmp_path, monkeypatch):
         data.prepare("mnist", tmp_path)
 
 
-def test_without_tensorflow_datasets_a_copy_is_not_read(tmp_path, monkeypatch):
-    (tmp_path / "mnist").mkdir()
-    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(data.DataNotFoundError, match="cannot be read .*tensorflow_datasets"):
-        data.load("mnist", tmp_path, download=False)
-
-
 def png(image):
     file = io.BytesIO()
     Image.fromarray(image[..., 0]).save(file, "png")
@@ -94,6 +87,31 @@ def test_a_prepared_copy_is_found_in_the_default_folder(prepared, tmp_path, monk
     check_small_mnist(data.load("mnist", download=False))
 
 
+def test_the_newest_copy_is_read(prepared, tmp_path):
+    (tmp_path / "mnist" / "10.0.0").mkdir()
+    (tmp_path / "mnist" / "10.0.0" / "dataset_info.json").write_text("{")
+    (tmp_path / "mnist" / "10.0.1.incomplete").mkdir()
+    with pytest.raises(data.DataCorruptError, match=r"mnist/10\.0\.0 cannot be read"):
+        data.load("mnist", tmp_path)
+
+
+def test_the_records_are_those_that_tensorflow_datasets_reads(small_mnist, prepared, tmp_path):
+    sources = small_mnist.data_source("mnist", split="train", data_dir=tmp_path, download=False)
+    dataset = data.load("mnist", tmp_path, download=False)
+    for i, example in enumerate(sources):
+        np.testing.assert_array_equal(dataset.train_images[i], example["image"])
+        assert dataset.train_labels[i] == example["label"]
+
+
+def test_a_record_is_read_as_protocol_buffers_write_it():
+    # tf.train.Example of label 300, not packed, and of an empty image, byte for byte.
+    label = b"\x0a\x05label\x12\x05\x1a\x03\x08\xac\x02"
+    image = b"\x0a\x05image\x12\x04\x0a\x02\x0a\x00"
+    entries = b"".join(b"\x0a" + bytes([len(entry)]) + entry for entry in (label, image))
+    record = b"\x0a" + bytes([len(entries)]) + entries
+    assert _tfds._features(record) == {"label": 300, "image": b""}
+
+
 @pytest.mark.slow
 def test_reading_a_prepared_copy_takes_neither_tensorflow_nor_network(prepared, tmp_path):
     program = f"""
@@ -103,9 +121,26 @@ def refuse(*_):
 socket.socket.connect = socket.getaddrinfo = refuse
 from cdjax import data
 assert len(data.load("mnist", {str(tmp_path)!r}).train_labels) == 3
-assert "tensorflow" not in sys.modules
+assert not {{"tensorflow", "tensorflow_datasets"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
+def test_without_array_record_a_copy_is_not_read(prepared, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "array_record.python", None)
+    told = "a prepared copy cannot be read .*array_record.* and downloads are off"
+    with pytest.raises(data.DataNotFoundError, match=told):
+        data.load("mnist", tmp_path, download=False)
+
+
+def test_a_copy_that_lacks_a_file_or_records_is_named(prepared, tmp_path):
+    shard = prepared / "mnist-test.array_record-00000-of-00001"
+    shard.write_bytes((prepared / "mnist-train.array_record-00000-of-00001").read_bytes())
+    with pytest.raises(data.DataCorruptError, match="has 3 records, not 2.*; delete it"):
+        data.load("mnist", tmp_path)
+    shard.unlink()
+    with pytest.raises(data.DataCorruptError, match=f"{shard.name} is missing.*; delete it"):
+        data.load("mnist", tmp_path)
 
 
 def test_a_copy_is_prepared_and_read(small_mnist, online, tmp_path, monkeypatch):
@@ -138,7 +173,7 @@ def test_a_copy_in_tensorflows_own_format_is_named(prepared, tmp_path):
     (prepared / "dataset_info.json").write_text(json.dumps(info))
     for file in prepared.glob("*array_record*"):
         file.rename(str(file).replace("array_record", "tfrecord"))
-    with pytest.raises(data.DataCorruptError, match="a format that only TensorFlow can read"):
+    with pytest.raises(data.DataCorruptError, match="tfrecord, which only TensorFlow can read"):
         data.load("mnist", tmp_path)
 
 
@@ -146,5 +181,5 @@ def test_a_copy_whose_description_is_cut_is_named(tmp_path):
     folder = tmp_path / "mnist" / "3.0.1"
     folder.mkdir(parents=True)
     (folder / "dataset_info.json").write_text("{")
-    with pytest.raises(data.DataCorruptError, match="mnist cannot be read .*delete it"):
+    with pytest.raises(data.DataCorruptError, match="mnist/3.0.1 cannot be read .*delete it"):
         data.load("mnist", tmp_path, download=False)
