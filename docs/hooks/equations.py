@@ -13,6 +13,7 @@ _LOG = get_plugin_logger(__name__)
 _EQUATION = re.compile(r'<(span|div) class="arithmatex">(?:\\\(|\\\[)(.*?)(?:\\\)|\\\])</\1>', re.S)
 
 _CAPITAL = re.compile(r"<mi>(&#x003(?:9[1-9A-F]|A[0-9]);)</mi>")  # of the Greek alphabet
+_FUNCTION = re.compile(r"<mo>([a-z]+)</mo>(?=<mo[^>]*>&#x00028;)")
 _BAR = re.compile(r"<mo[^>]*>(&#x0007C;|&#x02016;)</mo>")
 
 
@@ -33,8 +34,10 @@ def on_page_content(content: str, page: Any, **kwargs: Any) -> str:
 def to_mathml(latex: str, *, display: str) -> str:
     """The MathML of an equation, with its source for whoever copies it."""
     mathml = latex2mathml.converter.convert(latex, display=display)
-    # As in TeX: capital Greek letters stand upright, and bars close to what they enclose.
+    # As in TeX: capital Greek letters stand upright, bars close to what they enclose, and
+    # functions close to their brackets.
     mathml = _CAPITAL.sub(r'<mi mathvariant="normal">\1</mi>', mathml)
+    mathml = _FUNCTION.sub(r'<mo rspace="0">\1</mo>', mathml)
     mathml = _BAR.sub(r'<mo stretchy="false" lspace="0" rspace="0">\1</mo>', mathml)
     if display == "block":
         return f'<div class="equation" tabindex="0" title="{html.escape(latex)}">{mathml}</div>'
