@@ -42,8 +42,9 @@ class Facts(NamedTuple):
     """All that a page says of a run.
 
     ``warnings`` stand above all else; ``places`` are the agents' in [-1, 1]², None of too many;
-    ``edges`` are pairs of positions in ``agents``; ``about`` are the lines of the table that the
-    run began with; ``options`` are by subject, and those in ``given`` differ from the defaults.
+    ``edges`` are pairs of positions in ``agents``, none where these talk to a server; ``about`` are
+    the lines of the table that the run began with; ``options`` are by subject, and those in
+    ``given`` differ from the defaults.
     """
 
     title: str
@@ -191,11 +192,13 @@ def _agents(facts: Facts) -> str:
     agents, figures = facts.agents, ""
     if facts.places is not None and len(agents) <= _MOST_DRAWN and len(facts.edges) <= _MOST_EDGES:
         values = [None if a.accuracy is None else 100 * a.accuracy for a in agents]
+        title = "Who talks to whom" if facts.edges else "The agents"
+        title += ", coloured by each one's test accuracy"
         drawn = svg.graph(
             facts.places, facts.edges, names=[agent.name for agent in agents], values=values,
-            unit=" %", title="Who talks to whom, coloured by test accuracy",
+            unit=" %", title=title,
         )  # fmt: skip
-        figures = _figure("Who talks to whom, coloured by each agent's test accuracy", drawn)
+        figures = _figure(title, drawn)
     else:
         figures = f"<p>{len(agents):,} agents are too many to draw.</p>"
     head = ["agent", "test accuracy", "test loss", "neighbours", "samples"]

@@ -321,6 +321,8 @@ def _ink(share: float) -> str:
 
 def _scale(low: float, high: float, unit: str) -> str:
     """The colours' meaning."""
+    if low == high:
+        return f'<p class="legend">all {low:.2f}{escape(unit)}</p>'
     steps = 24
     cells = "".join(
         f'<rect x="{10 * i}" y="0" width="10.5" height="12" fill="{_color(i / (steps - 1))}"/>'

@@ -25,12 +25,14 @@ class Logger(NamedTuple):
     """A place for records.
 
     ``open`` takes the run's folder, its options and the step from which it goes on, and gives a
-    context in which records are written; ``package`` is what it imports, ``extra`` what brings it.
+    context in which records are written; ``package`` is what it imports, ``extra`` what brings it;
+    ``remedy`` is what one can do where it cannot be opened.
     """
 
     open: Callable[[Path, Mapping[str, Any], int], AbstractContextManager[Write]]
     package: str
     extra: str
+    remedy: str
 
 
 @contextlib.contextmanager
@@ -76,8 +78,8 @@ def _wandb(folder: Path, options: Mapping[str, Any], step: int) -> Iterator[Writ
 
 
 LOGGERS: dict[str, Logger] = {
-    "tensorboard": Logger(_tensorboard, "tensorboardX", "tensorboard"),
-    "wandb": Logger(_wandb, "wandb", "wandb"),
+    "tensorboard": Logger(_tensorboard, "tensorboardX", "tensorboard", "leave it out"),
+    "wandb": Logger(_wandb, "wandb", "wandb", "set WANDB_MODE=offline to log without an account"),
 }
 
 
@@ -120,7 +122,9 @@ def opened(
             try:
                 writers[name] = stack.enter_context(_closed_quietly(name, logger, warn))
             except Exception as error:  # no account, no network, no room
-                remedy = "; set WANDB_MODE=offline to log without" if name == "wandb" else ""
+                remedy = (
+                    "; set WANDB_MODE=offline to log without an account" if name == "wandb" else ""
+                )
                 text = " ".join(str(error).split())
                 raise RunEnded(f"--log: {name} cannot be opened: {text}{remedy}") from error
 

@@ -53,7 +53,7 @@ def facts_of(folder: Path, job: Job, *, shown: Shown, ended: str = "") -> Facts:
         records=files.read_records(folder),
         agents=_agents(folder, job),
         places=positions(graph) if graph.num_agents <= _MOST_PLACED else None,
-        edges=[*graph.graph.edges],
+        edges=[*graph.graph.edges] if job.algorithm.over_topology else [],
         about=shown.rows,
         options=_by_subject(job),
         given=frozenset(name for name in options if options[name] != defaults[name]),
@@ -65,6 +65,7 @@ def _agents(folder: Path, job: Job) -> list[Agent]:
     found, net = files.read_agents(folder), job.network
     malicious = {*net.malicious}
     names, counts = net.names(range(net.num_agents)), job.problem.class_counts
+    neighbors = dict(net.topology.graph.degree) if job.algorithm.over_topology else {}
     agents = []
     for number, name in enumerate(names):
         own = found.get(str(name), {})
@@ -75,7 +76,7 @@ def _agents(folder: Path, job: Job) -> list[Agent]:
                 name=str(name),
                 accuracy=own.get("test_accuracy"),
                 loss=own.get("test_loss"),
-                neighbors=int(net.topology.graph.degree[number]),
+                neighbors=neighbors.get(number, 0),
                 counts=counts[number].tolist(),
                 note=note,
             )

@@ -22,6 +22,7 @@ from experiments.run.config import FORMAT, Run, flat, replaced
 from experiments.run.runner import run
 from tests.experiments.test_page import SMALL
 
+ROOT = Path(__file__).parents[2]
 # One of every kind, none of them a default.
 CHANGED = {
     "agents": 7, "learning_rate": 1e-5, "momentum": 0.25, "topology": 'a "b".edges',
@@ -76,6 +77,12 @@ def test_what_print_config_prints_is_read_again(config, tmp_path, monkeypatch, c
 def test_options_stand_alone_or_below_their_subject(name, text, tmp_path):
     wanted = replaced(Run(), agents=7, learning_rate=1e-3, log=("tensorboard", "wandb"))
     assert read_config(written(tmp_path, text, name), Run()) == wanted
+
+
+def test_the_file_of_the_documentation_is_read(tmp_path):
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/running.md").read_text(), re.S)
+    wanted = {"agents": 16, "topology": "ring", "learning_rate": 0.01, "log": ("tensorboard",)}
+    assert read_config(written(tmp_path, text), Run()) == replaced(Run(), **wanted)
 
 
 def test_an_algorithm_is_an_option_and_a_subject(tmp_path):

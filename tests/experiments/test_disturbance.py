@@ -138,7 +138,8 @@ def test_only_honest_agents_are_looked_at():
     model = view.model["Dense_0"]["kernel"][0]
     np.testing.assert_allclose(model, kernel[:3].mean(axis=0), rtol=1e-5, atol=1e-7)
     train = {name: np.array([1.0, 2.0, 3.0, np.nan, np.nan]) for name in ("loss", "accuracy")}
-    record = _of_agents(job, job.state._replace(params=lies), train, steps=1)
+    record, test = _of_agents(job, job.state._replace(params=lies), train, steps=1)
+    assert test["accuracy"].shape == test["loss"].shape == (3,)
     assert record["train_loss_mean"] == record["train_accuracy_mean"] == 2
     assert all(np.isfinite(value) for value in record.values())
     apart = np.sqrt(np.sum(np.square(kernel[:3] - kernel[:3].mean(axis=0))) / 3)

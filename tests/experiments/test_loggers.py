@@ -26,21 +26,26 @@ def log(names, folder, records=RECORDS, *, step=0, warn=pytest.fail):
             write(one)
 
 
-def events_of(folder):
-    """The scalars in TensorBoard's files, by tag and step, read by nothing of the writer's."""
+def read_events(path):
+    """What is in one of TensorBoard's files."""
     from tensorboardX.proto.event_pb2 import Event
 
-    found = {}
-    for path in sorted((folder / "tensorboard").iterdir()):
-        data = path.read_bytes()
-        while data:  # a length and its checksum, the event and its
-            (size,) = struct.unpack("<Q", data[:8])
-            event = Event.FromString(data[12 : 12 + size])
-            data = data[16 + size :]
-            for value in event.summary.value:
-                if value.HasField("simple_value"):
-                    found[value.tag, event.step] = value.simple_value
-    return found
+    data = path.read_bytes()
+    while data:  # a length and its checksum, the event and its
+        (size,) = struct.unpack("<Q", data[:8])
+        yield Event.FromString(data[12 : 12 + size])
+        data = data[16 + size :]
+
+
+def scalars_of(folder):
+    """The scalars in TensorBoard's files, by tag and step."""
+    events = [event for path in (folder / "tensorboard").iterdir() for event in read_events(path)]
+    return {
+        (value.tag, event.step): value.simple_value
+        for event in events
+        for value in event.summary.value
+        if value.HasField("simple_value")
+    }
 
 
 def test_tensorboard_s_files_hold_every_number_and_need_no_tensorflow(tmp_path):
@@ -48,10 +53,18 @@ def test_tensorboard_s_files_hold_every_number_and_need_no_tensorflow(tmp_path):
     before = {*sys.modules}
     log(["tensorboard"], tmp_path)
     assert not {name for name in sys.modules if name.split(".")[0] == "tensorflow"} - before
-    found = events_of(tmp_path)
+    found = scalars_of(tmp_path)
     assert found["test_accuracy_mean", 5] == pytest.approx(0.8)
     assert found["bytes_sent", 10] == 2000 and found["train_loss_mean", 10] == math.inf
     assert {tag for tag, _ in found} == {*RECORDS[0]} - {"dataset", "epoch", "step"}
+
+
+def test_a_run_that_goes_on_takes_back_what_tensorboard_has_beyond_its_checkpoint(tmp_path):
+    pytest.importorskip("tensorboardX")
+    log(["tensorboard"], tmp_path, step=5)
+    (path,) = (tmp_path / "tensorboard").iterdir()
+    starts = [event.step for event in read_events(path) if event.HasField("session_log")]
+    assert starts == [6]
 
 
 class FakeRun:
@@ -124,7 +137,7 @@ def test_a_logger_that_fails_is_told_of_once_and_the_others_go_on(wandb, tmp_pat
         yield written.append
 
     monkeypatch.setattr(FakeRun, "log", broken)
-    monkeypatch.setitem(loggers.LOGGERS, "healthy", loggers.Logger(healthy, "json", "none"))
+    monkeypatch.setitem(loggers.LOGGERS, "healthy", loggers.Logger(healthy, "json", "", ""))
     log(["wandb", "healthy"], tmp_path, warn=told.append)
     assert told == ["--log: wandb has failed and is left out from here on: no room"]
     assert written == RECORDS

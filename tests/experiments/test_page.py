@@ -113,6 +113,12 @@ def test_a_page_says_the_last_numbers_and_draws_every_agent():
     assert re.search(r'<tr class=given><th scope="row">agents</th><td>3</td>', text)
 
 
+def test_a_graph_is_shown_where_agents_talk_along_it_and_else_the_agents():
+    title = "coloured by each one's test accuracy"
+    assert f"Who talks to whom, {title}" in html.unescape(page(facts()))
+    assert f"The agents, {title}" in html.unescape(page(facts(edges=[])))
+
+
 @pytest.mark.parametrize(
     "changes",
     [
