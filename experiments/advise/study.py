@@ -34,6 +34,7 @@ _ONE_PEER = {
 # Beyond so many edges a table of all topologies would take minutes.
 _MOST_EDGES = 500_000
 _WARM_UP, _SIMULATED = 100, 400
+_WIDTH = 110
 
 
 class Choice(NamedTuple):
@@ -83,6 +84,7 @@ def advise(options: Advise) -> list[Choice]:
         print(to_json({"choices": rows, "best": best._asdict(), "why": reasons(choices)}, indent=1))
     else:
         console = Console()
+        console.width = max(console.width, _WIDTH)  # a line that a terminal breaks can be read
         console.print(_table(options, choices))
         for line in reasons(choices):
             console.print(line, highlight=False, soft_wrap=True)
@@ -254,11 +256,13 @@ def _pace(
 
 def _table(options: Advise, choices: Sequence[Choice]) -> Table:
     """A row per topology, with the seconds per step of each order."""
-    table = Table(title=_title(options), title_justify="left")
+    table = Table(title=_title(options), title_justify="left", box=None)
     orders = {"consensus": "consensus", "adapt then combine": "ATC, CTA",
               "gradient tracking": "tracking"}  # fmt: skip
-    for name in ("topology", "degree", "gap", "sent", *orders.values(), "halves in", "bound by"):
-        table.add_column(name, justify="left" if name in ("topology", "bound by") else "right")
+    head = ("topology", "degree", "gap", "sent", *orders.values(), "halves in", "bound by")
+    for name in head:
+        left = name in ("topology", "bound by")
+        table.add_column(name, justify="left" if left else "right", no_wrap=True)
     by_topology: dict[str, dict[str, Choice]] = {}
     for choice in choices:
         by_topology.setdefault(choice.topology, {})[choice.order] = choice
@@ -269,7 +273,7 @@ def _table(options: Advise, choices: Sequence[Choice]) -> Table:
             seconds[0] = f"{first.seconds_per_step:.4g} s"
         table.add_row(
             name, str(first.degree), f"{first.gap:.4f}", decimal(round(first.bytes_per_step)),
-            *seconds, f"{first.seconds_to_halve:.4g} s", first.bound,
+            *seconds, f"{first.seconds_to_halve:.5g} s", first.bound,
         )  # fmt: skip
     return table
 

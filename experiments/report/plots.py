@@ -36,10 +36,16 @@ def panels(
 def curves(records: Sequence[Mapping[str, Any]], title: str) -> Figure:
     """Accuracy, loss and consensus distance of one run against epochs.
 
+    If the run has a network, accuracy also against simulated seconds.
+
     The records are the lines of metrics.jsonl. Training is solid, test dashed; the range of test
     accuracy over the agents is shaded.
     """
-    figure, ((accuracy, loss, distance),) = panels(title, size=(12, 4), shape=(1, 3))
+    is_timed = "simulated_seconds" in records[0]
+    number = 3 + is_timed
+    figure, ((accuracy, loss, distance, *timed),) = panels(
+        title, size=(4 * number, 4), shape=(1, number)
+    )
     values = {name: np.array([record[name] for record in records]) for name in records[0]}
     epochs, marker = values["epoch"], "o" if len(records) == 1 else None
 
@@ -58,6 +64,11 @@ def curves(records: Sequence[Mapping[str, Any]], title: str) -> Figure:
     accuracy.set(xlabel="epoch", ylabel="accuracy (%)")
     loss.set(xlabel="epoch", ylabel="loss (nats)", yscale="log")
     distance.set(xlabel="epoch", ylabel="consensus distance", ylim=(0, None))
+    for axes in timed:
+        seconds = values["simulated_seconds"]
+        axes.plot(seconds, 100 * values["test_accuracy_mean"], "C1--", marker=marker)
+        axes.fill_between(seconds, low, high, color="C1", alpha=0.25)
+        axes.set(xlabel="simulated seconds on the network", ylabel="test accuracy (%)")
     accuracy.legend()
     loss.legend()
     return figure

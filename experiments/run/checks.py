@@ -36,6 +36,7 @@ _INTERVALS = {
     "outer_learning_rate": "(0, inf)", "outer_momentum": "[0, 1)", "merge": "[0, 1)",
     "margin": "[0, inf)", "fraction": "(0, 1]", "consensus_step": "(0, 1]",
     "matcha_budget": "(0, 1]", "mix_fraction": "(0, 1]", "quantity_power": "[0, inf)",
+    "jitter": "[0, inf)", "stragglers": "[0, 1]", "slowdown": "[1, inf)",
     **dict.fromkeys(FAULTS, "[0, 1]"),
 }  # fmt: skip
 
@@ -48,6 +49,7 @@ def check_options(run: Run) -> None:
     _check_read(run)
     _check_over_topology(run)
     _check_varying(run)
+    _check_clock(run)
     saving = run.saving
     _check_writable("--resume" if saving.resume else "--out", saving.resume or saving.out)
 
@@ -196,6 +198,24 @@ def _check_varying(run: Run) -> None:
         raise UsageError(
             f"{flag(fixed[0])}: not where {source} changes the links in every step; leave one out"
         )
+
+
+def _check_clock(run: Run) -> None:
+    """Raises for what is said of a network that there is none of, and for agents in turn."""
+    clock = run.clock
+    said = [name for name in ("server_bandwidth", "compute_time") if getattr(clock, name)]
+    said += [name for name in ("jitter", "stragglers") if getattr(clock, name)]
+    if said and not clock.is_on:
+        raise UsageError(
+            f"{flag(said[0])}: there is no network; leave it out, or give --network or --latency"
+        )
+    if clock.slowdown is not None and not clock.stragglers:
+        raise UsageError("--slowdown: nothing reads it without --stragglers")
+    if clock.server_bandwidth and not ALGORITHMS[run.algorithm.algorithm].server:
+        name = run.algorithm.algorithm
+        raise UsageError(f"--server-bandwidth: {name} has no server; leave it out")
+    if clock.is_on and run.algorithm.turns == "sequential":
+        raise UsageError("--network: not for agents that train in turn; leave it out")
 
 
 def _check_writable(option: str, out: Path) -> None:

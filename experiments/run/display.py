@@ -14,19 +14,21 @@ import numpy as np
 from rich.console import Console
 from rich.filesize import decimal
 from rich.panel import Panel
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 from rich.text import Text
 
 from cdjax import Topology, mixing
 from experiments.report.tables import pairs
 from experiments.run.algorithm import messages_per_step
 from experiments.run.bounds import step_limits
+from experiments.run.clock import fact
 from experiments.run.config import Trouble, option_values
 from experiments.run.dispatch import Report, Rows
 from experiments.run.disturbance import ATTACKS, FAULTS, MIXERS
 from experiments.run.job import Job
 from experiments.run.network import Network
-from experiments.run.progress import agent_means
+from experiments.run.progress import Progress, agent_means
 
 # All eigenvalues take 2 s for so many agents, and time with the cube of their number.
 _MOST_AGENTS_OF_SPECTRUM = 2000
@@ -44,7 +46,7 @@ class Shown(NamedTuple):
     warnings: list[str]
 
 
-def show_start(console: Console, job: Job, folder: Path) -> Shown:
+def show_start(console: Console, job: Job, progress: Progress, folder: Path) -> Shown:
     """Prints the notice of a stand-in, if any, and the table of all that the run is made of."""
     with waiting(console, "measuring the curvature"):
         limits, warning = step_limits(job)
@@ -54,7 +56,10 @@ def show_start(console: Console, job: Job, folder: Path) -> Shown:
         notice = Text(job.problem.notice)  # as it stands: Panel would take brackets for markup
         console.print(Panel(notice, title="stand-in data", style="bold yellow"))
     rows = _of_data(job) | _of_network(job) | _of_algorithm(job) | {"step limits": limits}
-    rows |= _of_steps(job) | {"folder": str(folder)}
+    rows |= _of_steps(job)
+    if job.timing and progress.clock:
+        rows["network"] = fact(job.run, job.timing, progress.clock)
+    rows["folder"] = str(folder)
     rows = {name: text for name, text in rows.items() if text}
     console.print(pairs(f"{job.run.algorithm.algorithm} on {job.problem.dataset.name}", rows))
     warnings = [line for line in (warning, _trouble_warning(job)) if line]
@@ -125,12 +130,20 @@ def show_end(console: Console, job: Job, record: dict[str, Any], folder: Path) -
             "consensus distance": f"{record['consensus_distance']:.3e}"
             + _bound_text(record, ".3e"),
             "sent": decimal(record["bytes_sent"]),
+            **_simulated(record),
             "time": f"{record['seconds']:.1f} s",
         },
     )
     console.print(table)
     files = "report.html, config.json, metrics.jsonl, curves.png, partition.png"
     console.print(f"results in {folder}: {files}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _simulated(record: dict[str, Any]) -> dict[str, str]:
+    """How long it would have taken on the network, if there is one."""
+    if "simulated_seconds" not in record:
+        return {}
+    return {"on the network": f"{record['simulated_seconds']:,.1f} s"}
 
 
 def evaluation_line(record: dict[str, Any]) -> str:
@@ -148,7 +161,7 @@ def _bound_text(record: dict[str, Any], form: str) -> str:
     return f" (bound {record['consensus_bound']:{form}})" if "consensus_bound" in record else ""
 
 
-def progress_bar(console: Console) -> Progress:
+def progress_bar(console: Console) -> Bars:
     """A bar with the speed, the loss, the accuracy and its spread, and the consensus distance.
 
     It is drawn where a person looks at a terminal that can redraw a line, and holds as much as the
@@ -165,7 +178,7 @@ def progress_bar(console: Console) -> Progress:
     ]
     shown = next((places for width, places in _COLUMNS.items() if console.width < width), None)
     columns = columns if shown is None else [columns[i] for i in shown]
-    return Progress(*columns, console=console, transient=True, disable=not _redraws(console))
+    return Bars(*columns, console=console, transient=True, disable=not _redraws(console))
 
 
 def waiting(console: Console, what: str) -> contextlib.AbstractContextManager[Any]:
@@ -179,7 +192,7 @@ def _redraws(console: Console) -> bool:
     return is_terminal and not os.environ.get("CI") and not console.quiet
 
 
-def reporter(bars: Progress, job: Job) -> Report:
+def reporter(bars: Bars, job: Job) -> Report:
     """Adds the run to a progress bar; returns what moves it on after a dispatch.
 
     Where no bar is drawn, a line a minute says that the run goes on.

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cdjax import training
+from experiments.run import clock
 from experiments.run.dispatch import Divergence
 from experiments.run.errors import Diverged, UsageError
 from experiments.run.job import Job, prepare
@@ -48,6 +49,7 @@ def without_diverged(
         sums={name: values[kept] for name, values in progress.sums.items()},
         dropped=[*progress.dropped, *job.network.names(divergence.agents)],
         sent=(step, bytes_sent(job, progress, step)),
+        clock=clock.without(progress.clock, kept, rest.timing),
     )
     state = jax.tree.map(of_the_rest, state, rest.state)
     job = at_pace(rest._replace(state=state), job.problem.steps_per_epoch)

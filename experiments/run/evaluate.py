@@ -11,6 +11,7 @@ import numpy as np
 
 from cdjax import metrics, training
 from experiments.run.bounds import consensus_bound
+from experiments.run.clock import simulated_seconds
 from experiments.run.dispatch import fetched
 from experiments.run.job import Job
 from experiments.run.progress import Progress, agent_means, bytes_sent
@@ -39,6 +40,9 @@ def evaluated(job: Job, state: training.TrainState, progress: Progress) -> Evalu
     )  # fmt: skip
     record |= {} if bound is None else {"consensus_bound": bound}
     record["bytes_sent"] = round(bytes_sent(job, progress, step))
+    if job.timing and progress.clock:
+        now = progress.clock
+        record["simulated_seconds"] = simulated_seconds(job.timing, now, job.network.honest)
     record["seconds"] = time.monotonic() - progress.started
     return Evaluation(record, test)
 

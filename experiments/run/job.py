@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 import cdjax
 from cdjax import data, sharding, training
-from experiments.run import alike, config, network, problem
+from experiments.run import alike, clock, config, network, problem
 from experiments.run.algorithm import (
     ALGORITHMS,
     bytes_of_message,
@@ -77,6 +77,7 @@ class Job(NamedTuple):
     sample_sets: dict[str, tuple[jax.Array, jax.Array]]
     message_bytes: int
     bytes_per_step: float
+    timing: clock.Timing | None = None
 
     @property
     def algorithm(self) -> Algorithm:
@@ -156,6 +157,9 @@ def prepare(run: Run, *, held: Job | None = None) -> Job:
         state = _initial_state(task, tx, init=run.model.init, mesh=mesh, keys=keys)
     messages = messages_per_step(row, setting, options) * network.share_sent(run.trouble)
     message_bytes = bytes_of_message(row, setting, options, shared)
+    timing = clock.timing_of(
+        run, net, row, setting=setting, options=options, message_bytes=message_bytes
+    )
     messages *= run.network.mix_fraction
     if in_turns:  # the neighbours stand still, so each is heard once a turn
         messages /= task.steps_per_epoch
@@ -180,6 +184,7 @@ def prepare(run: Run, *, held: Job | None = None) -> Job:
         sample_sets=_sample_sets(task, mesh, with_train=run.training.evaluate_train),
         message_bytes=message_bytes,
         bytes_per_step=messages * message_bytes,
+        timing=timing,
     )
 
 

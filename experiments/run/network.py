@@ -175,12 +175,8 @@ def build_mixer(
     The leaves that ``personal`` names are not mixed.
     """
     graph = network.topology
-    *fault_keys, attack_key = jax.random.split(key, len(FAULTS) + 1)
-    faults = [
-        row.build(graph, probability, fault_key, **option_values(row.options, trouble))
-        for (name, row), fault_key in zip(FAULTS.items(), fault_keys, strict=True)
-        if (probability := getattr(trouble, name))
-    ]
+    attack_key = jax.random.split(key, len(FAULTS) + 1)[-1]
+    faults = faults_of(graph, trouble, key)
 
     # Further keys are folded in: with a larger split the runs of old seeds would change.
     link_key, mask_key = (jax.random.fold_in(key, i) for i in range(2))
@@ -195,6 +191,16 @@ def build_mixer(
     mix = robust.attacked(mix, attack, malicious=network.malicious) if attack else mix
     mix = mixing.masked(mix, mix_fraction, mask_key)
     return mixing.personal(mix, personal) if personal else mix
+
+
+def faults_of(graph: cdjax.Topology, trouble: config.Trouble, key: jax.Array) -> list[robust.Fault]:
+    """The faults of a run's links; each draws from a key of its own."""
+    fault_keys = jax.random.split(key, len(FAULTS) + 1)
+    return [
+        row.build(graph, probability, fault_key, **option_values(row.options, trouble))
+        for (name, row), fault_key in zip(FAULTS.items(), fault_keys, strict=False)
+        if (probability := getattr(trouble, name))
+    ]
 
 
 def shared_leaves(params: cdjax.Params, personal: tuple[str, ...]) -> cdjax.Params:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.run import bounds
+from experiments.run import bounds, clock
 from experiments.run.dispatch import Rows
 from experiments.run.job import Job
 
@@ -19,7 +19,7 @@ class Progress(NamedTuple):
     ``largest_gradient`` and ``initial_distance`` are of all agents together; ``started`` is the
     monotonic clock at the start, as if nothing had interrupted the run; ``sent`` is the step at
     which the last of the ``dropped`` agents, by name or number, was taken out, and the bytes sent
-    by then.
+    by then; ``clock`` is that of the network, None if there is none.
     """
 
     records: list[dict[str, Any]]
@@ -29,6 +29,7 @@ class Progress(NamedTuple):
     started: float
     dropped: list[Any]
     sent: tuple[int, float]
+    clock: clock.Now | None = None
 
     @property
     def last_recorded(self) -> int:
@@ -38,7 +39,15 @@ class Progress(NamedTuple):
 
 def beginning(job: Job) -> Progress:
     """The progress of a run that starts."""
-    return Progress([], {}, 0.0, bounds.initial_distance(job), time.monotonic(), [], (0, 0.0))
+    now = clock.started(job.run, job.problem, job.timing)
+    distance = bounds.initial_distance(job)
+    return Progress([], {}, 0.0, distance, time.monotonic(), [], (0, 0.0), now)
+
+
+def timed(job: Job, progress: Progress, rows: Rows) -> Progress:
+    """The progress with the network's clock after so many steps as there are rows."""
+    steps = len(next(iter(rows.values()))) if rows else 0
+    return progress._replace(clock=clock.later(job.timing, progress.clock, steps))
 
 
 def advanced(progress: Progress, rows: Rows) -> Progress:

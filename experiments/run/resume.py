@@ -15,6 +15,7 @@ import numpy as np
 from cdjax import checkpoint, training
 from cdjax._json import as_json
 from cdjax.topology import FAMILIES
+from experiments.run.clock import noted, restored
 from experiments.run.config import Run, flat, from_record, replaced
 from experiments.run.errors import Diverged, RunEnded, UsageError, blame, flag
 from experiments.run.files import (
@@ -92,6 +93,7 @@ def saver(checkpoints: checkpoint.Checkpoints, job: Job) -> Save:
             | {
                 "sums": {name: values.tolist() for name, values in progress.sums.items()},
                 "records": [with_null(record) for record in records],
+                "clock": noted(progress.clock),
             },
         }
         known = records and records[-1]["step"] == step
@@ -167,12 +169,13 @@ def resumed(job: Job, found: checkpoint.Found | None) -> tuple[Job, Progress]:
     except UsageError as error:
         _check_devices(job, notes.get("devices"))
         raise error
-    progress = Progress(**with_nan(notes["progress"]))
+    progress = Progress(**with_nan({"clock": None} | notes["progress"]))
     progress = progress._replace(
         records=[with_nan(record) for record in progress.records],
         sums={name: np.array(values, float) for name, values in progress.sums.items()},
         started=time.monotonic() - notes["seconds"],
         sent=tuple(progress.sent),
+        clock=restored(progress.clock, job.timing),
     )
     return job._replace(state=state), progress
 

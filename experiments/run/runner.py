@@ -32,7 +32,7 @@ from experiments.run.errors import RunEnded
 from experiments.run.evaluate import evaluated
 from experiments.run.interrupts import caught_signals
 from experiments.run.job import Job, prepare
-from experiments.run.progress import Progress, advanced, recorded
+from experiments.run.progress import Progress, advanced, recorded, timed
 from experiments.run.signals import agreed, check_alike, common_folder
 
 
@@ -89,7 +89,7 @@ def run_job(
                 stack.enter_context(files.at_work(folder, "--out"))
                 shutil.rmtree(files.checkpoints_of(folder), ignore_errors=True)
             if draws:
-                shown = show_start(console, job, folder)
+                shown = show_start(console, job, progress, folder)
                 stack.enter_context(page.left_in(folder, job, shown=shown, console=console))
         if saving.checkpoint_every:
             folder = common_folder(folder)
@@ -144,7 +144,7 @@ def _train(console: Console, job: Job, progress: Progress, folder: Path) -> list
             if step == end:
                 return progress.records
             state, rows, divergence = advance(state, next_stop(job, step) - step)
-            progress = advanced(progress, rows)
+            progress = timed(job, advanced(progress, rows), rows)
             if divergence:
                 checkpoint.wait(checkpoints)
                 job, progress, line = drop.without_diverged(

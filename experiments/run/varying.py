@@ -17,13 +17,13 @@ class Varying(NamedTuple):
 
     Attributes:
         graph: all its links; the mean of its matrices where they are known.
-        mixer: makes the mixer from a key and the mesh.
+        mixer: makes the mixer from a key and the mesh, None for one device.
         messages: model-sized messages that all agents send per step, on average.
         fact: how fast it averages, in a few words.
     """
 
     graph: cdjax.Topology
-    mixer: Callable[[jax.Array, jax.sharding.Mesh], cdjax.Mixer]
+    mixer: Callable[[jax.Array, jax.sharding.Mesh | None], cdjax.Mixer]
     messages: float
     fact: str
 
