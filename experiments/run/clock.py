@@ -133,11 +133,10 @@ def restored(notes: Mapping[str, Any] | None, timing: Timing | None) -> Now | No
     if timing is None or notes is None:
         return None
     leaves, structure = jax.tree.flatten(timing.init())
-    # A message that never comes is late by -inf, for which JSON has no number.
-    filled = [
-        jnp.asarray(np.where(np.isnan(never := np.array(note, float)), -np.inf, never), leaf.dtype)
-        for note, leaf in zip(notes["state"], leaves, strict=True)
-    ]
+    filled = []
+    for note, leaf in zip(notes["state"], leaves, strict=True):
+        values = np.array(note, float)  # null, which JSON has for -inf, becomes NaN
+        filled.append(jnp.asarray(np.where(np.isnan(values), -np.inf, values), leaf.dtype))
     return Now(structure.unflatten(filled), notes["compute_seconds"])
 
 

@@ -169,13 +169,15 @@ def resumed(job: Job, found: checkpoint.Found | None) -> tuple[Job, Progress]:
     except UsageError as error:
         _check_devices(job, notes.get("devices"))
         raise error
-    progress = Progress(**with_nan({"clock": None} | notes["progress"]))
+    kept = dict(notes["progress"])
+    now = restored(kept.pop("clock", None), job.timing)
+    progress = Progress(**with_nan(kept))
     progress = progress._replace(
         records=[with_nan(record) for record in progress.records],
         sums={name: np.array(values, float) for name, values in progress.sums.items()},
         started=time.monotonic() - notes["seconds"],
         sent=tuple(progress.sent),
-        clock=restored(progress.clock, job.timing),
+        clock=now,
     )
     return job._replace(state=state), progress
 
