@@ -9,7 +9,9 @@ from cdjax.network._clock import clockwork as clockwork
 from cdjax.network._clock import seconds_of as seconds_of
 from cdjax.network._compute import compute_times as compute_times
 from cdjax.network._events import Arrivals as Arrivals
+from cdjax.network._events import Averagings as Averagings
 from cdjax.network._events import arrivals as arrivals
+from cdjax.network._events import averagings as averagings
 from cdjax.network._files import read_links as read_links
 from cdjax.network._heard import heard_from_peers as heard_from_peers
 from cdjax.network._heard import heard_through as heard_through
