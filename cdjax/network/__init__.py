@@ -16,6 +16,8 @@ from cdjax.network._files import read_links as read_links
 from cdjax.network._heard import heard_from_peers as heard_from_peers
 from cdjax.network._heard import heard_through as heard_through
 from cdjax.network._heard import sent_to_peers as sent_to_peers
+from cdjax.network._instants import Instants as Instants
+from cdjax.network._instants import instants as instants
 from cdjax.network._links import Links as Links
 from cdjax.network._links import links as links
 from cdjax.network._links import server_links as server_links

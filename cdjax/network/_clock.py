@@ -164,8 +164,8 @@ def clockwork(
 
     def init() -> ClockState:
         # What late messages bring first are the initial parameters, which everybody has.
-        late = _instants.at(0.0, (order.lag, num_links))
-        times, free = (_instants.at(0.0, (size,)) for size in (num_nodes, num_links))
+        late = _instants.instants(0.0, (order.lag, num_links))
+        times, free = (_instants.instants(0.0, (size,)) for size in (num_nodes, num_links))
         return ClockState(jnp.zeros((), jnp.int32), times, free, late)
 
     def update(state: ClockState, compute: ArrayLike) -> ClockState:
@@ -204,7 +204,7 @@ def clockwork(
         else:
             active = jnp.asarray(carries[leg]) & in_use
             busy = _transfer(links, num_bytes, active)
-        never = _instants.at(-jnp.inf, (num_links,))
+        never = _instants.instants(-jnp.inf, (num_links,))
         if leg == "trip":
             # There and back: the two links of an agent, each as busy as the others make it.
             there_and_back = jnp.where(active, busy + jnp.asarray(links.latency), 0)

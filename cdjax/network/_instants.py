@@ -7,6 +7,7 @@ what is left, which together hold 48 bits.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -28,10 +29,19 @@ class Instants(NamedTuple):
         return Instants(*(jnp.where(chosen, mine, its) for mine, its in pairs))
 
 
-def at(seconds: float, shape: tuple[int, ...]) -> Instants:
-    """Copies of one moment."""
-    high = jnp.full(shape, seconds, jnp.result_type(float))
-    return Instants(high, jnp.zeros_like(high))
+def instants(seconds: float, shape: tuple[int, ...]) -> Instants:
+    """Copies of one moment, as exact as a pair of floats can be.
+
+    Args:
+        seconds: since the start; infinite for never.
+        shape: of the copies.
+
+    Example: ``times = cdjax.network.instants(0.0, (16,))``
+    """
+    dtype = jnp.result_type(float)
+    nearest = float(np.asarray(seconds, dtype))
+    rest = seconds - nearest if math.isfinite(nearest) else 0.0
+    return Instants(jnp.full(shape, nearest, dtype), jnp.full(shape, rest, dtype))
 
 
 def in_seconds(moments: Instants) -> Float[np.ndarray, "*moments"]:

@@ -54,7 +54,7 @@ def ad_psgd(inner: optax.GradientTransformation) -> optax.GradientTransformation
         check_params(params, "ad_psgd")
         raise ValueError("ad_psgd has no step of all agents; train with ad_psgd_loop")
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
 
 
 def ad_psgd_loop(

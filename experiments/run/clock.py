@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import cdjax
-from cdjax import network
+from cdjax import mixing, network
 from experiments.run.algorithms.row import Algorithm, Setting
 from experiments.run.compiling import jit_once
 from experiments.run.config import Run
@@ -29,7 +29,8 @@ class Timing(NamedTuple):
     """How a run's clock goes on.
 
     ``advance`` takes a state, how many steps to go and the seconds of a gradient. ``order`` and
-    ``links`` say what it waits for; ``heard`` is None where each exchange uses all links.
+    ``links`` say what it waits for; ``heard`` is None where each exchange uses all links. Where
+    nobody waits, ``ends`` are the seconds at which each step of N events ends.
     """
 
     order: network.Order
@@ -39,6 +40,7 @@ class Timing(NamedTuple):
     compute: Callable[[Any, Any], Any]
     init: Callable[[], network.ClockState]
     advance: Callable[[network.ClockState, int, float], network.ClockState]
+    ends: np.ndarray | None = None
 
 
 class Now(NamedTuple):
@@ -77,6 +79,8 @@ def timing_of(
         )
     heard = _heard(run, net, row, setting=setting, links=links, options=options)
     compute = _compute(run, row, setting=setting, options=options)
+    if setting.events is not None:
+        return _of_events(setting, order, links, message_bytes)
     size = message_bytes * run.network.mix_fraction
     ticks = network.clockwork(order, links, size, heard=heard)
 
@@ -86,6 +90,30 @@ def timing_of(
         return jax.lax.fori_loop(0, steps, body, state)
 
     return Timing(order, links, size, heard, compute, ticks.init, advance)
+
+
+def events_of(
+    run: Run, net: Network, *, num_events: int, message_bytes: float, key: jax.Array
+) -> network.Averagings:
+    """Who averages with whom in which order; without a network, everybody is as often the next."""
+    peers = mixing.random_peers(net.topology, key)
+    draw_key = jax.random.fold_in(key, _CLOCK)
+    if not run.clock.is_on:
+        links = network.links(net.topology)
+        drawn = network.compute_times(1.0, net.num_agents, law="exponential", key=draw_key)
+        return network.averagings(links, drawn, 0.0, peers=peers, num_events=num_events)
+    if run.clock.compute_time is None:
+        raise UsageError(
+            "--compute-time: the order of events depends on it, and what is measured is never the "
+            "same; give it"
+        )
+    with blame("--compute-time"):
+        mean = network.seconds(run.clock.compute_time)
+        share = _drawn(run, net.num_agents, draw_key)
+        return network.averagings(
+            links_between(run.clock, net.topology), lambda step: mean * share(step),
+            message_bytes, peers=peers, num_events=num_events,
+        )  # fmt: skip
 
 
 def started(run: Run, task: Problem, timing: Timing | None) -> Now | None:
@@ -152,6 +180,9 @@ def fact(run: Run, timing: Timing, now: Now) -> str:
 
 def seconds_per_step(timing: Timing, compute: float, *, random: bool) -> tuple[float, str]:
     """How long a step takes, and what bounds it; simulated where something is drawn."""
+    if timing.ends is not None:
+        seconds = float(timing.ends[-1]) / len(timing.ends)
+        return seconds, "compute" if seconds < 2 * compute else "the network"
     steady = network.pace(timing.order, timing.links, compute, timing.message_bytes)
     if timing.heard is None and not random:
         return steady.seconds, steady.bound
@@ -186,13 +217,7 @@ def _compute(
     run: Run, row: Algorithm, *, setting: Setting, options: Mapping[str, Any]
 ) -> Callable[[Any, Any], Any]:
     """The seconds that each agent computes in a step, from the step and the mean."""
-    clock = run.clock
-    with blame("--jitter" if clock.jitter < 0 else "--stragglers"):
-        share = network.compute_times(
-            1.0, setting.num_agents, jitter=clock.jitter, stragglers=clock.stragglers,
-            slowdown=10.0 if clock.slowdown is None else clock.slowdown,
-            key=jax.random.fold_in(setting.key, _CLOCK) if _is_random(run) else None,
-        )  # fmt: skip
+    share = _drawn(run, setting.num_agents, jax.random.fold_in(setting.key, _CLOCK))
     trains = row.trains(setting, **options) if row.trains else None
 
     def compute(step: Any, mean: Any) -> Any:
@@ -200,6 +225,35 @@ def _compute(
         return jnp.where(trains(step), seconds, 0.0) if trains else seconds
 
     return compute
+
+
+def _drawn(run: Run, num_agents: int, key: jax.Array) -> network.Compute:
+    """How many times the mean an agent computes in a step."""
+    clock = run.clock
+    with blame("--jitter" if clock.jitter < 0 else "--stragglers"):
+        return network.compute_times(
+            1.0, num_agents, jitter=clock.jitter, stragglers=clock.stragglers,
+            slowdown=10.0 if clock.slowdown is None else clock.slowdown,
+            key=key if _is_random(run) else None,
+        )  # fmt: skip
+
+
+def _of_events(
+    setting: Setting, order: network.Order, links: network.Links, message_bytes: float
+) -> Timing:
+    """The clock of agents that wait for nobody: a step ends with the last of its N events."""
+    num_agents = setting.num_agents
+    ends = setting.events.seconds[num_agents - 1 :: num_agents]
+    init, _ = network.clockwork(order, links, message_bytes)
+
+    def advance(state: network.ClockState, steps: int, seconds: float) -> network.ClockState:
+        del seconds  # which the events have counted
+        done = int(state.step) + steps
+        times = network.instants(ends[done - 1], (num_agents,))
+        return state._replace(step=jnp.int32(done), times=times)
+
+    compute = lambda step, mean: mean  # noqa: E731
+    return Timing(order, links, message_bytes, None, compute, init, advance, ends)
 
 
 # Folded into the key of a run's peers, of which other draws have taken 0 and 1.

@@ -128,7 +128,8 @@ def prepare(run: Run, *, held: Job | None = None) -> Job:
         most = _MOST_STEPS // task.steps_per_epoch
         raise UsageError(f"--epochs: {task.epochs} are too many; give at most {most}")
     in_turns = run.algorithm.turns == "sequential"
-    mesh = network.build_mesh(run.machine, net.num_agents, in_turns=in_turns)
+    on_one = in_turns or row.has_events
+    mesh = network.build_mesh(run.machine, net.num_agents, in_turns=on_one)
     keys = Keys.of(run.training.seed)
 
     shared = network.shared_leaves(
@@ -152,11 +153,17 @@ def prepare(run: Run, *, held: Job | None = None) -> Job:
         key=keys.peers,
         messages=net.varying.messages if net.varying else None,
     )
+    message_bytes = bytes_of_message(row, setting, options, shared)
+    if row.has_events:
+        events = clock.events_of(
+            run, net, num_events=task.num_steps * net.num_agents, message_bytes=message_bytes,
+            key=keys.peers,
+        )  # fmt: skip
+        setting = setting._replace(events=events)
     with blame("--algorithm"):
         tx = transformation(row, setting, options=options, lag=run.trouble.lag)
         state = _initial_state(task, tx, init=run.model.init, mesh=mesh, keys=keys)
     messages = messages_per_step(row, setting, options) * network.share_sent(run.trouble)
-    message_bytes = bytes_of_message(row, setting, options, shared)
     timing = clock.timing_of(
         run, net, row, setting=setting, options=options, message_bytes=message_bytes
     )

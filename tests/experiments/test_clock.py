@@ -75,6 +75,8 @@ def test_records_hold_the_seconds_of_the_network_and_a_resumed_run_the_same(tmp_
         ({"algorithm": "choco", "fraction": 0.1}, None, None),
         ({"algorithm": "easgd", "asynchronous": True, "period": 2}, None, None),
         ({"algorithm": "relay"}, None, None),
+        # Nobody waits: a gradient, and a swap over links that each swap has for itself.
+        ({"algorithm": "ad-psgd", "compute_time": "1s"}, 1.05 + MESSAGE / 1e6, "compute"),
     ],
 )
 def test_each_algorithm_takes_the_time_of_its_order(options, expected, bound):
@@ -84,6 +86,18 @@ def test_each_algorithm_takes_the_time_of_its_order(options, expected, bound):
         assert seconds == pytest.approx(expected, rel=1e-6)
     if bound is not None:
         assert found == bound
+
+
+def test_a_run_of_events_is_the_same_however_it_is_cut(tmp_path):
+    drawn = replaced(SMALL, jitter=0.4, stragglers=0.2, algorithm="ad-psgd", checkpoint_every=1)
+    whole = run(drawn, folder=tmp_path / "whole", quiet=True)
+    run(replaced(drawn, epochs=2), folder=tmp_path / "cut", quiet=True)
+    again = run(replaced(drawn, resume=tmp_path / "cut"), folder=tmp_path / "cut", quiet=True)
+    without = [{k: v for k, v in r.items() if k != "seconds"} for r in (whole[-1], again[-1])]
+    assert without[0] == without[1]
+    ends = prepare(drawn).timing.ends
+    np.testing.assert_allclose([record["simulated_seconds"] for record in whole], ends[1::2])
+    assert whole[-1]["test_loss_mean"] < whole[0]["test_loss_mean"]
 
 
 def test_links_that_fail_are_not_waited_for():
@@ -127,6 +141,10 @@ def test_without_a_network_there_are_no_simulated_seconds():
     ("options", "message"),
     [
         ({"latency": None, "bandwidth": None}, "--compute-time: there is no network"),
+        (
+            {"algorithm": "ad-psgd", "compute_time": None},
+            "--compute-time: the order of events depends on it",
+        ),
         ({"slowdown": 5.0}, "--slowdown: nothing reads it without --stragglers"),
         ({"server_bandwidth": "1GB"}, "--server-bandwidth: cdmsgd has no server"),
         ({"turns": "sequential"}, "--network: not for agents that train in turn"),

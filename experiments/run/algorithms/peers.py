@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from experiments.run.algorithms.row import Algorithm, Setting, combines, sgd
 from experiments.run.lazy import LazyModule
 
 cdjax, mixing, network = (LazyModule(f"cdjax{name}") for name in ("", ".mixing", ".network"))
+training = LazyModule("cdjax.training")
 jax, jnp, optax = LazyModule("jax"), LazyModule("jax.numpy"), LazyModule("optax")
 
 
@@ -79,6 +81,26 @@ def _now_and_then(run: Setting, *, talk_probability: float, **_: Any) -> float:
     return run.num_agents * talk_probability
 
 
+def _ad_psgd(run: Setting, *, momentum: float = 0.0) -> optax.GradientTransformation:
+    return training.ad_psgd(sgd(run.alpha, momentum))
+
+
+def _ad_psgd_loop(
+    run: Setting, loss: Callable[..., Any], *, plan: str, momentum: float
+) -> Callable[..., Any]:
+    del plan  # one agent at a time
+    inner = sgd(run.alpha, momentum)
+    return training.ad_psgd_loop(loss, inner, events=run.events, sizes=run.sizes)
+
+
+def _swaps(run: Setting, **_: Any) -> network.Order:
+    return dataclasses.replace(network.push(), messages=2)
+
+
+def _of_both(run: Setting, **_: Any) -> float:
+    return 2.0 * run.num_agents
+
+
 _JIN = "Jin, Yuan, Iandola, Keutzer (2016)"
 
 PEERS: dict[str, Algorithm] = {
@@ -97,5 +119,10 @@ PEERS: dict[str, Algorithm] = {
     "gosgd": Algorithm(
         _gosgd, _now_and_then, "GoSGD", "Blot, Picard, Cord, Thome (2016)", order=_pushes,
         heard=_sent_to_peer,
+    ),
+    "ad-psgd": Algorithm(
+        _ad_psgd, _of_both, "AD-PSGD", "Lian, Zhang, Zhang, Liu (2018), Algorithm 1", order=_swaps,
+        talks="with a random neighbour, and waits for nobody", heard=_sent_to_peer,
+        loop=_ad_psgd_loop, has_events=True,
     ),
 }  # fmt: skip

@@ -31,6 +31,7 @@ class Setting(NamedTuple):
         key: of all random draws of peers and clients.
         messages: how many all agents send per mix, on average, where the topology changes with the
             step; None where it does not.
+        events: who averages with whom in which order, for a row that ``has_events``.
     """
 
     topology: cdjax.Topology
@@ -42,6 +43,7 @@ class Setting(NamedTuple):
     num_steps: int
     key: jax.Array
     messages: float | None = None
+    events: network.Averagings | None = None
 
     @property
     def num_agents(self) -> int:
@@ -87,6 +89,8 @@ class Algorithm(NamedTuple):
         trains: which agents compute in a step, from a setting and the options, where not all do.
         loop: makes the training loop from a setting, the loss and, by keyword, the plan and the
             options, where that does less work than steps of all agents; for one device.
+        has_events: whether agents wait for nobody, so that the clock says what happens in which
+            order; on one device only.
     """
 
     build: Callable[..., optax.GradientTransformation]
@@ -111,6 +115,7 @@ class Algorithm(NamedTuple):
     heard: Callable[..., network.Heard | None] | None = None
     trains: Callable[..., Callable[[jax.Array], jax.Array] | None] | None = None
     loop: Callable[..., Callable[..., Any]] | None = None
+    has_events: bool = False
 
     @property
     def options(self) -> dict[str, Any]:
