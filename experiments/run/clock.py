@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import cdjax
-from cdjax import mixing, network
+from cdjax import mixing, network, topology
 from experiments.run.algorithms.row import Algorithm, Setting
 from experiments.run.compiling import jit_once
 from experiments.run.config import Run
@@ -70,7 +70,8 @@ def timing_of(
     elif row.server:
         links = links_to_server(run.clock, net.num_agents)
     else:
-        links = links_between(run.clock, net.topology)
+        graph = topology.complete(net.num_agents) if row.talks_to_all else net.topology
+        links = links_between(run.clock, graph)
     if links.silent:
         sender, receiver = links.silent[0]
         raise UsageError(

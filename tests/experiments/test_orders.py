@@ -8,7 +8,7 @@ import pytest
 from cdjax import network, topology
 from cdjax.network._clock import carried_by
 from experiments.run.algorithm import ALGORITHMS
-from experiments.run.algorithms.row import Setting, from_all_to_all
+from experiments.run.algorithms.row import Setting
 
 RING = topology.ring(6)
 SETTING = Setting(
@@ -27,7 +27,7 @@ VARIANTS = [(name, {}) for name in ALGORITHMS] + [
 def timed(name, options):
     row = ALGORITHMS[name]
     options = {**row.options, **options}
-    graph = topology.complete(6) if row.messages is from_all_to_all else RING
+    graph = topology.complete(6) if row.talks_to_all else RING
     links = network.server_links(6) if row.server else network.links(graph)
     heard = row.heard(SETTING, links, **options) if row.heard else None
     return row, options, row.order(SETTING, **options), links, heard

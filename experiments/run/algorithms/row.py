@@ -123,6 +123,11 @@ class Algorithm(NamedTuple):
         _, *options = inspect.signature(self.build).parameters.values()
         return {option.name: option.default for option in options}
 
+    @property
+    def talks_to_all(self) -> bool:
+        """Whether agents send to all others, whatever the topology."""
+        return self.messages is from_all_to_all
+
 
 def sgd(
     learning_rate: cdjax.ScalarOrSchedule, momentum: float
