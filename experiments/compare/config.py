@@ -74,5 +74,8 @@ class Compare:
     """Sets the agents' clocks apart by a step each, in easgd, eamsgd and downpour."""
     jobs: int = 1
     """Runs at a time, each in a process with its share of the cores."""
+    together: int = 1
+    """Runs that choose the step size of one system, seeds times step sizes, which one program makes
+    at the most; those of fedavg are made one after another."""
     out: Path = Path("runs/compare")
     """Folder of the table, the figure and all runs."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,8 @@ from experiments.run.config import Run, check_choices, run_of
 from experiments.run.errors import UsageError, flag
 from experiments.run.grids import best_step_sizes
 from experiments.run.job import check
-from experiments.run.records import Records, run_all, run_once, tracked
+from experiments.run.records import Records, kept_records, make_together, run_all, run_once, tracked
+from experiments.run.together import check_together, is_made_alone
 
 # Table 1 of the paper, with momentum where the system has its own form of it; and the order of
 # step and mixing that most of its successors take.
@@ -88,7 +89,7 @@ def _systems(config: Compare) -> list[System]:
 
 def _check(config: Compare, systems: Sequence[System]) -> None:
     """Raises for an option that cannot work, before the first run."""
-    for name in ("seeds", "tune_seeds", "tune_epochs", "jobs"):
+    for name in ("seeds", "tune_seeds", "tune_epochs", "jobs", "together"):
         value = getattr(config, name)
         if value is not None and value < 1:
             raise UsageError(f"{flag(name)}: {value} is too few; give at least 1")
@@ -96,6 +97,8 @@ def _check(config: Compare, systems: Sequence[System]) -> None:
         raise UsageError("--algorithms, --learning-rates: give one or more")
     for system in systems:
         check(_options(config, system, config.learning_rates[0]))
+        if _by_one_program(config, system):
+            check_together(_options(config, system, config.learning_rates[0]))
     for rate in config.learning_rates:
         check(_options(config, systems[0], rate))
 
@@ -134,15 +137,37 @@ def _tuning_runs(config: Compare, system: System, rate: float) -> list[tuple[Run
     return [_named(config, _options(config, system, rate, seed=s, **options)) for s in seeds]
 
 
+def _by_one_program(config: Compare, system: System) -> bool:
+    """Whether the runs that choose a system's step size are made together."""
+    return config.together > 1 and not is_made_alone(system.algorithm)
+
+
+def _kept(config: Compare, system: System, rate: float) -> list[tuple[Run, Path]]:
+    """Those runs, and the file of the record of each."""
+    runs = _tuning_runs(config, system, rate)
+    return [(run, folder.with_name(f"{folder.name}.json")) for run, folder in runs]
+
+
 def _tuned(config: Compare, systems: Sequence[System], console: Console) -> dict[System, float]:
     """The step size of each system.
 
     Raises a UsageError if the best is at an end of the grid, however far it grows.
     """
 
+    def made(tried: Sequence[tuple[System, float]]) -> Iterator[None]:
+        shared: dict[System, list[tuple[Run, Path]]] = {}
+        alone = []
+        for system, rate in tried:
+            if _by_one_program(config, system):
+                shared.setdefault(system, []).extend(_kept(config, system, rate))
+            else:
+                alone += _tuning_runs(config, system, rate)
+        for runs in shared.values():
+            yield from make_together(runs, at_most=config.together)
+        yield from run_all(alone, jobs=config.jobs)
+
     def losses(tried: Sequence[tuple[System, float]]) -> list[float]:
-        runs = [run for one in tried for run in _tuning_runs(config, *one)]
-        tracked(console, "tuning", run_all(runs, jobs=config.jobs), total=len(runs))
+        tracked(console, "tuning", made(tried), total=len(tried) * config.tune_seeds)
         return [_loss(config, *one) for one in tried]
 
     return best_step_sizes(systems, config.learning_rates, losses, label=lambda s: s.label)
@@ -150,9 +175,13 @@ def _tuned(config: Compare, systems: Sequence[System], console: Console) -> dict
 
 def _loss(config: Compare, system: System, rate: float) -> float:
     """Of what is trained, on the whole training set at the end; infinite if a seed diverges."""
-    made = [run_once(*run) for run in _tuning_runs(config, system, rate)]
-    losses = [records[-1]["train_loss"] if records else np.inf for records in made]
-    return float(np.nan_to_num(np.mean(losses), nan=np.inf))
+    if _by_one_program(config, system):
+        records = kept_records(_kept(config, system, rate))
+        ends = [np.inf if last["diverged"] else last["train_loss"] for last in records]
+    else:
+        made = [run_once(*run) for run in _tuning_runs(config, system, rate)]
+        ends = [records[-1]["train_loss"] if records else np.inf for records in made]
+    return float(np.nan_to_num(np.mean(ends), nan=np.inf))
 
 
 def _results(config: Compare, rates: Mapping[System, float], console: Console) -> list[Result]:

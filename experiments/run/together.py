@@ -2,8 +2,13 @@
 
 A small model leaves most of a device idle, and every run compiles anew and waits for the host. So
 whole runs get an axis of their own, by a second ``vmap`` around that of the agents: the step size
-and the keys are traced, and the samples of each run are those of its own partition. What comes out
-is what each run by itself gives, up to rounding.
+and the keys are traced, and the samples of each run are those of its own partition.
+
+What comes out is what each run by itself gives, up to rounding: step by step, the parameters of a
+perceptron (CDMSGD, four agents, digits by classes) are 6e-7 apart after 40 steps in float32, and
+1e-18 in float64, in which only the last digits of a few of them differ. A run that diverges makes
+rounding grow as it grows itself, so its last loss may differ by some per cent: that it diverges is
+what counts, and is the same.
 """
 
 from __future__ import annotations
@@ -76,19 +81,25 @@ def run_together(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 def check_together(run: Run) -> None:
     """Raises a UsageError for an option that runs cannot share one program with."""
-    row, refused = ALGORITHMS[run.algorithm.algorithm], []
+    refused = []
     # Cut data sets differ from seed to seed, and so do what an agent weighs and its own passes.
     refused += [name for name in ("train_samples", "test_samples") if getattr(run.data, name)]
     refused += ["size_weighted"] * run.training.size_weighted
     refused += ["feature_skew"] * (run.data.feature_skew != "none")
     refused += ["turns"] * (run.algorithm.turns == "sequential")
-    refused += ["algorithm"] * (row.own_passes or row.loop is not None)
+    refused += ["algorithm"] * is_made_alone(run.algorithm.algorithm)
     refused += ["devices"] * (run.machine.devices not in ("auto", "1"))
     if refused:
         remedy = "leave it out" if refused[0] != "algorithm" else "give another"
         raise UsageError(
             f"{flag(refused[0])}: not for runs that are made together by one program; {remedy}"
         )
+
+
+def is_made_alone(algorithm: str) -> bool:
+    """Whether the runs of an algorithm cannot share a program, whatever the other options are."""
+    row = ALGORITHMS[algorithm]
+    return row.own_passes or row.loop is not None
 
 
 def _planned(runs: Sequence[Run]) -> _Plan:

@@ -1,11 +1,22 @@
 """The comparison of algorithms, each at its own step size, and its table."""
 
 import json
+from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
 from experiments.compare.config import Compare
-from experiments.compare.study import Result, System, _options, _rows, compare
+from experiments.compare.study import (
+    Result,
+    System,
+    _check,
+    _loss,
+    _options,
+    _rows,
+    _tuned,
+    compare,
+)
 from experiments.run.algorithm import ALGORITHMS
 from experiments.run.config import Data, Model, Network, Training, flat
 from experiments.run.errors import UsageError
@@ -38,6 +49,26 @@ def test_algorithms_are_tuned_run_and_drawn_once(tmp_path, capsys):
     names = [row.split("|")[1].strip() for row in table if row.startswith("|")]
     assert names == ["algorithm", "---", "cdsgd", "fedavg"]
     assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_step_sizes_are_chosen_by_one_program_as_one_after_another(tmp_path):
+    alone = Compare(
+        network=Network(agents=3), training=Training(batch_size=16, epochs=1), data=Data("digits"),
+        model=Model(model="softmax"), learning_rates=(1e-4, 1e-2, 1e38), tune_seeds=1, out=tmp_path,
+    )  # fmt: skip
+    systems = [System("cdmsgd"), System("fedavg")]  # whose runs cannot share a program
+    chosen = _tuned(alone, systems, Console(quiet=True))
+    losses = [_loss(alone, systems[0], rate) for rate in alone.learning_rates]
+    config = replace(alone, together=4, out=tmp_path / "shared")
+    assert _tuned(config, systems, Console(quiet=True)) == chosen
+    found = [_loss(config, systems[0], rate) for rate in alone.learning_rates]
+    assert found == pytest.approx(losses, rel=1e-4) and found[-1] > 1e300
+    assert {path.suffix for path in config.out.iterdir() if "cdmsgd" in path.name} == {".json"}
+    assert any(path.is_dir() for path in config.out.iterdir() if "fedavg" in path.name)
+    weighted = replace(config, training=Training(epochs=1, size_weighted=True))
+    with pytest.raises(UsageError, match="--size-weighted: not for runs that are made together"):
+        _check(weighted, systems)
 
 
 def test_an_algorithm_gets_the_options_that_it_reads():
