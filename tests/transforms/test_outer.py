@@ -187,29 +187,54 @@ def test_disagreement_in_random_pairs_follows_its_second_moments(x64):
     assert jnp.mean(found) == pytest.approx(expected[0], rel=0.01)
 
 
-# Fragment 0 of torchft's published regression fixtures (BSD-3, local_sgd.py, mocked updates): two
-# fragments, H = 6, gradients 2 of step size 1, outer SGD of step size 2, from 1.
+# torchft's published regression fixtures (BSD-3, diloco_regression_test.py, mocked updates): two
+# fragments, H = 6, gradients 2 of step size 1, outer SGD of step size 2, from 1. By delay and
+# merge: both fragments before every step, and what all agents share after every third.
+LINE = [1.0 - 2 * k for k in range(16)]
 PUBLISHED = {
-    (1, 0.5): [1, -1, -3, -6, -8, -10, -12, -14, -16, -21.5],
-    (0, 0.0): [1, -1, -3, -11, -13, -15, -17, -19, -21, -35, -37, -39, -41, -43, -45, -59],
+    (0, 0.0): (
+        [1, -1, -3, -11, -13, -15, -17, -19, -21, -35, -37, -39, -41, -43, -45, -59],
+        [1, -1, -3, -5, -7, -9, -23, -25, -27, -29, -31, -33, -47, -49, -51, -53],
+        [(-11, 1), (-11, -23), (-35, -23), (-35, -47)],
+    ),
+    (0, 0.5): (
+        [1, -1, -3, -8, -10, -12, -14, -16, -18, -24.5, -26.5, -28.5, -30.5, -32.5, -34.5, -40.25],
+        [1, -1, -3, -5, -7, -9, -17, -19, -21, -23, -25, -27, -32, -34, -36, -38],
+        [(-11, 1), (-11, -23), (-29, -23), (-29, -35)],
+    ),
+    (0, 1.0): (LINE, LINE, [(-11, 1), (-11, -23), (-23, -23), (-23, -23)]),
+    # By the same rule on paper; of the six this one's file was not at hand.
+    (1, 0.0): (
+        [1, -1, -3, -7, -9, -11, -13, -15, -17, -27, -29, -31, -33, -35, -37, -47],
+        [1, -1, -3, -5, -7, -9, -19, -21, -23, -25, -27, -29, -39, -41, -43, -45],
+        [(-7, 1), (-7, -19), (-27, -19), (-27, -39)],
+    ),
+    (1, 0.5): (
+        [1, -1, -3, -6, -8, -10, -12, -14, -16, -21.5, -23.5, -25.5, -27.5, -29.5, -31.5, -35.75],
+        [1, -1, -3, -5, -7, -9, -15, -17, -19, -21, -23, -25, -29, -31, -33, -35],
+        [(-7, 1), (-7, -19), (-25, -19), (-25, -31), (-38, -31)],
+    ),
+    (1, 1.0): (LINE, LINE, [(-7, 1), (-7, -19), (-23, -19), (-23, -23)]),
 }
 
 
 @pytest.mark.parametrize(("delay", "merge"), PUBLISHED)
 def test_the_published_sequences_of_torchft(delay, merge, x64):
+    """With a merge of 1 agents hear nothing, which is refused; just below they hear no more."""
+    below = min(merge, 1 - 1e-12)
     tx = cdjax.outer(
-        optax.sgd(1.0), optax.sgd(2.0), nothing, period=6, fragments=2, delay=delay, merge=merge
+        optax.sgd(1.0), optax.sgd(2.0), nothing, period=6, fragments=2, delay=delay, merge=below
     )
     start = {"first": jnp.ones(1), "second": jnp.ones(1)}
     two = lambda tree: jax.tree.map(lambda x: jnp.full_like(x, 2), tree)  # noqa: E731
-    x, _ = trajectory(tx, two, start, 15)
-    expected = PUBLISHED[delay, merge]
-    np.testing.assert_array_equal([1, *x["first"][: len(expected) - 1, 0]], expected)
-    # By the same rule the other fragment falls by 24 per round, each at the round's end.
-    if not delay:
-        np.testing.assert_array_equal(x["second"][[5, 11], 0], [-23, -47])
-    else:
-        assert x["first"][14, 0] == -35.75
+    found, states = trajectory(tx, two, start, 15)
+    shared, (first, second, expected) = cdjax.slow_params(states), PUBLISHED[delay, merge]
+    for name, own in {"first": first, "second": second}.items():
+        np.testing.assert_allclose(found[name][:, 0], own[1:], rtol=0, atol=1e-10)
+    thirds = [(shared["first"][k - 1, 0], shared["second"][k - 1, 0]) for k in range(3, 16, 3)]
+    np.testing.assert_allclose(thirds[: len(expected)], expected, rtol=0, atol=1e-10)
+    with pytest.raises(ValueError, match=r"merge is 1; it must lie in \[0, 1\)"):
+        cdjax.outer(optax.sgd(1.0), optax.sgd(2.0), nothing, period=6, merge=1)
 
 
 @pytest.mark.parametrize("delay", [1, 3])
