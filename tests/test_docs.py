@@ -3,10 +3,7 @@
 import ast
 import importlib.util
 import json
-import os
 import re
-import subprocess
-import sys
 import warnings
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -44,9 +41,7 @@ def test_a_link_leads_to_a_file_and_a_heading(page):
     text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S)
     for link, anchor in LINK.findall(text):
         target = (page.parent / link).resolve() if link else page
-        # The reference is made when the site is built.
-        is_reference = target.parent == DOCS / "reference" and target.suffix == ".md"
-        assert target.exists() or is_reference, link
+        assert target.exists(), link
         assert not anchor or anchor in anchors(target), anchor
 
 
@@ -191,17 +186,33 @@ def test_a_notebook_is_plain_python_without_output(path):
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
 
 
+LED = {
+    ("docs/your-code.md", "../examples/ppo.py"): "examples/ppo.md",
+    ("docs/index.md", "notebooks/first-run.ipynb"): "notebooks/first-run.md",
+    ("docs/notebooks/own-algorithm.md", "../../CONTRIBUTING.md"): "../contributing.md",
+    ("CONTRIBUTING.md", "docs/scale.md"): "scale.md",
+    ("docs/speed.md", "../benchmarks/results"): "benchmarks/results/index.md",
+    ("docs/topologies.md", "../cdjax/topology"): "reference/topology.md",
+    ("docs/topologies.md", "../cdjax/metrics.py"): "reference/metrics.md",
+    ("docs/speed.md", "../cdjax/plans.json"): "cdjax/plans.json",
+    ("docs/figures/claims.md", "cnn/fig1a.png"): "cnn/fig1a.png",
+}
+
+
 @NEEDS_MKDOCS
-@pytest.mark.slow
-def test_the_site_is_built_without_a_warning(tmp_path):
-    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict"]
-    process = subprocess.run(
-        [*command, "--site-dir", str(tmp_path / "site")], cwd=ROOT, capture_output=True, text=True,
-        env=os.environ | {"NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)}, check=False,
-    )  # fmt: skip
-    assert process.returncode == 0 and "WARNING" not in process.stderr, process.stderr
-    for page in (tmp_path / "site").rglob("*.html"):
-        text = page.read_text()
-        assert "arithmatex" not in text, page
-        # Nothing is fetched from elsewhere.
-        assert not re.search(r"<(?:script|link|img)[^>]+(?:src|href)=\"?https?://", text), page
+@pytest.mark.parametrize(("source", "link"), LED)
+def test_a_link_of_the_repository_leads_to_the_page_of_its_file(source, link, hooks):
+    import outside
+
+    assert outside.led(link, source) == LED[source, link]
+
+
+@NEEDS_MKDOCS
+def test_a_page_that_fetches_from_elsewhere_is_told(hooks, caplog):
+    import outside
+
+    page = type("Page", (), {"file": type("File", (), {"src_uri": "page.md"})})
+    outside.on_post_page('<a href="https://a.org">a</a><img alt="" src="b.png">', page)
+    assert not caplog.records
+    outside.on_post_page('<script async src="https://c.org/c.js"></script>', page)
+    assert "page.md fetches https://c.org/c.js" in caplog.text

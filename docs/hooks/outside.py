@@ -12,13 +12,22 @@ import re
 from pathlib import Path
 from typing import Any
 
+from mkdocs.plugins import get_plugin_logger
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[2]
+_LOG = get_plugin_logger(__name__)
 COPIED = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 # Files and folders of the repository that have a page under another name.
-PAGES = COPIED | {"README.md": "index.md", "benchmarks/results": "benchmarks/results/index.md"}
+PAGES = COPIED | {
+    "README.md": "index.md",
+    "benchmarks/results": "benchmarks/results/index.md",
+    "cdjax": "reference/index.md",
+}
 _LINK = re.compile(r"(\]\()(?!\w+:|#|/)([^)\s#]+)")
+_FETCHED = re.compile(
+    r"""<(?:script|link|img|iframe)\b[^>]*?(?:src|href)=["']?(https?://[^"'> ]+)"""
+)
 _FENCE = re.compile(r"(^ *```.*?^ *```$)", re.M | re.S)
 
 
@@ -47,6 +56,12 @@ def on_page_markdown(markdown: str, page: Any, **kwargs: Any) -> str:
     return "".join(parts)
 
 
+def on_post_page(output: str, page: Any, **kwargs: Any) -> None:
+    """Warns of what a reader's browser would fetch from other servers."""
+    for address in _FETCHED.findall(output):
+        _LOG.warning("%s fetches %s", page.file.src_uri, address)
+
+
 def led(link: str, source: str) -> str:
     """A link of a file of the repository, as a link of its page."""
     target = posixpath.normpath(posixpath.join(posixpath.dirname(source), link))
@@ -54,6 +69,8 @@ def led(link: str, source: str) -> str:
     there = PAGES.get(target, target.removeprefix("docs/"))
     if re.match(r"examples/\w+\.py$", there) or there.endswith(".ipynb"):
         there = f"{there.rpartition('.')[0]}.md"
+    elif module := re.match(r"cdjax/(\w+)(?:\.py)?$", there):
+        there = f"reference/{module[1]}.md"
     return posixpath.relpath(there, posixpath.dirname(here) or ".")
 
 
