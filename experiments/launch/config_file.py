@@ -30,7 +30,10 @@ def read_config(path: Path, default: Config) -> Config:
         UsageError: if there is no such file, it cannot be read, or holds what is no option.
     """
     with blame("--config"):
-        path = path.expanduser()
+        try:
+            path = path.expanduser()
+        except RuntimeError as error:
+            raise UsageError(f"--config: {path}: no such user's home is known") from error
         path = path / "config.json" if path.is_dir() else path
         if not path.is_file():
             raise UsageError(f"--config: there is no file {path}")
@@ -59,8 +62,8 @@ def config_text(config: Any) -> str:
     for part in fields(config):
         value = getattr(config, part.name)
         if is_dataclass(value):
-            own = {name: of for name, of in vars(value).items()}
-            lines += [f"{part.name}:", *(f"  {name}: {_scalar(of)}" for name, of in own.items())]
+            own = (f"  {name}: {_scalar(of)}" for name, of in vars(value).items())
+            lines += [f"{part.name}:", *own]
         else:
             lines.append(f"{part.name}: {_scalar(value)}")
     return "\n".join(lines)
@@ -138,11 +141,7 @@ def _typed(where: str, value: Any, hint: Any) -> Any:
             return _typed(where, value, type(value) if type(value) in kinds else kinds[0])
         return _typed(where, value, str)
     if get_origin(hint) is tuple:
-        several = value.split(",") if isinstance(value, str) and "," in value else value
-        several = several if isinstance(several, list) else [] if value is None else [several]
-        if isinstance(value, str) and "," not in value:
-            several = [value]
-        return tuple(_typed(where, one, choices[0]) for one in several)
+        return tuple(_typed(where, one, choices[0]) for one in _several(value, choices[0]))
     if get_origin(hint) is Literal:
         if value not in choices:
             close = get_close_matches(str(value), map(str, choices), n=1)
@@ -151,6 +150,13 @@ def _typed(where: str, value: Any, hint: Any) -> Any:
             raise UsageError(f"--config: {where}: unknown choice {value!r}{guess}; give {wanted}")
         return value
     return _plain(where, value, hint)
+
+
+def _several(value: Any, kind: Any) -> list[Any]:
+    """A list, whether it is written as one, as one value or, of choices, between commas."""
+    if isinstance(value, str) and get_origin(kind) is Literal:
+        return [part.strip() for part in value.split(",")]
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def _plain(where: str, value: Any, kind: type) -> Any:

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 # One of every kind, none of them a default.
 CHANGED = {
     "agents": 7, "learning_rate": 1e-5, "momentum": 0.25, "topology": 'a "b".edges',
-    "nesterov": True, "without_agents": (1, "Oslo"), "personal": ("Dense_1/.*",),
+    "nesterov": True, "without_agents": (1, "Oslo"), "personal": ("Dense_{0,1}/.*",),
     "data_dir": Path("data/é"), "log": ("tensorboard", "wandb"), "devices": "2", "seed": 3,
     "dataset": "digits",
 }  # fmt: skip
@@ -77,6 +77,21 @@ def test_what_print_config_prints_is_read_again(config, tmp_path, monkeypatch, c
 def test_options_stand_alone_or_below_their_subject(name, text, tmp_path):
     wanted = replaced(Run(), agents=7, learning_rate=1e-3, log=("tensorboard", "wandb"))
     assert read_config(written(tmp_path, text, name), Run()) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("personal: a{1,2}", {"personal": ("a{1,2}",)}),
+        ("personal:", {"personal": ()}),
+        ("without_agents: [1, Oslo]", {"without_agents": (1, "Oslo")}),
+        ("log: wandb, tensorboard", {"log": ("wandb", "tensorboard")}),
+        ("devices: 4", {"devices": "4"}),
+        ("momentum: null", {"momentum": None}),
+    ],
+)
+def test_values_are_those_that_the_options_take(text, wanted, tmp_path):
+    assert read_config(written(tmp_path, text), Run()) == replaced(Run(), **wanted)
 
 
 def test_the_file_of_the_documentation_is_read(tmp_path):
@@ -140,6 +155,7 @@ def test_what_is_wrong_in_a_file_is_one_line(text, message, tmp_path, monkeypatc
         ("--config", "it lacks its value; give a file"),
         ("--config --agents 4", "it lacks its value; give a file"),
         ("--config nowhere.yaml", "there is no file nowhere.yaml"),
+        ("--config ~no-such-user/x", "~no-such-user/x: no such user's home is known"),
         ("--config .", "there is no file config.json"),
         ("--config ok.json --resume .", "not together with --resume, which has its own"),
         ("--config ok.yaml", "ok.yaml needs PyYAML; pip install 'cdjax.yaml.', or give a .json"),
