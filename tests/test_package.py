@@ -56,7 +56,8 @@ def public_names():
 
 PUBLIC = public_names()
 EXTRAS = "flax orbax sklearn matplotlib rich tyro tensorflow_datasets tensorflow array_record"
-EXTRAS += " pooch tqdm PIL equinox beartype pytest hypothesis experiments"
+EXTRAS += " pooch tqdm tensorboardX wandb yaml PIL equinox beartype pytest hypothesis"
+EXTRAS += " experiments"
 FUNCTIONS = {name: value for name, value in PUBLIC.items() if inspect.isfunction(value)}
 
 

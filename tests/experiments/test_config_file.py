@@ -179,6 +179,8 @@ def test_a_finished_run_s_folder_runs_it_again_exactly(tmp_path, monkeypatch):
     options = replaced(SMALL, topology=str(graph), agents=None, seed=3, out=tmp_path)
     first = run(options, folder=tmp_path / "first", quiet=True)
     graph.unlink()
+    left = {path.name for path in (tmp_path / "first").iterdir()}
+    assert "agents.json" in left and not left & {"report.html", "curves.png"}  # it is quiet
     record = json.loads((tmp_path / "first" / "config.json").read_text())
     assert record["format"] == FORMAT and record["eval_every"] == 1
     again = parsed(monkeypatch, "--config", tmp_path / "first")

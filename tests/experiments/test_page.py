@@ -1,20 +1,21 @@
 """The page that a run leaves: whole, safe, readable without colours, and the run's own numbers."""
 
 import html
-import json
+import io
 import math
 import re
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from experiments.report import svg
 from experiments.report.page import Agent, Facts, page, size
 from experiments.run import files
 from experiments.run import page as run_page
 from experiments.run.config import Run, replaced
-from experiments.run.errors import Diverged
+from experiments.run.errors import Diverged, RunEnded
 from experiments.run.runner import run
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -206,15 +207,14 @@ def test_a_run_that_ends_early_leaves_a_page_that_says_why(tmp_path, capsys):
     assert re.search("Ended early: agents? .* diverged in step", text)
 
 
-def test_a_page_that_fails_is_a_warning_and_the_run_goes_on(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(run_page, "page", lambda facts: 1 / 0)
-    assert len(run(SMALL, folder=tmp_path)) == 1
-    assert "warning: report.html could not be written (ZeroDivisionError" in capsys.readouterr().out
-    assert not (tmp_path / "report.html").exists() and (tmp_path / "curves.png").exists()
-
-
-def test_runs_of_studies_draw_nothing(tmp_path):
-    run(SMALL, folder=tmp_path, quiet=True)
-    names = {path.name for path in tmp_path.iterdir()}
-    assert not names & {"report.html", "curves.png"}
-    assert len(json.loads((tmp_path / "agents.json").read_text())["agents"]) == 4
+def test_a_page_that_fails_is_a_warning_and_the_run_ends_as_it_would(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_page, "facts_of", lambda *args, **options: 1 / 0)
+    console, job, shown = Console(file=io.StringIO(), width=200), None, None
+    with run_page.left_in(tmp_path, job, shown=shown, console=console):
+        pass
+    with pytest.raises(RunEnded, match="^diverged$"):
+        with run_page.left_in(tmp_path, job, shown=shown, console=console):
+            raise RunEnded("diverged")
+    line = "warning: report.html could not be written (ZeroDivisionError: division by zero)"
+    assert console.file.getvalue().splitlines() == [line, line]
+    assert [*tmp_path.iterdir()] == []
