@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import os
 import sys
@@ -15,7 +16,7 @@ import tyro
 from experiments.launch import memory, processes
 from experiments.launch.config_file import config_text, read_config
 from experiments.launch.output import lossy_output
-from experiments.launch.short_help import STARTING, completion, short_help
+from experiments.launch.short_help import STARTING, completion, short_help, starting
 from experiments.run.alike import facts
 from experiments.run.config import Machine, Run, flat, number_hints, paths_expanded, replaced
 from experiments.run.errors import RunEnded, UsageError, flag
@@ -108,8 +109,12 @@ def _parsed(default: Config, description: str | None) -> Config:
         default = read_config(start.config, default)
     _check_numbers(default, start.words)
 
+    words = start.words
+    if "--help-all" in start.asked:
+        words = ["--help"]
+        description = f"{description or inspect.getdoc(type(default))}\n\n{starting()}"
+
     def parse(default: Any) -> Any:
-        words = [*start.words, *["--help"] * ("--help-all" in start.asked)]
         found = tyro.cli(
             type(default), default=default, args=words, prog=program, description=description,
             config=(tyro.conf.OmitArgPrefixes,),

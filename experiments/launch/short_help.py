@@ -38,7 +38,7 @@ STARTING = (
     ("--config", "FILE", "options from YAML, JSON or a run's folder"),
     ("--print-config", "", "print all options as YAML, and end"),
     ("--print-completion", "", "print a completion for bash, and end"),
-    ("--help", "", "show these options, and end"),
+    ("--help", "", "show the common options, and end"),
     ("--help-all", "", "show all options with their choices, and end"),
 )
 _MOST_CHOICES = 7
@@ -63,6 +63,13 @@ def short_help(default: Any, *, program: str, description: str | None) -> str:
     for option, value, text in STARTING:
         lines += _entry(f"{option} {value}".rstrip(), text, width)
     return "\n".join(lines)
+
+
+def starting() -> str:
+    """The options that are none of a run, in one paragraph."""
+    return "Besides the options below: " + ", ".join(
+        f"{f'{option} {value}'.rstrip()} ({text})" for option, value, text in STARTING
+    )
 
 
 def completion(default: Any) -> str:

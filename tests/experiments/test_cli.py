@@ -244,6 +244,8 @@ def test_all_help_groups_the_options_by_subject_and_lists_their_choices(capsys, 
     subjects += ["machine"]
     places = [out.index(f"{subject} options") for subject in subjects]
     assert places == sorted(places)
+    for option in ("--config FILE", "--print-config", "--print-completion"):
+        assert option in out
     assert "A run on the digits." in out and "{fixed,diminishing,cosine}" in out
 
 
