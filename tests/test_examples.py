@@ -23,7 +23,7 @@ import cdjax
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MODULES = ["checkpoint", "data", "metrics", "mixing", "models", "robust", "sharding", "theory"]
-MODULES += ["training"]  # topology is a value, as in most programs
+MODULES += ["network", "training"]  # topology is a value, as in most programs
 NUM_AGENTS, BATCH, FEATURES = 8, 4, 3
 
 BLOCK = re.compile(r"^Example::\n((?:\n|    .*\n?)+)|^Example: ``(.+)``$", re.M)
@@ -79,6 +79,9 @@ def values():
         "tx": tx, "state": tx.init(params), "step": 0,
         "loss_fn": loss_fn, "batch": batch, "images": images, "labels": labels,
         "sizes": np.full(NUM_AGENTS, BATCH),
+        "wires": cdjax.network.links(topology, latency=0.05, upload=12.5e6),
+        "matchings": cdjax.topology.matcha(topology, 0.5),
+        "events": cdjax.network.Averagings(*np.zeros((3, 8 * NUM_AGENTS), int)),
     }  # fmt: skip
 
 

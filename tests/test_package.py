@@ -25,6 +25,7 @@ MODULES = ["cdjax"] + [
 POSITIONAL = {
     "beer": "the compressor is as much the subject as the mixer",
     "choco": "the compressor is as much the subject as the mixer",
+    "network.averagings": "as network.clock",
     "network.clock": "(order, links, compute, message_bytes): the four that a time is made of",
     "network.clockwork": "(order, links, message_bytes), as network.clock",
     "network.pace": "as network.clock",

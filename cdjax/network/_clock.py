@@ -237,7 +237,10 @@ def seconds_of(state: ClockState, links: Links) -> Float[np.ndarray, " agents"]:
         state: of :func:`clockwork`.
         links: those of the clock.
 
-    Example: ``seconds = cdjax.network.seconds_of(state, wires)``
+    Example::
+
+        state = cdjax.network.clockwork(cdjax.network.consensus(), wires, 8.7e6).init()
+        seconds = cdjax.network.seconds_of(state, wires)
     """
     return _instants.in_seconds(state.times)[: links.num_agents]
 

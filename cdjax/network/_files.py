@@ -35,7 +35,11 @@ def read_links(path: str | os.PathLike[str], topology: Topology) -> Links:
         FileNotFoundError: if there is no such file.
         ValueError: if a line cannot be read, or an edge of the topology has none.
 
-    Example: ``wires = cdjax.network.read_links("links.csv", cdjax.topology.ring(16))``
+    Example::
+
+        with open("links.csv", "w") as file:
+            file.write("from,to,latency,bandwidth\n0,1,50ms,100Mbit\n1,2,9ms,1Gbit\n2,0,70ms,8Mbit\n")
+        wires = cdjax.network.read_links("links.csv", cdjax.topology.ring(3))
     """
     check_topology(topology)
     rows = list(csv.reader(io.StringIO(_text(path)), skipinitialspace=True))

@@ -25,7 +25,7 @@ def seconds(text: str) -> float:
     Raises:
         ValueError: if it is no time, has no unit, or is negative.
 
-    Example: ``cdjax.network.seconds("50ms")`` is 0.05.
+    Example: ``assert cdjax.network.seconds("50ms") == 0.05``
     """
     return _quantity(text, _SECONDS, "a time, such as 50ms, 0.4s or 2min")
 
@@ -40,7 +40,7 @@ def bytes_per_second(text: str) -> float:
         ValueError: if it is no bandwidth, leaves open whether it is of bits or bytes, or is not
             above 0.
 
-    Example: ``cdjax.network.bytes_per_second("100Mbit")`` is 12.5e6.
+    Example: ``assert cdjax.network.bytes_per_second("100Mbit") == 12.5e6``
     """
     wanted = "a bandwidth, such as 100Mbit or 12.5MB"
     bare = text.strip().removesuffix("/s")
@@ -65,7 +65,7 @@ def count(text: str) -> int:
     Raises:
         ValueError: if it is no whole number of at least 0.
 
-    Example: ``cdjax.network.count("124M")`` is 124_000_000.
+    Example: ``assert cdjax.network.count("124M") == 124_000_000``
     """
     wanted = "a number, such as 124M or 2168362"
     value = _quantity(text, _COUNTS, wanted)

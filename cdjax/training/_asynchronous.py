@@ -43,7 +43,7 @@ def ad_psgd(inner: optax.GradientTransformation) -> optax.GradientTransformation
     Returns:
         A transformation whose ``update`` raises: a step of all agents at once is none of AD-PSGD.
 
-    Example: ``state = init_state(params, cdjax.training.ad_psgd(optax.sgd(0.1)), key=key)``
+    Example: ``state = cdjax.training.ad_psgd(optax.sgd(0.1)).init(params)``
     """
     check_optimizer("inner", inner)
 
@@ -93,8 +93,9 @@ def ad_psgd_loop(
 
         agent_loss = lambda p, model_state, b, key: (loss_fn(p, b), (model_state, {}))
         loop = cdjax.training.ad_psgd_loop(agent_loss, optax.sgd(0.1), events=events, sizes=sizes)
-        state = cdjax.training.init_state(params, cdjax.training.ad_psgd(optax.sgd(0.1)), key=key)
-        state, metrics = loop(state, batch, indices, 20)
+        tx = cdjax.training.ad_psgd(optax.sgd(0.1))
+        indices = cdjax.data.batch_indices(sizes, 2, first_step=0, num_steps=8, seed=0)
+        state, metrics = loop(cdjax.training.init_state(params, tx, key=key), batch, indices, 8)
 
     Reference: Lian et al. (2018), Algorithm 1 (number not verified).
     """
