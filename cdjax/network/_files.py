@@ -21,7 +21,7 @@ _MOST_BYTES = 1 << 28
 
 
 def read_links(path: str | os.PathLike[str], topology: Topology) -> Links:
-    """The links of a topology from a CSV file.
+    r"""The links of a topology from a CSV file.
 
     The first line names the columns ``from``, ``to``, and ``latency``, ``bandwidth`` or both;
     quantities have their units, as in ``0,1,50ms,100Mbit``. A line holds in both directions unless
@@ -38,7 +38,7 @@ def read_links(path: str | os.PathLike[str], topology: Topology) -> Links:
     Example::
 
         with open("links.csv", "w") as file:
-            file.write("from,to,latency,bandwidth\n0,1,50ms,100Mbit\n1,2,9ms,1Gbit\n2,0,70ms,8Mbit\n")
+            file.write("from,to,latency,bandwidth\n0,1,50ms,8Mbit\n1,2,9ms,1Gbit\n2,0,7ms,1GB\n")
         wires = cdjax.network.read_links("links.csv", cdjax.topology.ring(3))
     """
     check_topology(topology)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.report.plots import panels
+from experiments.report.plots import Line, panels
 
 
 class Point(NamedTuple):
@@ -46,4 +47,29 @@ def trade_off(points: Sequence[Point], title: str) -> Figure:
         axes.annotate(f"{product:.2g} s", (grid[-1], product / grid[-1]), fontsize="x-small")
     axes.set(xlim=limits[0], ylim=limits[1])
     axes.legend(fontsize="small")
+    return figure
+
+
+def over_time(networks: Mapping[str, Sequence[Line]], title: str) -> Figure:
+    """Test accuracy against simulated seconds, a panel per network; means and ranges over seeds."""
+    figure, (row,) = panels(
+        title, size=(1.5 + 5 * len(networks), 4.5), shape=(1, len(networks)), sharey=True
+    )
+    for axes, (network, lines) in zip(row, networks.items(), strict=True):
+        for number, line in enumerate(lines):
+            seconds, accuracy = (
+                np.array([*itertools.zip_longest(*columns, fillvalue=np.nan)], float).T
+                for columns in (
+                    [[record[name] for record in run] for run in line.runs]
+                    for name in ("simulated_seconds", "test_accuracy")
+                )
+            )
+            style = {"color": f"C{number}", "marker": "."}
+            middle = np.nanmean(seconds, axis=0)
+            axes.plot(middle, 100 * np.nanmean(accuracy, axis=0), label=line.label, **style)
+            low, high = 100 * np.nanmin(accuracy, axis=0), 100 * np.nanmax(accuracy, axis=0)
+            axes.fill_between(middle, low, high, color=f"C{number}", alpha=0.15, linewidth=0)
+        axes.set(title=network, xlabel="simulated seconds", xscale="log")
+    row[0].set(ylabel="test accuracy (%)")
+    row[0].legend(fontsize="small")
     return figure

@@ -25,6 +25,7 @@ from experiments.run.compiling import jit_once
 from experiments.run.config import SCHEDULES, Run, option_values
 from experiments.run.errors import UsageError, blame
 from experiments.run.signals import check_alike
+from experiments.run.wires import check_clock
 
 _MOST_STEPS = 2**31 - 1  # a step is counted in 32 bits
 
@@ -103,6 +104,7 @@ class Job(NamedTuple):
 def check(run: Run) -> None:
     """Raises a UsageError for what is wrong with the options, the topology among them."""
     check_options(run)
+    check_clock(run.clock)
     check_spectrum(run, network.build(run.network, run.trouble).topology)
 
 
@@ -114,6 +116,7 @@ def prepare(run: Run, *, held: Job | None = None) -> Job:
     Raises a UsageError for an option that cannot work, which names it and the remedy.
     """
     check_options(run)
+    check_clock(run.clock)
     net = network.build(run.network, run.trouble, whole=held and held.network.whole)
     check_spectrum(run, net.topology)
     task = problem.build(

@@ -13,6 +13,18 @@ from experiments.run.config import Clock
 from experiments.run.errors import UsageError, blame
 
 
+def check_clock(clock: Clock) -> None:
+    """Raises a UsageError for a network that is none, and a quantity that is none."""
+    _check_known(clock)
+    _latency(clock)
+    _ends(clock)
+    with blame("--compute-time"):
+        network.seconds(clock.compute_time or "0")
+    if clock.server_bandwidth is not None:
+        with blame("--server-bandwidth"):
+            network.bytes_per_second(clock.server_bandwidth)
+
+
 def links_between(clock: Clock, graph: cdjax.Topology) -> network.Links:
     """The links of a graph; raises a UsageError for an option that makes none."""
     _check_known(clock)

@@ -1,0 +1,1 @@
+"""Accuracy against simulated time on several networks."""
