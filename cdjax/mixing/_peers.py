@@ -15,6 +15,7 @@ from typing import Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from cdjax._checks import (
@@ -28,6 +29,8 @@ from cdjax._checks import (
 )
 from cdjax._trees import along_agents, map_floats
 from cdjax._types import Mixer, Params
+from cdjax.mixing._visits import is_divided, pulls_of_heard, pulls_of_senders
+from cdjax.sharding import AXIS
 from cdjax.topology import Topology
 
 
@@ -119,7 +122,7 @@ def random_pairs(topology: Topology, key: PRNGKeyArray) -> Peers:
     return peers
 
 
-def pull(peers: Peers) -> Mixer:
+def pull(peers: Peers, *, mesh: Mesh | None = None, axis: str = AXIS) -> Mixer:
     r"""Every agent averages with its peer.
 
     .. math:: x^j \leftarrow (x^j + x^{p(j)}) / 2
@@ -129,22 +132,37 @@ def pull(peers: Peers) -> Mixer:
 
     Args:
         peers: from the step to each agent's peer.
+        mesh: the devices over which the agents are divided, if they are: then one block of agents
+            after another visits each device, and of distances at which nobody talks none; otherwise
+            each device gathers all agents.
+        axis: the name of the agents' axis of the mesh.
 
     Returns:
         A mixer; it needs the step.
 
     Reference: Jin et al. (2016), pull-gossip.
     """
-    return _along_peers(peers, "pull", lambda peer, x: (x + x[peer]) / 2)
+
+    def average(peer: Int[Array, " agents"], tree: Params) -> Params:
+        if not is_divided(mesh, axis):
+            return map_floats(lambda x: (x + x[peer]) / 2, tree)
+        pulls = pulls_of_heard(tree, peer[None], mesh, axis)
+        return map_floats(lambda x, pull: x + pull / 2, tree, pulls)
+
+    return _along_peers(peers, "pull", average)
 
 
-def push(peers: Peers) -> Mixer:
+def push(peers: Peers, *, mesh: Mesh | None = None, axis: str = AXIS) -> Mixer:
     r"""Every agent sends to its peer, and averages what arrives with its own parameters.
 
     .. math:: x^j \leftarrow \Big( x^j + \sum_{p(l) = j} x^l \Big) / (1 + |\{ l : p(l) = j \}|)
 
     Args:
         peers: from the step to each agent's peer.
+        mesh: the devices over which the agents are divided, if they are: then one block of agents
+            after another visits each device, and of distances at which nobody talks none; otherwise
+            each device gathers all agents.
+        axis: the name of the agents' axis of the mesh.
 
     Returns:
         A mixer; it needs the step.
@@ -154,20 +172,19 @@ def push(peers: Peers) -> Mixer:
     Reference: Jin et al. (2016), push-gossip.
     """
 
-    def average(peer: Int[Array, " agents"], x: Array) -> Array:
+    def average(peer: Int[Array, " agents"], tree: Params) -> Params:
         sends = peer != jnp.arange(len(peer))
         num_terms = jnp.ones(len(peer)).at[peer].add(sends.astype(float))
-        # Differences: agents that agree stay.
-        pulls = jnp.where(along_agents(sends, x), x - x[peer], 0)
-        return x + jnp.zeros_like(x).at[peer].add(pulls) / along_agents(num_terms, x)
+        pulls = pulls_of_senders(tree, peer[None], mesh, axis)  # of itself a silent agent has none
+        return map_floats(lambda x, pull: x + pull / along_agents(num_terms, x), tree, pulls)
 
     return _along_peers(peers, "push", average)
 
 
 def _along_peers(
-    peers: Peers, name: str, average: Callable[[Int[Array, " agents"], Array], Array]
+    peers: Peers, name: str, average: Callable[[Int[Array, " agents"], Params], Params]
 ) -> Mixer:
-    """The mixer that averages every leaf along the step's peers."""
+    """The mixer that averages along the step's peers."""
     check_callable("peers", peers, "a function of the step, as of cdjax.mixing.random_pairs")
 
     def mix(tree: Params, step: int | Int[Array, ""] | None = None) -> Params:
@@ -178,6 +195,6 @@ def _along_peers(
             )
         check_indices("peers", peer, len(peer), "agents")
         check_stacked(tree, len(peer), holder="peers")
-        return map_floats(lambda x: average(peer, x), tree)
+        return average(jnp.asarray(peer), tree)
 
     return mix

@@ -30,6 +30,7 @@ from cdjax._trees import along_agents, map_floats
 from cdjax._types import Mixer, Params
 from cdjax.mixing._exchange import exchange
 from cdjax.mixing._peers import Peers
+from cdjax.mixing._visits import is_divided, pulls_of_heard, pulls_of_senders
 from cdjax.sharding import AXIS
 from cdjax.topology import Matcha, from_matrix
 
@@ -61,7 +62,14 @@ def random_matching(num_agents: int, key: PRNGKeyArray) -> Peers:
     return peers
 
 
-def random_epidemic(num_agents: int, key: PRNGKeyArray, *, count: int = 1) -> Mixer:
+def random_epidemic(
+    num_agents: int,
+    key: PRNGKeyArray,
+    *,
+    count: int = 1,
+    mesh: Mesh | None = None,
+    axis: str = AXIS,
+) -> Mixer:
     r"""Every agent sends to ``count`` random others, and averages what arrives with its own.
 
     .. math:: x^j \leftarrow \Big( x^j + \sum_{l : \, j \in S_l} x^l \Big)
@@ -76,6 +84,9 @@ def random_epidemic(num_agents: int, key: PRNGKeyArray, *, count: int = 1) -> Mi
         num_agents: N.
         key: of all draws.
         count: s, from 1 to N − 1.
+        mesh: the devices over which the agents are divided, if they are: then one block of agents
+            after another visits each device, which would otherwise gather all.
+        axis: the name of the agents' axis of the mesh.
 
     Returns:
         A mixer; it needs the step.
@@ -93,19 +104,20 @@ def random_epidemic(num_agents: int, key: PRNGKeyArray, *, count: int = 1) -> Mi
         check_stacked(tree, num_agents, holder="random_epidemic")
         receivers = _distinct_others(step_key, num_agents, count)
         num_terms = jnp.ones(num_agents).at[receivers].add(1.0)
-
-        def mix_leaf(x: Array) -> Array:
-            pulls = jnp.zeros_like(x)
-            for receiver in receivers:  # differences: agents that agree stay
-                pulls = pulls.at[receiver].add(x - x[receiver])
-            return x + pulls / along_agents(num_terms, x)
-
-        return map_floats(mix_leaf, tree)
+        pulls = pulls_of_senders(tree, receivers, mesh, axis)  # differences: agents that agree stay
+        return map_floats(lambda x, pull: x + pull / along_agents(num_terms, x), tree, pulls)
 
     return mix
 
 
-def random_regular(num_agents: int, key: PRNGKeyArray, *, degree: int = 1) -> Mixer:
+def random_regular(
+    num_agents: int,
+    key: PRNGKeyArray,
+    *,
+    degree: int = 1,
+    mesh: Mesh | None = None,
+    axis: str = AXIS,
+) -> Mixer:
     r"""Every agent averages with ``degree`` others that a fresh random graph gives it.
 
     .. math:: \Pi_k = P_k^\top C P_k, \quad
@@ -122,6 +134,9 @@ def random_regular(num_agents: int, key: PRNGKeyArray, *, degree: int = 1) -> Mi
         num_agents: N.
         key: of all draws.
         degree: s, from 1 to N − 1.
+        mesh: the devices over which the agents are divided, if they are: then one block of agents
+            after another visits each device, which would otherwise gather all.
+        axis: the name of the agents' axis of the mesh.
 
     Returns:
         A mixer; it needs the step.
@@ -142,19 +157,20 @@ def random_regular(num_agents: int, key: PRNGKeyArray, *, degree: int = 1) -> Mi
         after = [
             jnp.zeros_like(seats).at[seats].set(jnp.roll(seats, -m)) for m in range(1, degree + 1)
         ]
-
-        def mix_leaf(x: Array) -> Array:
-            moved = jnp.zeros_like(x)
-            for others in after:
-                moved += x[others] - x
-            return x + moved / (degree + 1)
-
-        return map_floats(mix_leaf, tree)
+        pulls = pulls_of_heard(tree, jnp.stack(after), mesh, axis)
+        return map_floats(lambda x, pull: x + pull / (degree + 1), tree, pulls)
 
     return mix
 
 
-def random_equitopo(num_agents: int, key: PRNGKeyArray, *, weight: float = 0.5) -> Mixer:
+def random_equitopo(
+    num_agents: int,
+    key: PRNGKeyArray,
+    *,
+    weight: float = 0.5,
+    mesh: Mesh | None = None,
+    axis: str = AXIS,
+) -> Mixer:
     r"""Every agent hears the one at a random distance, the same for all in a step.
 
     .. math:: \Pi_k = (1 - \eta) I + \eta A^{(a_k)}, \quad
@@ -168,6 +184,9 @@ def random_equitopo(num_agents: int, key: PRNGKeyArray, *, weight: float = 0.5) 
         num_agents: N.
         key: of all draws.
         weight: η in [0, 1].
+        mesh: the devices over which the agents are divided, if they are: then two blocks of agents
+            at most visit each, where otherwise all would be gathered.
+        axis: the name of the agents' axis of the mesh.
 
     Returns:
         A mixer; it needs the step.
@@ -186,7 +205,9 @@ def random_equitopo(num_agents: int, key: PRNGKeyArray, *, weight: float = 0.5) 
         step_key = jax.random.fold_in(key, check_step(step, "random_equitopo"))
         check_stacked(tree, num_agents, holder="random_equitopo")
         distance = jax.random.randint(step_key, (), 1, max(2, num_agents))
-        return map_floats(lambda x: x + share * (jnp.roll(x, -distance, axis=0) - x), tree)
+        heard = (jnp.arange(num_agents) + distance) % num_agents
+        pulls = pulls_of_heard(tree, heard[None], mesh, axis)
+        return map_floats(lambda x, pull: x + share * pull, tree, pulls)
 
     return mix
 
@@ -219,8 +240,8 @@ def random_matchings(
             "cdjax.topology.matcha(topology, 0.5)"
         )
     check_key(key)
-    is_divided = mesh is not None and mesh.shape.get(axis, 0) != 1
-    swaps = _swaps(matcha, mesh, axis) if mesh is not None and is_divided else []
+    divided = is_divided(mesh, axis)
+    swaps = _swaps(matcha, mesh, axis) if mesh is not None and divided else []
 
     def weights_of(step: int | Int[Array, ""] | None) -> Float[Array, " matchings"]:
         step_key = jax.random.fold_in(key, check_step(step, "random_matchings"))
@@ -256,7 +277,7 @@ def random_matchings(
 
         return map_floats(mix_leaf, tree, *swapped)
 
-    return mix_divided if is_divided else mix
+    return mix_divided if divided else mix
 
 
 def _swaps(matcha: Matcha, mesh: Mesh, axis: str) -> list[Mixer]:

@@ -155,6 +155,7 @@ def prepare(run: Run, *, held: Job | None = None) -> Job:
         num_steps=task.num_steps,
         key=keys.peers,
         messages=net.varying.messages if net.varying else None,
+        mesh=mesh,
     )
     message_bytes = bytes_of_message(row, setting, options, shared)
     if row.has_events:

@@ -63,30 +63,38 @@ def _base(base: int) -> Row:
 
 
 def _drawn(
-    name: str, num_agents: int, make: Callable[[jax.Array], cdjax.Mixer], messages: float
+    name: str, num_agents: int, make: Callable[..., cdjax.Mixer], messages: float
 ) -> Varying:
     graph = topology.complete(num_agents)
     named = topology.Topology(name, graph.graph, graph.entries)
-    return Varying(named, lambda key, mesh: make(key), messages, "drawn in every step")
+    return Varying(named, make, messages, "drawn in every step")
 
 
 def _epidemic(num_agents: int, *, peers_per_step: int) -> Varying:
-    make = lambda key: mixing.random_epidemic(num_agents, key, count=peers_per_step)  # noqa: E731
+    def make(key: jax.Array, mesh: jax.sharding.Mesh) -> cdjax.Mixer:
+        return mixing.random_epidemic(num_agents, key, count=peers_per_step, mesh=mesh)
+
     return _drawn("epidemic", num_agents, make, num_agents * peers_per_step)
 
 
 def _regular(num_agents: int, *, peers_per_step: int) -> Varying:
-    make = lambda key: mixing.random_regular(num_agents, key, degree=peers_per_step)  # noqa: E731
+    def make(key: jax.Array, mesh: jax.sharding.Mesh) -> cdjax.Mixer:
+        return mixing.random_regular(num_agents, key, degree=peers_per_step, mesh=mesh)
+
     return _drawn("random circle", num_agents, make, num_agents * peers_per_step)
 
 
 def _matching(num_agents: int) -> Varying:
-    make = lambda key: mixing.pull(mixing.random_matching(num_agents, key))  # noqa: E731
+    def make(key: jax.Array, mesh: jax.sharding.Mesh) -> cdjax.Mixer:
+        return mixing.pull(mixing.random_matching(num_agents, key), mesh=mesh)
+
     return _drawn("random matching", num_agents, make, num_agents // 2 * 2)
 
 
 def _equitopo(num_agents: int) -> Varying:
-    make = lambda key: mixing.random_equitopo(num_agents, key)  # noqa: E731
+    def make(key: jax.Array, mesh: jax.sharding.Mesh) -> cdjax.Mixer:
+        return mixing.random_equitopo(num_agents, key, mesh=mesh)
+
     return _drawn("equitopo", num_agents, make, num_agents if num_agents > 1 else 0)
 
 

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
+from benchmarks._collectives import collectives
 from cdjax import mixing, sharding, topology
 from tests.trees import assert_trees_close, random_stacked_tree
 
@@ -149,6 +151,48 @@ def test_matcha_over_devices_is_the_same_and_gathers_nothing(x64):
     for step in range(4):
         assert_trees_close(mix(divided, step), one(tree, step), rtol=1e-13, atol=1e-13)
     assert "all-gather" not in mix.lower(divided, 0).compile().as_text()
+
+
+EVERYBODY = topology.complete(16)
+DIVIDED = {
+    "pull, peers": lambda m: mixing.pull(mixing.random_peers(EVERYBODY, KEY), mesh=m),
+    "pull, matching": lambda m: mixing.pull(mixing.random_matching(16, KEY), mesh=m),
+    "push": lambda m: mixing.push(
+        mixing.random_peers(EVERYBODY, KEY, probability=0.6), mesh=m
+    ),
+    "epidemic": lambda m: mixing.random_epidemic(16, KEY, count=3, mesh=m),
+    "regular": lambda m: mixing.random_regular(16, KEY, degree=2, mesh=m),
+    "equitopo": lambda m: mixing.random_equitopo(16, KEY, mesh=m),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DIVIDED)
+def test_over_devices_a_block_at_a_time_visits_and_none_is_gathered(name, x64):
+    mesh, tree = sharding.agent_mesh(4), random_stacked_tree(16)
+    one, several = (DIVIDED[name](m) for m in (None, mesh))
+    divided, mix = sharding.shard_agents(tree, mesh), jax.jit(several)
+    for step in range(3):
+        assert_trees_close(mix(divided, step), one(tree, step), rtol=1e-13, atol=1e-13)
+    whole = {"w": divided["layer"]["kernel"]}  # 30 numbers an agent
+    found = collectives(mix.lower(whole, 0).compile().as_text())
+    sent = [one for one in found if one.num_bytes > 16 * 8]  # other than numbers of agents
+    # At each of three distances a block of four agents, if somebody there has drawn somebody.
+    assert [one.kind for one in sent] == ["collective-permute"] * 3
+    assert {one.num_bytes for one in sent} == {4 * 30 * 8}
+
+
+def permutes(jaxpr, conditional=False):
+    """For every permute in a program whether it stands in a branch."""
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "ppermute":
+            yield conditional
+        for inner in jaxprs_in_params(eqn.params):
+            yield from permutes(inner, conditional or eqn.primitive.name == "cond")
+
+
+def test_a_block_travels_only_where_somebody_has_drawn_somebody_at_its_distance():
+    mix = DIVIDED["pull, matching"](sharding.agent_mesh(4))
+    assert [*permutes(jax.make_jaxpr(mix)({"w": jnp.ones((16, 3))}, 0).jaxpr)] == [True] * 3
 
 
 def test_arguments_out_of_range_are_named():

@@ -18,7 +18,7 @@ jax, jnp, optax = LazyModule("jax"), LazyModule("jax.numpy"), LazyModule("optax"
 
 def with_partner(run: Setting) -> cdjax.Mixer:
     """Means over disjoint pairs of neighbours, drawn for each exchange."""
-    return mixing.pull(mixing.random_pairs(run.topology, run.key))
+    return mixing.pull(mixing.random_pairs(run.topology, run.key), mesh=run.mesh)
 
 
 def heard_from_partner(run: Setting, links: network.Links, **_: Any) -> network.Heard:
@@ -35,11 +35,11 @@ def between_pairs(run: Setting, *, period: int, **_: Any) -> float:
 
 
 def _by_pull(run: Setting) -> cdjax.Mixer:
-    return mixing.pull(mixing.random_peers(run.topology, run.key))
+    return mixing.pull(mixing.random_peers(run.topology, run.key), mesh=run.mesh)
 
 
 def _by_push(run: Setting) -> cdjax.Mixer:
-    return mixing.push(mixing.random_peers(run.topology, run.key))
+    return mixing.push(mixing.random_peers(run.topology, run.key), mesh=run.mesh)
 
 
 def _heard_from_peer(run: Setting, links: network.Links, **_: Any) -> network.Heard:

@@ -32,6 +32,7 @@ class Setting(NamedTuple):
         messages: how many all agents send per mix, on average, where the topology changes with the
             step; None where it does not.
         events: who averages with whom in which order, for a row that ``has_events``.
+        mesh: the devices over which the agents are divided; None for one device.
     """
 
     topology: cdjax.Topology
@@ -44,6 +45,7 @@ class Setting(NamedTuple):
     key: jax.Array
     messages: float | None = None
     events: network.Averagings | None = None
+    mesh: jax.sharding.Mesh | None = None
 
     @property
     def num_agents(self) -> int:
