@@ -76,6 +76,7 @@ class Compare:
     """Runs at a time, each in a process with its share of the cores."""
     together: int = 1
     """Runs that choose the step size of one system, seeds times step sizes, which one program makes
-    at the most; those of fedavg are made one after another."""
+    at the most; those of fedavg are made one after another. Rounding differs, so that of two step
+    sizes that are as good as each other the other one may be chosen."""
     out: Path = Path("runs/compare")
     """Folder of the table, the figure and all runs."""
