@@ -25,17 +25,25 @@ def trade_off(points: Sequence[Point], title: str) -> Figure:
     """Seconds per step against steps to halve disagreement; on dashed lines, the same product."""
     figure, ((axes,),) = panels(title, size=(10, 6), shape=(1, 1))
     shown = [point for point in points if np.isfinite(point.seconds_per_step)]
+    named: set[str] = set()
+    places: list[tuple[float, float]] = []
     for number, order in enumerate(dict.fromkeys(point.order for point in shown)):
         mine = [point for point in shown if point.order == order]
         steps = [point.steps_to_halve for point in mine]
         seconds = [point.seconds_per_step for point in mine]
-        axes.scatter(steps, seconds, color=f"C{number}", label=order)
-        if number == 0 or len(mine) < 3:
-            for point in mine:
+        # Rings within each other where orders take equally long.
+        size, color = 30 * (number + 1), f"C{number}"
+        axes.scatter(steps, seconds, size, facecolors="none", edgecolors=color, label=order)
+        for point in mine:
+            place = (round(np.log(point.steps_to_halve), 1), round(np.log(point.seconds_per_step)))
+            if point.topology not in named:
+                below = sum(other == place for other in places)
+                places.append(place)
                 axes.annotate(
                     point.topology, (point.steps_to_halve, point.seconds_per_step),
-                    fontsize="x-small", xytext=(3, 3), textcoords="offset points",
+                    fontsize="x-small", xytext=(9, -3 - 9 * below), textcoords="offset points",
                 )  # fmt: skip
+            named.add(point.topology)
     axes.set(
         xscale="log", yscale="log", xlabel="steps to halve disagreement", ylabel="seconds per step"
     )
@@ -72,4 +80,14 @@ def over_time(networks: Mapping[str, Sequence[Line]], title: str) -> Figure:
         axes.set(title=network, xlabel="simulated seconds", xscale="log")
     row[0].set(ylabel="test accuracy (%)")
     row[0].legend(fontsize="small")
+    return figure
+
+
+def against_agents(agents: Sequence[int], seconds: Mapping[str, Sequence[float]]) -> Figure:
+    """Seconds per step of several orders against the number of agents."""
+    figure, ((axes,),) = panels("rings of agents", size=(6, 4), shape=(1, 1))
+    for name, values in seconds.items():
+        axes.plot(agents, values, marker="o", label=name)
+    axes.set(xlabel="agents", ylabel="seconds per step", xscale="log", ylim=(0, None))
+    axes.legend()
     return figure

@@ -36,6 +36,7 @@ def simulated(folder):
     return [json.loads(line)["simulated_seconds"] for line in lines]
 
 
+@pytest.mark.slow
 def test_records_hold_the_seconds_of_the_network_and_a_resumed_run_the_same(tmp_path):
     drawn = replaced(SMALL, jitter=0.4, stragglers=0.2, link_failure=0.2, algorithm="cdsgd", lag=1,
                      checkpoint_every=1)  # fmt: skip
@@ -88,6 +89,7 @@ def test_each_algorithm_takes_the_time_of_its_order(options, expected, bound):
         assert found == bound
 
 
+@pytest.mark.slow
 def test_a_run_of_events_is_the_same_however_it_is_cut(tmp_path):
     drawn = replaced(SMALL, jitter=0.4, stragglers=0.2, algorithm="ad-psgd", checkpoint_every=1)
     whole = run(drawn, folder=tmp_path / "whole", quiet=True)

@@ -7,6 +7,7 @@ import pytest
 
 from cdjax import mixing, network, robust, topology
 from tests.network.oracles import loop
+from tests.slow import slow
 from tests.trees import random_connected_graph
 
 KEY = jax.random.key(5)
@@ -94,9 +95,10 @@ def test_a_straggler_changes_nobody_before_its_distance(order, first):
     np.testing.assert_array_equal(times != usual, reached)
 
 
-def test_seconds_per_step_do_not_grow_with_a_ring():
+@pytest.mark.parametrize("largest", [10_000, *slow(100_000)])
+def test_seconds_per_step_do_not_grow_with_a_ring(largest):
     order, rates = network.consensus(), []
-    for num_agents in (10, 1000, 100_000):
+    for num_agents in (10, 1000, largest):
         compute = network.compute_times(1.0, num_agents, law="exponential", key=KEY)
         wires = network.links(topology.ring(num_agents))
         times = network.clock(order, wires, compute, 0, num_steps=60)
@@ -244,7 +246,7 @@ def test_stragglers_are_slow_in_their_share_of_steps():
 def test_a_hundred_thousand_agents_take_less_than_a_minute():
     wires = network.links(topology.ring(100_000), latency=0.05, bandwidth=12.5e6)
     compute = network.compute_times(0.4, 100_000, jitter=0.2, key=KEY)
-    start = time.monotonic()
+    start = time.process_time()  # of all cores together, as nothing else may disturb it
     times = network.clock(network.consensus(), wires, compute, 8.7e6, num_steps=1000)
-    assert time.monotonic() - start < 60
+    assert time.process_time() - start < 60
     assert times.shape == (1000, 100_000) and np.isfinite(times[-1]).all()

@@ -69,8 +69,8 @@ def test_a_run_may_be_cut_anywhere():
 
 
 def test_a_straggler_changes_the_learning_and_not_only_the_time():
-    state, _ = trained(some_events(2000, slow=[4]), 400, momentum=0.0)
-    even, _ = trained(some_events(2000), 400, momentum=0.0)
+    state, _ = trained(some_events(1000, slow=[4]), 200, momentum=0.0)
+    even, _ = trained(some_events(1000), 200, momentum=0.0)
     # The slow agent's centre, the largest, is heard less.
     assert float(state.params["x"].mean()) < float(even.params["x"].mean()) - 0.2
 
