@@ -16,7 +16,7 @@ PREAMBLE = """
 import json, sys
 import jax, jax.numpy as jnp, networkx as nx, numpy as np, optax
 import cdjax
-from cdjax import data, metrics, mixing, robust, sharding, topology
+from cdjax import data, metrics, mixing, network, robust, sharding, topology
 
 KEY, RING = jax.random.key(0), topology.ring(3)
 MIX, SGD, PEERS = mixing.dense(RING), optax.sgd(0.1), mixing.random_peers(RING, KEY)
@@ -54,6 +54,18 @@ FOUR_OF_THREE = (
 )
 
 TABLE = {
+    # network
+    "network.links(RING, latency=-1)": "latency is -1; it must be at least 0 seconds",
+    "network.links(RING, bandwidth=0)": "bandwidth is 0; it must be above 0 bytes per second",
+    "network.links('ring')": NO_TOPOLOGY,
+    "network.compute_times(1.0, 3, law='normal')": "unknown law 'normal'",
+    "network.compute_times(1.0, 3, jitter=0.1, key=0)": NO_KEY,
+    "network.preset('lan', RING)": "unknown preset 'lan'",
+    "network.clock(network.consensus(), network.links(RING), 1.0, 0)": "num_steps is None",
+    "network.bytes_per_second('100Mb')": "leaves open whether it is of bits or bytes",
+    "network.heard_through(0, network.links(RING))": NO_MIXER,
+    "network.every(0, network.consensus())": "period is 0",
+    "network.arrivals([0.0], 3)": "seconds_per_round is",
     # compress
     "cdjax.choco(SGD, MIX, 0.1, consensus_step=0.1)": (
         "compressor is of type float; give a compressor, such as cdjax.compress.top_k"
