@@ -30,6 +30,7 @@ from cdjax.network._orders import consensus as consensus
 from cdjax.network._orders import delayed as delayed
 from cdjax.network._orders import every as every
 from cdjax.network._orders import gradient_tracking as gradient_tracking
+from cdjax.network._orders import overlapped as overlapped
 from cdjax.network._orders import parameter_server as parameter_server
 from cdjax.network._orders import push as push
 from cdjax.network._pace import Pace as Pace

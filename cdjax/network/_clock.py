@@ -56,7 +56,7 @@ class ClockState(NamedTuple):
         times: when each agent, and the server, has done them.
         free: when each link has taken what was sent over it.
         late: of an order with a lag, when the messages of the last steps arrive, shape (lag,
-            links), the oldest first.
+            links), the oldest first; of one that overlaps, those of the last exchange.
     """
 
     step: Int[Array, ""]
@@ -164,7 +164,7 @@ def clockwork(
 
     def init() -> ClockState:
         # What late messages bring first are the initial parameters, which everybody has.
-        late = _instants.instants(0.0, (order.lag, num_links))
+        late = _instants.instants(0.0, (max(order.lag, order.overlap > 0), num_links))
         times, free = (_instants.instants(0.0, (size,)) for size in (num_nodes, num_links))
         return ClockState(jnp.zeros((), jnp.int32), times, free, late)
 
@@ -181,12 +181,19 @@ def clockwork(
                 state = exchange(state, leg, in_use)
             computed = _instants.plus(start, compute)
             state = state._replace(times=_instants.later(computed, state.times))
-            for leg in order.after:
-                state = exchange(state, leg, in_use)
+            for number, leg in enumerate(order.after, start=1):
+                needed = not (order.overlap and number == len(order.after))
+                state = exchange(state, leg, in_use, needed=needed)
             return state
 
         def local(state: ClockState) -> ClockState:
-            return state._replace(times=_instants.plus(state.times, compute))
+            times = _instants.plus(state.times, compute)
+            if order.overlap:
+                arrived = jax.tree.map(lambda part: part[0], state.late)
+                last = _instants.latest_by(arrived, receivers, num_nodes)
+                is_needed = (state.step + 1) % order.period == order.overlap
+                times = _instants.later(times, last).where(is_needed, times)
+            return state._replace(times=times)
 
         if order.period == 1:
             state = whole(state)
@@ -195,7 +202,9 @@ def clockwork(
             state = jax.lax.cond(is_last, whole, local, state)
         return state._replace(step=state.step + 1)
 
-    def exchange(state: ClockState, leg: Leg, in_use: Array | None) -> ClockState:
+    def exchange(
+        state: ClockState, leg: Leg, in_use: Array | None, *, needed: bool = True
+    ) -> ClockState:
         if leg == "ring":
             return state._replace(times=_around(links, num_bytes, state.times))
         if in_use is None:
@@ -219,6 +228,8 @@ def clockwork(
         if not order.waits:
             own = _instants.latest_by(sent.where(active, never), senders, num_nodes)
             return state._replace(times=_instants.later(state.times, own))
+        if not needed:
+            return state._replace(late=jax.tree.map(lambda part: part[None], arrived))
         if order.lag:
             pairs = zip(state.late, arrived, strict=True)
             queue = [jnp.concatenate([old, fresh[None]]) for old, fresh in pairs]

@@ -34,6 +34,7 @@ class Order:
         messages: messages that each exchange sends over a link, or a fraction of one.
         lag: steps by which agents use late what they hear.
         period: steps from one exchange to the next; the others compute only.
+        overlap: steps of the next round that agents compute before they need what they hear.
         waits: whether agents wait for what they hear; those that do not only wait until their own
             link has taken what they send.
     """
@@ -44,6 +45,7 @@ class Order:
     messages: float = 1
     lag: int = 0
     period: int = 1
+    overlap: int = 0
     waits: bool = True
 
     @property
@@ -143,6 +145,28 @@ def every(period: int, order: Order) -> Order:
     """
     check_count("period", period, low=1)
     return replace(order, period=period * order.period)
+
+
+def overlapped(order: Order, steps: int) -> Order:
+    """The same where an exchange goes on beside the first steps of the next round.
+
+    Streaming DiLoCo's fragments are on their way so long: ``delay`` of ``cdjax.outer``.
+
+    Args:
+        order: with a period, whose exchanges come after the gradient.
+        steps: after how many steps of the next round what is heard is needed, below the period.
+
+    Raises:
+        ValueError: if the order has other exchanges, or there are too many steps.
+    """
+    check_count("steps", steps, low=0)
+    late = {*order.after} <= {"links", "up", "down"} and order.legs == order.after and order.waits
+    if steps and not (late and steps < order.period and not order.lag):
+        raise ValueError(
+            f"steps is {steps}; only what is exchanged after the gradient can be needed later, "
+            f"within the period, here {order.period}"
+        )
+    return replace(order, overlap=steps)
 
 
 def all_reduce() -> Order:

@@ -162,8 +162,11 @@ def _events(order: Order, links: Links, compute: ArrayLike, num_bytes: float) ->
     free = np.full(len(links.receivers), -1)  # the event after which each link is free
     first, busy_with = free.copy(), np.zeros(len(free))
 
-    def exchange(kind: Leg, before: np.ndarray) -> np.ndarray:
-        """The events at which nodes have heard what was sent at the events ``before``."""
+    def exchange(kind: Leg, before: np.ndarray, needed: np.ndarray | None = None) -> np.ndarray:
+        """The events at which nodes have heard what was sent at the events ``before``.
+
+        What is ``needed`` at events of the next round only, nobody waits for before.
+        """
         after = graph.new(nodes)
         graph.add(before, after)
         if kind == "ring":
@@ -187,16 +190,22 @@ def _events(order: Order, links: Links, compute: ArrayLike, num_bytes: float) ->
         graph.add(free[used][is_busy], sending[is_busy], transfer=busy_with[used][is_busy])
         first[used] = np.where(is_busy, first[used], sending)
         free[used], busy_with[used] = sending, busy
-        if order.waits:
+        if needed is not None:
+            graph.add(sending, needed[receivers], delay=1, latency=latency, transfer=busy)
+        elif order.waits:
             graph.add(sending, after[receivers], delay=order.lag, latency=latency, transfer=busy)
         else:
             graph.add(sending, after[senders])
         return after
 
     start = now = graph.new(nodes)
+    merged = None
+    if order.overlap:
+        now = merged = graph.new(nodes)
+        graph.add(start, merged, compute=order.overlap * own)
     if order.period > 1:
-        now = graph.new(nodes)
-        graph.add(start, now, compute=(order.period - 1) * own)
+        before, now = now, graph.new(nodes)
+        graph.add(before, now, compute=(order.period - 1 - order.overlap) * own)
     for kind in order.before:
         now = exchange(kind, now)
     computed, heard = graph.new(nodes), now
@@ -205,8 +214,8 @@ def _events(order: Order, links: Links, compute: ArrayLike, num_bytes: float) ->
         heard = exchange(kind, heard)
     graph.add(heard, computed)
     now = computed
-    for kind in order.after:
-        now = exchange(kind, now)
+    for number, kind in enumerate(order.after, start=1):
+        now = exchange(kind, now, merged if number == len(order.after) else None)
     graph.add(now, start, delay=1)
     used = free >= 0
     graph.add(free[used], first[used], delay=1, transfer=busy_with[used])

@@ -19,8 +19,8 @@ SETTING = Setting(
 VARIANTS = [(name, {}) for name in ALGORITHMS] + [
     ("fedavg", {"client_fraction": 0.5}), ("easgd", {"asynchronous": True}),
     ("downpour", {"asynchronous": True, "period": 3}), ("outer", {"fragments": 5}),
-    ("diloco", {"fragments": 2}), ("icdsgd", {"rounds": 4}), ("gossip-pull", {"period": 3}),
-    ("gradient-tracking", {"tracking_form": "atc"}),
+    ("diloco", {"fragments": 2, "delay": 3}), ("icdsgd", {"rounds": 4}),
+    ("gossip-pull", {"period": 3}), ("gradient-tracking", {"tracking_form": "atc"}),
 ]  # fmt: skip
 
 
@@ -53,6 +53,15 @@ def test_orders_that_overlap_hide_a_message_and_others_do_not():
         "cdmsgd", "cdsgd", "extra", "gossip-push"
     }  # fmt: skip
     assert {found for found in seconds.values()} == {1.0, 1.25}
+
+
+def test_fragments_on_their_way_are_hidden_by_the_steps_beside_them():
+    seconds = []
+    for delay in (0, 1, 2):
+        _, _, order, _, _ = timed("outer", {"period": 8, "fragments": 2, "delay": delay})
+        links = network.links(RING, latency=1.5)
+        seconds.append(4 * network.seconds_per_step(order, links, 1.0, 0))
+    assert seconds == pytest.approx([5.5, 4.5, 4.0])
 
 
 def test_clients_that_rest_do_not_hold_up_the_server():

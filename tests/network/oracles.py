@@ -12,6 +12,12 @@ def loop(order, wires, compute, message_bytes):
     busy = wires.transfer(message_bytes * order.messages)
     history = []
 
+    def heard_by(ready, arrives):
+        heard = ready.copy()
+        for e, receiver in enumerate(wires.receivers):
+            heard[receiver] = max(heard[receiver], arrives[e])
+        return heard
+
     def exchange(ready):
         nonlocal free
         arrives = np.zeros_like(free)
@@ -19,17 +25,15 @@ def loop(order, wires, compute, message_bytes):
             free[e] = max(ready[sender], free[e]) + busy[e]
             arrives[e] = free[e] + wires.latency[e]
         history.append(arrives)
-        if len(history) <= order.lag:
+        if len(history) <= order.lag or order.overlap:
             return ready
-        arrives = history[-1 - order.lag]
-        heard = ready.copy()
-        for e, receiver in enumerate(wires.receivers):
-            heard[receiver] = max(heard[receiver], arrives[e])
-        return heard
+        return heard_by(ready, history[-1 - order.lag])
 
     for step in range(num_steps):
         if (step + 1) % order.period:
             times = times + compute[step]
+            if history and (step + 1) % order.period == order.overlap:
+                times = heard_by(times, history[-1])
         else:
             for _ in order.before:
                 times = exchange(times)

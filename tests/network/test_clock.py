@@ -24,6 +24,7 @@ ORDERS = {
     "two steps late": network.delayed(network.consensus(), 2),
     "combined late": network.delayed(network.adapt_then_combine(), 1),
     "every third step": network.every(3, network.adapt_then_combine()),
+    "beside two steps": network.overlapped(network.every(4, network.adapt_then_combine()), 2),
 }
 
 
@@ -57,6 +58,19 @@ def test_equal_agents_take_what_cannot_overlap(name, expected):
     wires = network.links(topology.ring(6), latency=0.5)
     times = network.clock(ORDERS[name], wires, 1.0, 0, num_steps=6)
     np.testing.assert_allclose(times[-1], 6 * expected, rtol=1e-12)
+
+
+def test_an_exchange_is_hidden_by_the_steps_beside_it():
+    wires = network.links(topology.ring(4), latency=2.5)
+    order = network.every(5, network.adapt_then_combine())
+    for steps, expected in ((0, 7.5), (1, 6.5), (2, 5.5), (3, 5.0)):
+        late = network.overlapped(order, steps)
+        assert 5 * network.seconds_per_step(late, wires, 1.0, 0) == pytest.approx(expected)
+    server = network.server_links(4, latency=1.25)
+    late = network.overlapped(network.every(5, network.parameter_server()), 2)
+    assert 5 * network.seconds_per_step(late, server, 1.0, 0) == pytest.approx(5.5)
+    times = network.clock(late, server, 1.0, 0, num_steps=25)
+    assert times[-1, 0] - times[-6, 0] == pytest.approx(5.5)
 
 
 def test_an_all_reduce_takes_its_rounds_after_the_last_agent():

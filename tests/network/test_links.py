@@ -55,6 +55,8 @@ def test_orders_and_links_must_fit():
         network.pace(network.all_reduce(), network.server_links(4), 1.0, 1)
     with pytest.raises(ValueError, match="order has 2 exchanges per step"):
         network.delayed(network.consensus(2), 1)
+    with pytest.raises(ValueError, match="steps is 3; only what is exchanged after the gradient"):
+        network.overlapped(network.every(3, network.adapt_then_combine()), 3)
 
 
 @pytest.mark.parametrize(

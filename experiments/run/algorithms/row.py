@@ -162,20 +162,23 @@ def overlaps(run: Setting, *, rounds: int = 1, **_: Any) -> network.Order:
     return network.consensus(rounds)
 
 
-def combines(run: Setting, *, period: int = 1, fragments: int = 1, **_: Any) -> network.Order:
+def combines(
+    run: Setting, *, period: int = 1, fragments: int = 1, delay: int = 0, **_: Any
+) -> network.Order:
     """Mixing waits for the gradient: it is of parameters that have stepped.
 
-    In fragments, a part of the parameters goes out every so many steps.
+    In fragments, a part of the parameters goes out every so many steps, and may take some.
     """
     order = network.adapt_then_combine()
-    return in_fragments(order, period=period, fragments=fragments)
+    return in_fragments(order, period=period, fragments=fragments, delay=delay)
 
 
-def in_fragments(order: network.Order, *, period: int, fragments: int = 1) -> network.Order:
+def in_fragments(
+    order: network.Order, *, period: int, fragments: int = 1, delay: int = 0
+) -> network.Order:
     """The exchanges of a round, each of a fragment of the parameters."""
-    return dataclasses.replace(
-        network.every(period // fragments, order), messages=order.messages / fragments
-    )
+    order = network.overlapped(network.every(period // fragments, order), delay)
+    return dataclasses.replace(order, messages=order.messages / fragments)
 
 
 def tracks(run: Setting, *, tracking_form: str = "diging", **_: Any) -> network.Order:

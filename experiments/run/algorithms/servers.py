@@ -22,12 +22,19 @@ def to_server_and_back(run: Setting, *, period: int = 1, **_: Any) -> float:
 
 
 def averages(
-    run: Setting, *, period: int = 1, fragments: int = 1, asynchronous: bool = False, **_: Any
+    run: Setting,
+    *,
+    period: int = 1,
+    fragments: int = 1,
+    delay: int = 0,
+    asynchronous: bool = False,
+    **_: Any,
 ) -> network.Order:
     """The server waits for all, and all wait for the server; asynchronous, each for itself."""
     if asynchronous:
         return network.asynchronous_server()
-    return in_fragments(network.parameter_server(), period=period, fragments=fragments)
+    order = network.parameter_server()
+    return in_fragments(order, period=period, fragments=fragments, delay=delay)
 
 
 def _averages_clients(run: Setting, *, period: int | None, **_: Any) -> network.Order:
