@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from experiments.report.plots import Line, panels
 
@@ -78,6 +79,9 @@ def over_time(networks: Mapping[str, Sequence[Line]], title: str) -> Figure:
             low, high = 100 * np.nanmin(accuracy, axis=0), 100 * np.nanmax(accuracy, axis=0)
             axes.fill_between(middle, low, high, color=f"C{number}", alpha=0.15, linewidth=0)
         axes.set(title=network, xlabel="simulated seconds", xscale="log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
     row[0].set(ylabel="test accuracy (%)")
     row[0].legend(fontsize="small")
     return figure
