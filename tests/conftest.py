@@ -4,6 +4,7 @@ With JAX_PLATFORMS set, to an empty value for JAX's own choice, tests run elsewh
 ``JAX_PLATFORMS= python -m pytest -m accelerator -n 0``.
 """
 
+import collections
 import importlib.util
 import os
 import signal
@@ -65,6 +66,18 @@ def pytest_configure(config):
             import cdjax.models  # noqa: F401
 
     jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Marks as slow what ``sampled`` leaves out; it counts from a test's last case back."""
+    numbers = collections.Counter()
+    for item in reversed(items):
+        if marker := item.get_closest_marker("sampled"):
+            test = item.nodeid.partition("[")[0]
+            if numbers[test] % marker.args[0]:
+                item.add_marker(pytest.mark.slow)
+            numbers[test] += 1
 
 
 def pytest_report_header(config):

@@ -49,6 +49,7 @@ def assert_holds_what_it_needs(step, algorithm, name):
 
 @pytest.mark.parametrize("leaves", ["one leaf", *slow("several leaves")])
 @pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.sampled(4)
 def test_an_update_holds_no_more_than_its_equations_need(name, leaves):
     assert_holds_what_it_needs(update_step(OTHERS[name].tx, tree(leaves)), OTHERS[name], name)
 

@@ -61,6 +61,7 @@ def product(matrix, x):
 
 
 @pytest.mark.parametrize(("family", "num_agents"), FAMILIES)
+@pytest.mark.sampled(4)
 def test_every_family_at_every_size(make, family, num_agents, x64):
     graph, x = topology.create(family, num_agents), random_array(num_agents)
     expected = product(graph.mixing_matrix, x)
@@ -68,6 +69,7 @@ def test_every_family_at_every_size(make, family, num_agents, x64):
 
 
 @pytest.mark.parametrize("family", ["star", "grid"])
+@pytest.mark.sampled(3)
 def test_every_leaf_of_a_tree_is_mixed_alike(make, family, x64):
     graph, tree = topology.create(family, 8), random_stacked_tree(8)
     expected = jax.tree.map(lambda x: product(graph.mixing_matrix, x), tree)
@@ -75,6 +77,7 @@ def test_every_leaf_of_a_tree_is_mixed_alike(make, family, x64):
 
 
 @pytest.mark.parametrize("name", NON_SYMMETRIC)
+@pytest.mark.sampled(4)
 def test_a_non_symmetric_matrix_is_not_transposed(make, name, x64):
     graph, x = NON_SYMMETRIC[name], random_array(NON_SYMMETRIC[name].num_agents)
     expected = product(graph.mixing_matrix, x)
@@ -95,6 +98,7 @@ def test_any_weights_on_a_random_graph(make, weights, x64):
     [("float32", 2**-22), ("bfloat16", 2**-8), ("float16", 2**-10), ("complex64", 2**-22)],
 )
 @pytest.mark.parametrize("family", ["star", "erdos_renyi"])  # with a full row, and without
+@pytest.mark.sampled(4)
 def test_the_sum_is_float32_at_least_and_rounded_once(make, family, dtype, rounding):
     graph = topology.create(family, 16)
     x = jnp.asarray(random_array(16), dtype)

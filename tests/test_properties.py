@@ -128,6 +128,7 @@ def test_a_matrix_is_a_topology_exactly_when_it_satisfies_assumption_2(num_agent
 @pytest.mark.parametrize("make", [mixing.dense, mixing.shifts, mixing.neighbors, robust.faulty])
 @examples(8)
 @hypothesis.given(st.data())
+@pytest.mark.sampled(2)
 def test_every_mixer_is_the_product_with_the_matrix(make, data):
     graph = data.draw(graphs())
     tree = data.draw(trees(graph.num_agents))
@@ -221,6 +222,7 @@ def updates_of(tx, tree):
 @pytest.mark.parametrize("name", NAMES)
 @examples(12)
 @hypothesis.given(st.data())
+@pytest.mark.sampled(4)
 def test_a_step_keeps_any_tree_of_floats_or_says_what_is_wrong(name, data):
     num_agents = data.draw(st.sampled_from([1, 2, 5]))
     tree = data.draw(trees(num_agents, tuple(ROUNDING)))

@@ -67,6 +67,7 @@ def on_devices(graph, mesh, model, trace=lambda: None):
 
 
 @pytest.mark.parametrize(("family", "num_agents", "model"), FAST + SLOW)
+@pytest.mark.slow
 def test_fifty_steps_of_cdmsgd_equal_the_dense_run_on_one_device(family, num_agents, model, x64):
     # In float32 two runs by different mixers part by 1e-3 on one device too: rounding flips ReLUs.
     graph, order = topology.create(family, num_agents), indices(num_agents)
@@ -125,6 +126,7 @@ def test_evaluation_on_devices_equals_one_device_and_sends_nothing():
 
 
 @pytest.mark.parametrize("num_devices", [1, 4])
+@pytest.mark.sampled(2)
 def test_fewer_devices_hold_more_agents(num_devices, x64):
     graph, mesh = topology.erdos_renyi(8), sharding.agent_mesh(num_devices)
     results = []

@@ -184,6 +184,8 @@ VARIANTS = {
     "fedavg with own steps", "downpour with clocks", "push gossip", "gosgd with delay",
     "choco with draws", "motef", "demo", "power_gossip", "error feedback", "outer of fragments",
     "outer, overlapped", "accelerated_outer", "slowmo", "led", "push_diging", "eamsgd",
+    "consensus after adam", "delayed cdmsgd", "combine_then_adapt", "cga", "extra", "decentlam",
+    "easgd with clocks", "pair gossip", "beer", "sparse_loco", "kgt", "relay",
 }  # fmt: skip
 
 

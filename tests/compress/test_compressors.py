@@ -44,6 +44,7 @@ def bounded(name):
 
 
 @pytest.mark.parametrize("name", TABLE)
+@pytest.mark.sampled(4)
 def test_the_error_contracts_by_the_bound(name, x64):
     compressor, in_expectation = TABLE[name]
     draws = 2000 if in_expectation else 20
@@ -69,6 +70,7 @@ def test_the_expectation_of_random_k_is_its_bound_exactly(x64):
 
 
 @pytest.mark.parametrize("bits", [2, 3, 8])
+@pytest.mark.sampled(3)
 def test_the_bound_of_rounding_to_nearest_is_tight(bits, x64):
     most = 2 ** (bits - 1) - 1
     x = np.full((1, 50), 0.5 / most - 1e-9)  # rounded to zero, all but the largest
@@ -96,6 +98,7 @@ def test_stochastic_rounding_is_unbiased_exactly():
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8, 11])
+@pytest.mark.sampled(4)
 def test_no_entry_is_off_by_more_than_half_a_step_and_rounding_twice_is_rounding_once(bits, x64):
     x = np.random.default_rng(bits).normal(size=(3, 40))
     q = np.asarray(compress.quantize(bits)(x))
@@ -152,6 +155,7 @@ def test_chunks_of_a_matrix_are_squares():
 
 @pytest.mark.parametrize("width", [0, 1, 7, 8, 12, 21, 32])
 @pytest.mark.parametrize("count", [0, 1, 64])
+@pytest.mark.sampled(5)
 def test_packed_numbers_are_unpacked(width, count):
     numbers = np.random.default_rng(0).integers(2**width, size=count, dtype=np.uint64)
     numbers = numbers.astype(np.uint32)
@@ -183,6 +187,7 @@ def test_an_index_has_as_many_bits_as_it_takes(size, width):
         (compress.bin_means(2), (100,), 25 + 16),
     ],
 )
+@pytest.mark.sampled(3)
 def test_a_message_has_so_many_bytes(compressor, shape, expected):
     params = {"w": jnp.zeros((3, *shape)), "count": jnp.arange(3)}
     assert compressor.message_bytes(params) == expected
@@ -191,6 +196,7 @@ def test_a_message_has_so_many_bytes(compressor, shape, expected):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.sampled(5)
 def test_trees_keep_their_shapes_and_dtypes_under_jit_and_zeros_stay_zeros(compressor, dtype):
     tree = random_stacked_tree(3, dtype=dtype) | {"count": jnp.arange(3)}
     q = jax.jit(compressor)(tree, 2)
@@ -202,6 +208,7 @@ def test_trees_keep_their_shapes_and_dtypes_under_jit_and_zeros_stay_zeros(compr
 
 
 @pytest.mark.parametrize("name", TABLE)
+@pytest.mark.sampled(4)
 def test_every_agent_s_leaf_is_compressed_on_its_own(name):
     compressor, _ = TABLE[name]
     tree = random_stacked_tree(3)
@@ -212,6 +219,7 @@ def test_every_agent_s_leaf_is_compressed_on_its_own(name):
 
 
 @pytest.mark.parametrize("name", ["random-k", "4 bits, stochastic", "rank 2"])
+@pytest.mark.sampled(3)
 def test_draws_differ_between_steps_agents_and_leaves_and_are_repeated(name):
     compressor = TABLE[name][0]
     compressed = jax.jit(compressor)
@@ -225,6 +233,7 @@ def test_draws_differ_between_steps_agents_and_leaves_and_are_repeated(name):
 
 
 @pytest.mark.parametrize("name", ["top-k", "dct", "sign"])
+@pytest.mark.sampled(3)
 def test_the_mean_of_senders(name, x64):
     compressor, _ = TABLE[name]
     x = np.random.default_rng(0).normal(size=(5, 8))

@@ -180,6 +180,7 @@ def test_an_epoch_of_fedavg_is_a_pass_of_every_client_over_its_own_samples():
 
 
 @pytest.mark.parametrize("name", [name for name, row in ALGORITHMS.items() if not row.has_events])
+@pytest.mark.sampled(3)
 def test_every_row_builds_an_optimizer_of_stacked_parameters(name):
     row = ALGORITHMS[name]
     params = cdjax.replicate({"w": np.ones(3)}, 5)

@@ -46,6 +46,7 @@ def test_agents_that_start_alike_have_no_distance_and_others_theirs():
         ),
     ],
 )
+@pytest.mark.slow
 def test_no_run_leaves_its_bound(options, tmp_path):
     records = run(replaced(SMALL, **options), folder=tmp_path, quiet=True)
     for record in records:
@@ -56,6 +57,7 @@ def test_no_run_leaves_its_bound(options, tmp_path):
     "options",
     [{"algorithm": "fedavg"}, *slow({"turns": "sequential"}, {"size_weighted": True})],
 )
+@pytest.mark.slow
 def test_without_a_theory_there_is_no_bound(options, tmp_path):
     records = run(replaced(SMALL, **options), folder=tmp_path, quiet=True)
     assert "consensus_bound" not in records[-1]

@@ -177,6 +177,7 @@ def test_agents_come_from_the_edge_list(server, tmp_path):
         ("--out file/runs", "--out: .*file is a file; give a folder"),
     ],
 )
+@pytest.mark.sampled(4)
 def test_bad_input_is_one_line_that_names_the_option(
     options, message, tmp_path, monkeypatch, capsys
 ):

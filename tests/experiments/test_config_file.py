@@ -174,6 +174,7 @@ def test_a_file_that_cannot_be_had_is_one_line(words, message, tmp_path, monkeyp
     assert re.search(f"^error: --config: {message}", line), line
 
 
+@pytest.mark.slow
 def test_a_finished_run_s_folder_runs_it_again_exactly(tmp_path, monkeypatch):
     graph = written(tmp_path, "a b\nb c\nc d\n", "line.edges")
     options = replaced(SMALL, topology=str(graph), agents=None, seed=3, out=tmp_path)

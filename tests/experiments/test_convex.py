@@ -119,6 +119,7 @@ def test_the_run_of_minibatches_stays_within_its_bounds(tmp_path):
     assert json.loads((tmp_path / "constants.json").read_text())["Q"] > 0
 
 
+@pytest.mark.slow
 def test_a_run_leaves_figure_curves_and_constants(full_gradients):
     curves, out = full_gradients
     names = [(curve.graph, curve.schedule) for curve in curves]

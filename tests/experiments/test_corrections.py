@@ -82,6 +82,7 @@ def test_personal_parameters_that_are_none_are_an_error(personal, message):
         ),
     ],
 )
+@pytest.mark.slow
 def test_a_run_of_an_epoch_ends_with_finite_numbers(options, tmp_path):
     ring = replaced(SMALL, topology="ring", **options)
     records = run(ring, folder=tmp_path, quiet=True)

@@ -62,6 +62,7 @@ def test_where_nothing_arrives_all_faults_are_the_same(tmp_path):
     assert cut[0]["consensus_distance"] > 1.1 * whole["consensus_distance"]
 
 
+@pytest.mark.slow
 def test_several_faults_fail_more_links_than_one():
     ones = {"w": jnp.eye(5)}
     one, both = ({"link_failure": 0.5}, {"link_failure": 0.5, "message_loss": 0.5})
@@ -74,6 +75,7 @@ def test_several_faults_fail_more_links_than_one():
 
 
 @pytest.mark.parametrize("algorithm", ["cdmsgd", "cdmsgd-polyak", "atc"])
+@pytest.mark.sampled(3)
 def test_every_algorithm_over_the_topology_may_lag(algorithm, x64):
     found, expected = jnp.arange(4.0), jnp.arange(4.0)
     graph = topology.ring(4)
@@ -87,6 +89,7 @@ def test_every_algorithm_over_the_topology_may_lag(algorithm, x64):
         assert jnp.allclose(found, expected) == (step == 0)
 
 
+@pytest.mark.slow
 def test_over_a_link_that_fails_nothing_is_sent_and_a_lost_message_was():
     options = {"link_failure": 0.3, "absence": 0.2}
     weights = jax.vmap(mixer_of(**options), (None, 0))({"w": jnp.eye(5)}, jnp.arange(2000))["w"]
@@ -124,6 +127,7 @@ def test_lag_is_cdsgd_that_hears_the_past(x64):
         ({"mixer": "median", "attack": "sign-flip"}, [2.0] * 4 + [3.0]),
     ],
 )
+@pytest.mark.sampled(4)
 def test_mixers_and_attacks_are_those_of_their_names(options, expected):
     values = {"w": jnp.array([1.0, 2.0, 3.0, 4.0, 100.0])}
     np.testing.assert_allclose(mixer_of(**options)(values, 0)["w"], expected, rtol=1e-6)

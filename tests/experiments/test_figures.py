@@ -23,6 +23,7 @@ from tests.experiments.test_claims import record
 FORMS = {"png": b"\x89PNG", "pdf": b"%PDF"}
 
 
+@pytest.mark.slow
 def test_every_figure_of_every_preset_asks_for_runs_that_can_be(tmp_path):
     for preset in PRESETS:
         config = study._with_preset(Figures(preset=preset, momentum=0.8, out=tmp_path))
@@ -75,6 +76,7 @@ def test_far_from_iid_all_weigh_agents_by_their_data(tmp_path):
             assert run.training.size_weighted == (run.algorithm.algorithm != "fedavg"), curve
 
 
+@pytest.mark.slow
 def test_figures_curves_and_claims_are_written(tmp_path):
     wanted = specifications(0.01, others=["mnist"])
     drawn = {

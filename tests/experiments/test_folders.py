@@ -138,6 +138,7 @@ def test_another_file_is_taken_if_it_has_the_same_graph_and_refused_otherwise(jo
 @pytest.mark.parametrize(
     ("before", "here", "remedy"), [(1, 4, "give --devices 1$"), (4, 1, "give --devices 4, or")]
 )
+@pytest.mark.sampled(4)
 def test_compressed_messages_go_on_on_one_device_or_on_several_as_before(
     algorithm, before, here, remedy, job, tmp_path
 ):
@@ -167,6 +168,7 @@ def test_what_tells_graphs_apart_needs_no_whole_matrix(monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_a_run_never_makes_the_whole_matrix_of_a_sparse_graph(job, monkeypatch, tmp_path):
     monkeypatch.setattr(topology.Topology, "mixing_matrix", property(lambda self: 1 / 0))
     ring = prepare(replaced(job.run, topology="ring", agents=8))

@@ -150,6 +150,7 @@ def no_work(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("first", [0, 20, *slow(*range(40, NUM_CASES, 20))])
+@pytest.mark.sampled(2)
 def test_a_bad_command_line_is_an_error_that_names_the_culprit(first, no_work, monkeypatch, capsys):
     for number in range(first, first + 20):
         program, options, wrong = command_line(number)

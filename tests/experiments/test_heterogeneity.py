@@ -27,6 +27,7 @@ TINY = Heterogeneity(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_study_tunes_runs_and_draws_and_makes_nothing_twice(tmp_path, capsys):
     config = _with_out(TINY, tmp_path)
     results = compare(config)

@@ -159,6 +159,7 @@ def test_a_package_that_is_missing_is_named_with_its_extra(name, row, monkeypatc
         check_options(replaced(Run(), log=(name,)))
 
 
+@pytest.mark.slow
 def test_a_quiet_run_prints_nothing_logs_and_leaves_the_same_folder(
     wandb, tmp_path, capfd, monkeypatch
 ):

@@ -34,6 +34,7 @@ def timed(name, options):
 
 
 @pytest.mark.parametrize(("name", "options"), VARIANTS)
+@pytest.mark.sampled(3)
 def test_the_clock_sends_as_many_messages_as_are_counted(name, options):
     row, options, order, links, heard = timed(name, options)
     used = sum(carried_by(leg, links).astype(int) for leg in order.legs)
@@ -64,6 +65,7 @@ def test_fragments_on_their_way_are_hidden_by_the_steps_beside_them():
     assert seconds == pytest.approx([5.5, 4.5, 4.0])
 
 
+@pytest.mark.slow
 def test_clients_that_rest_do_not_hold_up_the_server():
     row, options, order, links, heard = timed("fedavg", {"client_fraction": 0.5})
     trains = row.trains(SETTING, **options)

@@ -198,6 +198,7 @@ def test_a_run_leaves_a_page_with_each_agent_s_own_accuracy(tmp_path, capsys):
     assert "report.html" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_early_leaves_a_page_that_says_why(tmp_path, capsys):
     options = replaced(SMALL, learning_rate=1e38, momentum=0.99, epochs=20)
     with pytest.raises(Diverged):

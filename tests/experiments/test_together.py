@@ -28,6 +28,7 @@ ON_THE_WAY = {"train_loss_mean", "train_accuracy_mean", "consensus_bound", "byte
         pytest.param({"algorithm": "gossip-pair", "init": "independent"}, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_runs_made_together_end_where_each_ends_by_itself(options, tmp_path):
     runs = [
         replaced(SMALL, **options, seed=seed, learning_rate=rate, out=tmp_path)
@@ -44,6 +45,7 @@ def test_runs_made_together_end_where_each_ends_by_itself(options, tmp_path):
             )
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_is_named_and_leaves_the_others_alone():
     calm, wild = (replaced(SMALL, algorithm="cdsgd", learning_rate=rate) for rate in (0.01, 1e38))
     alone, (beside, diverged) = run_together([calm])[0], run_together([calm, wild])

@@ -19,6 +19,7 @@ def options(**given):
 
 
 @pytest.mark.parametrize("name", VARYING)
+@pytest.mark.sampled(4)
 def test_every_one_mixes_in_every_step_and_keeps_consensus(name):
     net = network.build(options(topology=name).network, Run().trouble)
     mesh = sharding.agent_mesh(1)
@@ -43,6 +44,7 @@ def test_messages_are_counted_as_sent_on_average(given, messages):
     assert net.varying.messages == pytest.approx(messages, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_run_counts_its_bytes_and_claims_no_theory():
     small = {"dataset": "digits", "model": "softmax", "epochs": 1, "algorithm": "cdsgd"}
     whole = job.prepare(options(topology="base-2", devices="1", **small))

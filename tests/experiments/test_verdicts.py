@@ -47,6 +47,7 @@ def test_verdicts_say_on_which_side():
     assert verdicts([within_three]) == ["above"]
 
 
+@pytest.mark.slow
 def test_less_than_5_percent_of_families_of_pure_noise_get_a_verdict():
     """As many comparisons as a page of claims has, of five seeds, a thousand times."""
     noise = np.random.default_rng(0).normal(size=(1000, 60, 5))

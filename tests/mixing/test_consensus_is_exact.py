@@ -54,6 +54,7 @@ def mixed(plan, graph, x):
     [pytest.param("random of 24", marks=pytest.mark.accelerator), *list(GRAPHS)[:-1]],
 )
 @pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.sampled(5)
 def test_agents_that_agree_stay(plan, graph):
     x = agreement(GRAPHS[graph].num_agents)
     np.testing.assert_array_equal(mixed(plan, GRAPHS[graph], x), x)

@@ -21,6 +21,7 @@ SCHEDULES = {
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.sampled(3)
 def test_a_schedule_mixes_by_the_matrix_of_each_step(name, x64):
     schedule = SCHEDULES[name]
     mix, tree = jax.jit(cycle(schedule)), random_stacked_tree(schedule.num_agents)
@@ -31,6 +32,7 @@ def test_a_schedule_mixes_by_the_matrix_of_each_step(name, x64):
 
 
 @pytest.mark.parametrize("name", ["one-peer exponential", "base-4"])
+@pytest.mark.sampled(2)
 def test_divided_over_devices_it_is_the_same_and_gathers_nothing(name, x64):
     schedule = SCHEDULES[name]
     mesh = sharding.agent_mesh(4)

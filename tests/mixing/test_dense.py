@@ -26,6 +26,7 @@ def test_equals_a_loop_over_agents_and_neighbors(family, x64):
 
 
 @pytest.mark.parametrize("num_agents", [1, 2, 5, 8])
+@pytest.mark.sampled(4)
 def test_column_sums_of_one_conserve_the_mean(num_agents):
     mix = mixing.dense(topology.ring(num_agents))
     tree = random_stacked_tree(num_agents)

@@ -64,6 +64,7 @@ def compiled_family(family, num_agents):
 
 
 @pytest.mark.parametrize(("family", "num_agents"), CASES)
+@pytest.mark.sampled(4)
 def test_every_family_is_the_product_with_its_matrix(family, num_agents, x64):
     graph, mix = compiled_family(family, num_agents)
     x = np.random.default_rng(num_agents).normal(size=(num_agents, 70))

@@ -41,6 +41,7 @@ def float64():
 
 @pytest.mark.parametrize("name", MIXERS)
 @pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.sampled(4)
 def test_under_vmap_it_is_the_mixer(name, jit):
     mix, tree = MIXERS[name], tree_of()
     mapped = jax.vmap(lambda tree, step: mixing.for_each(mix)(tree, step))

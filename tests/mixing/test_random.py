@@ -45,6 +45,7 @@ def left_over(x, mixed):
 
 
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.sampled(3)
 def test_disagreement_shrinks_by_the_closed_form_on_average(name, x64):
     make, expected = CASES[name]
     mix = make(KEY)

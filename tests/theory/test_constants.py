@@ -151,6 +151,7 @@ def largest_growth(tx, graph, curvature):
     ],
 )
 @pytest.mark.parametrize("graph", [topology.ring(5), topology.star(6)], ids=str)
+@pytest.mark.sampled(4)
 def test_the_tight_limit_is_where_steps_begin_to_diverge(graph, make, options, x64):
     mix, curvature = mixing.dense(graph), 3.0
     limit = theory.tight_step_limit(graph, curvature, **options)

@@ -109,6 +109,7 @@ def test_the_corrected_bound_under_eq_15_contracts_by_lemma_2():
 
 @pytest.mark.parametrize("decay", [0.0, 0.6, 1.0])
 @pytest.mark.parametrize("graph", [topology.ring(8), topology.star(8)], ids=str)
+@pytest.mark.sampled(3)
 def test_the_corrected_bound_holds_for_unequal_losses_and_falling_steps(graph, decay):
     curvatures, centers = (np.arange(8) + 1) / 8, np.arange(8.0)
     step_sizes = 0.4 * 20 / (np.arange(400) ** decay + 19)

@@ -28,6 +28,7 @@ def extremes_of_quadratic(matrix):
         [0.0, 0, 0, 0, 0, 0],
     ],
 )
+@pytest.mark.sampled(3)
 def test_hessian_extremes_are_the_eigenvalues_of_a_quadratic(eigenvalues, x64):
     basis, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(6, 6)))
     smallest, largest = extremes_of_quadratic(basis @ np.diag(eigenvalues) @ basis.T)

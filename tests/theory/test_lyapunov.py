@@ -31,6 +31,7 @@ def test_lyapunov_gradient_is_the_derivative_of_lyapunov(x64):
     assert_trees_close(gradient, jax.jit(jax.grad(value_fn))(tree), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_step_of_cdsgd_is_a_gradient_step_on_lyapunov(x64):
     graph, tree = topology.ring(5), random_stacked_tree(5, dtype=float)
     tx = cdjax.cdsgd(0.1, mixing.dense(graph))

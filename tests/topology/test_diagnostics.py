@@ -84,6 +84,7 @@ def test_equistatic_is_doubly_stochastic_and_symmetric_unless_directed(num_agent
     np.testing.assert_allclose(directed.sum(axis=1), 1, rtol=1e-14)
 
 
+@pytest.mark.slow
 def test_the_contraction_of_equistatic_does_not_depend_on_the_number_of_agents():
     means = [
         np.mean([contraction(equistatic(n, 16, seed=seed)) for seed in range(5)])

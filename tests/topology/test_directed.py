@@ -32,6 +32,7 @@ def test_agents_are_numbered_in_the_order_of_the_graph():
 
 
 @pytest.mark.parametrize("mixer", [mixing.auto, mixing.neighbors, mixing.shifts])
+@pytest.mark.sampled(3)
 def test_every_plan_mixes_over_a_directed_graph(mixer):
     directed = topology.from_digraph(
         nx.compose(nx.cycle_graph(5, nx.DiGraph), nx.DiGraph([(2, 0)]))

@@ -42,6 +42,7 @@ def test_rounds_of_the_hypercube_add_up_to_its_edges():
 
 
 @pytest.mark.parametrize("degree", [1, 2, 3, 4])
+@pytest.mark.sampled(4)
 def test_a_period_of_a_base_graph_is_the_mean_for_every_number_of_agents(degree):
     for num_agents in range(1, 100):
         schedule = base_graph(num_agents, degree)

@@ -28,6 +28,7 @@ def stepped(tx, **options):
     return training.train_step(loss_fn, tx, **options)(state, BATCH)[0]
 
 
+@pytest.mark.slow
 def test_a_plateau_of_all_agents_sees_the_mean_loss():
     tx = optax.chain(cdjax.cdsgd(0.1, MIX), optax.contrib.reduce_on_plateau())
     assert float(stepped(tx).opt_state[1].best_value) == pytest.approx(LOSSES.mean())
@@ -96,6 +97,7 @@ def test_local_steps_hand_each_agent_its_own_loss():
 
 
 @pytest.mark.parametrize("name", ["params", "key", "noise", "momentum"])
+@pytest.mark.sampled(4)
 def test_runs_leave_their_arguments_to_the_caller(name):
     given = {"params": jnp.ones((3, 2)), "key": jax.random.key(1), "noise": jax.random.key(2)}
     given["momentum"] = jnp.array(0.9)

@@ -84,6 +84,7 @@ def assert_same_numbers(loop, tx):
         ),
     ],
 )
+@pytest.mark.slow
 def test_a_loop_of_clients_is_the_loop_of_steps_with_fedavg(inner, rounds, plan, x64):
     loop = training.fedavg_loop(agent_loss, inner, plan=plan, **rounds)
     assert_same_numbers(loop, cdjax.fedavg(inner, **rounds))
@@ -108,6 +109,7 @@ def test_agents_step_in_blocks_that_the_cache_holds():
     assert sizes == {"auto": [5, 5, 1], "vmap": [10, 100, 7], "map": [1, 1, 1]}
 
 
+@pytest.mark.slow
 def test_agents_that_are_not_drawn_compute_nothing_and_keep_their_states():
     samples, params = problem()
     inner, rounds = optax.sgd(0.1, momentum=0.9), {"local_steps": 2, **HALF}

@@ -56,6 +56,7 @@ def test_cdsgd_in_turn_is_the_loop_of_the_released_code(x64):
     np.testing.assert_array_equal(state.model_state["count"], [2 * NUM_STEPS] * 5)
 
 
+@pytest.mark.slow
 def test_momentum_inside_of_consensus_holds_back_and_that_of_the_released_code_does_not(x64):
     """An agent against neighbours that stand still: five on a complete graph, 79 steps a turn."""
     mix, alpha, mu = mixing.auto(topology.complete(5)), 0.01, 0.95
@@ -230,6 +231,7 @@ def error_left(graph, make_loop):
 
 @pytest.mark.parametrize("family", ["complete", "ring"])
 @pytest.mark.parametrize("num_agents", [2, 8, 16])
+@pytest.mark.sampled(3)
 def test_at_once_neither_graph_nor_number_of_agents_slows_cdsgd(family, num_agents, x64):
     left = error_left(
         topology.create(family, num_agents),
@@ -238,6 +240,7 @@ def test_at_once_neither_graph_nor_number_of_agents_slows_cdsgd(family, num_agen
     np.testing.assert_allclose(left, 0.99**500, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_in_turn_cdsgd_is_slow_and_slower_for_more_agents_and_denser_graphs(x64):
     in_turn = {
         (family, n): error_left(topology.create(family, n), training.sequential_loop)

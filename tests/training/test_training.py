@@ -76,6 +76,7 @@ def test_dropout_keys_differ_by_agent_and_step():
 
 
 @pytest.mark.parametrize("cuts", [[6], [1, 2, 3], [4, 2]])
+@pytest.mark.sampled(3)
 def test_a_loop_equals_single_steps_however_it_is_cut(cuts):
     state, samples, loss, tx = problem(NormalisedDropout())
     step = training.train_step(loss, tx)
@@ -137,6 +138,7 @@ def test_a_loop_takes_no_more_steps_than_it_has_batches():
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 7, 100])
+@pytest.mark.sampled(4)
 def test_evaluation_is_the_mean_over_all_samples_of_every_agent(batch_size):
     model = models.SoftmaxRegression(num_classes=4)
     state, (images, labels), _, _ = problem(model)
@@ -183,6 +185,7 @@ def test_agents_that_hold_different_classes_learn_them_all():
 
 
 @pytest.mark.parametrize("num_agents", [64, 1000])
+@pytest.mark.sampled(2)
 def test_a_loop_takes_little_more_memory_than_what_it_must_hold(num_agents):
     model, shape, num_samples = models.SoftmaxRegression(), (28, 28, 1), 6
     tx = cdjax.cdmsgd(0.1, mixing.auto(topology.ring(num_agents)))

@@ -30,6 +30,7 @@ def gradient(x):
     ],
     ids=lambda x: getattr(x, "name", x),
 )
+@pytest.mark.sampled(4)
 def test_every_agent_reaches_the_optimum(compressor, consensus_step, momentum, x64):
     tx = cdjax.beer(0.02, MIX, compressor, consensus_step=consensus_step, momentum=momentum)
     x, _ = train(tx, gradient, jnp.zeros((5, 4)), 6000)

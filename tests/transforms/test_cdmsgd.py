@@ -201,6 +201,7 @@ RATES = np.array([0.1, 0.2, 0.0, 0.4])
         lambda rate, mix: cdjax.downpour(rate, 0.01, fetch_period=100),
     ],
 )
+@pytest.mark.sampled(4)
 def test_step_sizes_of_agents_are_gradients_so_much_longer(make, as_schedule, x64):
     mix = mixing.auto(topology.ring(4))
     rng = np.random.default_rng(0)

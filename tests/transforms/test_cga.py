@@ -49,6 +49,7 @@ def solved(base, rows):
 @pytest.mark.parametrize(
     ("num_rows", "size", "dependent"), [(1, 3, False), (3, 2, False), (3, 9, True), (8, 20, False)]
 )
+@pytest.mark.sampled(2)
 def test_the_program_is_solved_as_by_trying_every_set_of_active_bounds(
     num_rows, size, dependent, x64
 ):
@@ -120,6 +121,7 @@ def stepped(problem, graph, tx, num_steps):
 @pytest.mark.parametrize(
     ("margin", "per_leaf", "nesterov"), [(0.5, True, True), (0.0, False, False)]
 )
+@pytest.mark.sampled(2)
 def test_a_run_is_the_loop_over_agents(graph, margin, per_leaf, nesterov, x64):
     problem, alpha, mu = Problem(graph), 0.1, 0.5
     parts = [slice(0, 6), slice(6, 7)] if per_leaf else [slice(0, 7)]

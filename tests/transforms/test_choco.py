@@ -67,6 +67,7 @@ def on_devices(graph, mesh, compressor, *, beer=False):
 
 @pytest.mark.parametrize("known_start", [False, True])
 @pytest.mark.parametrize("name", ["top-k", "stochastic"])
+@pytest.mark.sampled(4)
 def test_copies_summed_up_from_messages_are_the_copies_mixed(name, known_start, x64):
     graph, mesh = topology.exponential(16, directed=True), sharding.agent_mesh()
     centers = jnp.arange(16.0)[:, None] + jnp.arange(8.0)[None]
@@ -97,6 +98,7 @@ def permutes(tx, params, mesh):
     ],
     ids=lambda x: getattr(x, "name", ""),
 )
+@pytest.mark.sampled(4)
 def test_the_compiled_program_permutes_the_bytes_that_are_counted(compressor, dtypes):
     mesh = sharding.agent_mesh()
     params = {"w": jnp.zeros((8, 64, 65)), "b": jnp.zeros((8, 70))}

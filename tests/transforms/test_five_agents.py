@@ -20,6 +20,7 @@ def reference():
 
 
 @pytest.mark.parametrize("name", TABLE)
+@pytest.mark.sampled(3)
 def test_an_algorithm_begins_as_recorded_and_ends_where_linear_algebra_says(name, reference, x64):
     row, found = TABLE[name], five_agents.trajectories(name)
     if row.expected is not None:
