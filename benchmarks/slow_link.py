@@ -64,20 +64,24 @@ def main(options: Options) -> None:
                 ("one after the other", network.adapt_then_combine()),
             )
         }
-        measured = _measured(options, rate)
-        ratio = measured / predicted["one after the other"]
-        rows.append({"rate": rate, **predicted, "measured": measured, "ratio": ratio})
+        # Begun together, no process sends while another computes, as the prediction has it.
+        for begun in ("together", "each by itself"):
+            measured = _measured(options, rate, barrier=begun == "together")
+            ratio = measured / predicted["one after the other"]
+            rows.append(
+                {"rate": rate, "begun": begun, **predicted, "measured": measured, "ratio": ratio}
+            )
     report("seconds per step over a slow loopback", rows, options.json)
 
 
-def _measured(options: Options, rate: str) -> float:
+def _measured(options: Options, rate: str, *, barrier: bool) -> float:
     """Seconds per step, the median, as process 0 measures them."""
     needed = [name for name in ("unshare", "ip", "tc") if not shutil.which(name)]
     if needed:
         sys.exit(f"error: {', '.join(needed)} is not installed")
     slow = f"ip link set lo up && tc qdisc add dev lo root tbf rate {rate} burst {_BUCKET} "
     slow += 'latency 60s && exec "$@"'
-    values = (options.processes, options.floats, options.compute_ms, options.steps)
+    values = (options.processes, options.floats, options.compute_ms, options.steps, int(barrier))
     program = [sys.executable, "-m", "benchmarks.slow_link", _WORKER, *map(str, values)]
     command = ["unshare", "--map-root-user", "--net", "sh", "-c", slow, "slow", *program]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -106,9 +110,10 @@ def _start_processes(values: Sequence[str]) -> None:
 
 def _be_process(values: Sequence[str]) -> None:
     """One process of the run: an agent that waits as long as a gradient takes, and mixes."""
-    processes, floats, compute_ms, steps, port, process = values
+    processes, floats, compute_ms, steps, barrier, port, process = values
     import jax
     import jax.numpy as jnp
+    from jax.experimental import multihost_utils
 
     from cdjax import mixing, sharding, topology
 
@@ -118,8 +123,10 @@ def _be_process(values: Sequence[str]) -> None:
     make = lambda agents: jnp.ones((len(agents), int(floats)))  # noqa: E731
     params = sharding.build_agents(make, int(processes), mesh=mesh)
     seconds = []
-    for _ in range(int(steps) + 2):
+    for step in range(int(steps) + 2):
         start = time.monotonic()
+        if int(barrier):
+            multihost_utils.sync_global_devices(f"step {step}")
         time.sleep(float(compute_ms) / 1000)
         params = jax.block_until_ready(mix(params))
         seconds.append(time.monotonic() - start)
@@ -129,6 +136,6 @@ def _be_process(values: Sequence[str]) -> None:
 if __name__ == "__main__":
     words = sys.argv[1:]
     if words[:1] == [_WORKER]:
-        (_be_process if len(words) > 5 else _start_processes)(words[1:])
+        (_be_process if len(words) > 6 else _start_processes)(words[1:])
     else:
         main(tyro.cli(Options))
