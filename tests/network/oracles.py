@@ -4,7 +4,7 @@ import numpy as np
 
 
 def loop(order, wires, compute, message_bytes):
-    """Times of every agent after every step, message by message as the issue of an order says."""
+    """Times of every agent after every step, message by message."""
     compute = np.asarray(compute, float)
     num_steps, num_agents = compute.shape
     times, rows = np.zeros(num_agents), []
