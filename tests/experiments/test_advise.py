@@ -53,6 +53,7 @@ def test_rarer_exchanges_cost_their_share_of_a_step():
     assert ring.bytes_per_step == 2 * 4e6 / 10
 
 
+@pytest.mark.slow
 def test_stragglers_lengthen_a_step():
     clock = Clock(compute_time="0.4s", latency="1ms", stragglers=0.05, slowdown=10)
     slow = Advise(clock, agents=8, params="1k", topologies=("ring",))

@@ -101,6 +101,7 @@ def test_any_number_of_devices_that_divides_the_agents(family, num_agents, num_d
     ("prepare", "place"),
     [(lambda mix: mix, lambda tree, mesh: tree), (jax.jit, sharding.shard_agents)],
 )
+@pytest.mark.sampled(2)
 def test_every_leaf_of_a_tree_is_mixed_and_counters_pass(prepare, place):
     graph, mesh = topology.erdos_renyi(16), sharding.agent_mesh()
     tree = {**random_stacked_tree(16), "count": np.arange(16)}
@@ -115,6 +116,7 @@ def test_the_mixed_tree_stays_sharded():
 
 
 @pytest.mark.parametrize(("family", "num_agents"), CASES)
+@pytest.mark.sampled(3)
 def test_the_program_permutes_the_rows_that_the_schedule_counts_and_gathers_nothing(
     family, num_agents, x64
 ):

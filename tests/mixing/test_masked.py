@@ -17,6 +17,7 @@ def test_a_fraction_of_one_is_the_mixer_itself():
     assert masked(RING, 1, KEY) is RING
 
 
+@pytest.mark.slow
 def test_every_number_is_either_mixed_or_kept_the_same_for_all_agents(x64):
     tree = random_stacked_tree(5)
     found, mixed = masked(RING, 0.5, KEY)(tree, 3), RING(tree)
@@ -26,6 +27,7 @@ def test_every_number_is_either_mixed_or_kept_the_same_for_all_agents(x64):
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.6])
+@pytest.mark.sampled(3)
 def test_on_average_it_is_lazy_mixing(fraction, x64):
     tree = random_stacked_tree(5)
     mix = masked(RING, fraction, KEY)

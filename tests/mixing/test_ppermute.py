@@ -92,6 +92,7 @@ def test_as_many_permutes_as_the_most_neighbors_and_no_message_but_along_edges(n
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.sampled(2)
 def test_a_transformation_inside_of_the_mapped_code_equals_the_stacked_one(form):
     graph, params = GRAPHS["random"], random_stacked_tree(8)
 

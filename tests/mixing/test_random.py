@@ -74,6 +74,7 @@ def test_epidemic_enumerated_over_all_choices_of_4_agents_is_the_closed_form(x64
     assert drawn_matrices(mixing.random_epidemic(4, KEY), 4, 2000) == as_set(matrices)
 
 
+@pytest.mark.slow
 def test_matchings_and_circles_enumerated_over_all_orders_of_4_agents(x64):
     x = np.random.default_rng(0).normal(size=(4, 2))
     for degree in (1, 2, 3):
@@ -114,6 +115,7 @@ def test_all_agents_but_one_are_paired():
 
 
 @pytest.mark.parametrize("count", [1, 4, 7])
+@pytest.mark.sampled(3)
 def test_an_epidemic_reaches_as_many_as_it_should(count, x64):
     mix = mixing.random_epidemic(8, KEY, count=count)
     for step in range(5):
@@ -168,6 +170,7 @@ DIVIDED = {
 
 
 @pytest.mark.parametrize("name", DIVIDED)
+@pytest.mark.sampled(5)
 def test_over_devices_a_block_at_a_time_visits_and_none_is_gathered(name, x64):
     mesh, tree = sharding.agent_mesh(4), random_stacked_tree(16)
     one, several = (DIVIDED[name](m) for m in (None, mesh))

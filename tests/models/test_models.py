@@ -151,6 +151,7 @@ def test_metrics_of_every_sample_average_to_the_loss():
 
 
 @pytest.mark.parametrize("plan", ["vmap", "map"])
+@pytest.mark.sampled(3)
 def test_every_agent_has_a_state_and_dropout_of_its_own(plan):
     images, labels = batch_of(12)
     one_agent, one_state = init(Toy(), images)

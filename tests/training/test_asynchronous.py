@@ -68,6 +68,7 @@ def test_a_run_may_be_cut_anywhere():
             np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_a_straggler_changes_the_learning_and_not_only_the_time():
     state, _ = trained(some_events(1000, slow=[4]), 200, momentum=0.0)
     even, _ = trained(some_events(1000), 200, momentum=0.0)

@@ -34,6 +34,7 @@ def test_a_plateau_of_all_agents_sees_the_mean_loss():
     assert float(stepped(tx).opt_state[1].best_value) == pytest.approx(LOSSES.mean())
 
 
+@pytest.mark.slow
 def test_a_plateau_of_each_agent_sees_its_own_loss():
     local = cdjax.per_agent(optax.contrib.reduce_on_plateau(), stacked=["value"])
     state = stepped(optax.chain(optax.sgd(0.1), local), value="each")

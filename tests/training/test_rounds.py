@@ -93,6 +93,7 @@ def test_a_loop_of_clients_is_the_loop_of_steps_with_fedavg(inner, rounds, plan,
 @pytest.mark.parametrize(
     ("inner", "plan"), [(optax.adam(0.05), "map"), *slow((CLIPPED, "auto"), (CLIPPED, "map"))]
 )
+@pytest.mark.slow
 def test_a_loop_of_local_steps_is_the_loop_of_steps_that_mixes_now_and_then(inner, plan, x64):
     pairs = mixing.random_pairs(topology.ring(NUM_AGENTS), KEY)
     mix = mixing.pull(pairs)

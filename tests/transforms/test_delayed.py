@@ -46,6 +46,7 @@ def test_neighbors_receive_what_a_lagging_agent_was(x64):
     np.testing.assert_allclose(found, expected, rtol=1e-13)
 
 
+@pytest.mark.slow
 def test_the_weights_may_change_from_step_to_step(x64):
     mix = robust.faulty(GRAPH, robust.failing_links(GRAPH, 0.5, key=KEY))
     x = np.asarray(random_stacked_tree(5)["scalar"])

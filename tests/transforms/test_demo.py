@@ -59,6 +59,7 @@ def test_sparse_loco_that_sends_all_is_federated_averaging(decay, x64):
     np.testing.assert_allclose(x, expected, rtol=1e-13, atol=1e-15)
 
 
+@pytest.mark.slow
 def test_sparse_loco_adds_up_what_is_kept_and_what_is_sent(x64):
     beta, compressor = 0.8, compress.chunk_top_k(2, 8)
     tx = cdjax.sparse_loco(optax.sgd(0.05), compressor, period=1, decay=beta)
