@@ -49,6 +49,7 @@ def error(actual, expected):
 
 
 @pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.sampled(5)
 def test_a_mix_is_the_product_with_the_matrix(plan):
     roundings = {"float32": 2**-21, "bfloat16": 2**-8, "float16": 2**-10}
     trees = {
@@ -90,6 +91,7 @@ def convolution_and_gradients(images, kernel, cotangent):
 
 @pytest.mark.parametrize("arithmetic", ARITHMETIC)
 @pytest.mark.parametrize("plan", ["vmap", "map"])
+@pytest.mark.sampled(3)
 def test_each_agents_convolution_and_its_gradients_are_those_of_numpy(plan, arithmetic):
     dtype, precision, tolerance = ARITHMETIC[arithmetic]
     images, kernel = normal((3, 4, 8, 8, 16), dtype), normal((3, 3, 3, 16, 32), dtype, 1)

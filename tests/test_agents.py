@@ -227,6 +227,7 @@ class Normed(nnx.Module):
 
 
 @pytest.mark.parametrize("plan", agents.PLANS)
+@pytest.mark.sampled(4)
 def test_modules_of_nnx_keep_what_changes_in_them(plan):
     make = lambda: cdjax.replicate(Normed(nnx.Rngs(0)), 3, keys="split")  # noqa: E731
     x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 8, 6)), jnp.float32)

@@ -259,6 +259,7 @@ def test_counters_keep_their_kind_or_are_named(name, data):
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in ("fedavg", "per_agent")])
 @examples(8)
 @hypothesis.given(st.data())
+@pytest.mark.sampled(4)
 def test_another_number_of_agents_names_the_leaf(name, data):
     num_agents, other = data.draw(st.sampled_from([(2, 3), (3, 1), (5, 4)]))
     bad = data.draw(st.sampled_from(["layer/kernel", "layer/bias"]))

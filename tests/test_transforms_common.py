@@ -185,7 +185,8 @@ VARIANTS = {
     "choco with draws", "motef", "demo", "power_gossip", "error feedback", "outer of fragments",
     "outer, overlapped", "accelerated_outer", "slowmo", "led", "push_diging", "eamsgd",
     "consensus after adam", "delayed cdmsgd", "combine_then_adapt", "cga", "extra", "decentlam",
-    "easgd with clocks", "pair gossip", "beer", "sparse_loco", "kgt", "relay",
+    "easgd with clocks", "pair gossip", "beer", "sparse_loco", "kgt", "relay", "exact_diffusion",
+    "quasi_global_momentum", "average_updates", "easgd", "downpour", "pull gossip",
 }  # fmt: skip
 
 

@@ -61,6 +61,7 @@ def test_the_error_contracts_by_the_bound(name, x64):
         assert ratio <= 1 - compressor.contraction(shape) + slack + 1e-12, shape
 
 
+@pytest.mark.slow
 def test_the_expectation_of_random_k_is_its_bound_exactly(x64):
     # All choices of 2 of 5 entries are equally likely: each entry is left out in 3 of 5.
     x = jnp.tile(jnp.arange(1.0, 6.0)[None], (4000, 1))

@@ -19,6 +19,7 @@ COMPRESSORS = {
 
 @pytest.mark.parametrize("decay", [1.0, 0.9])
 @pytest.mark.parametrize("name", COMPRESSORS)
+@pytest.mark.sampled(3)
 def test_what_is_sent_and_what_is_kept_add_up(name, decay, x64):
     feedback = compress.error_feedback(COMPRESSORS[name], decay=decay)
     given = np.random.default_rng(0).normal(size=(20, 3, 16))

@@ -154,6 +154,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize(("behave", "told"), FAILURES.values(), ids=FAILURES)
+@pytest.mark.sampled(2)
 def test_a_failure_is_told_in_one_line_and_leaves_no_files(server, tmp_path, behave, told):
     server.behave = behave
     obstacle = download(tmp_path)

@@ -107,6 +107,7 @@ def test_messages_per_step(name, options, expected):
         ({"algorithm": "fedavg", "agents": 100, "batch_size": 2, "client_fraction": 0.1}, 20),
     ],
 )
+@pytest.mark.sampled(3)
 def test_messages_are_counted_that_are_sent(options, messages_per_epoch):
     job = prepare(replaced(Run(), dataset="digits", model="softmax", **options))
     sent = job.bytes_per_step * job.problem.steps_per_epoch
@@ -180,7 +181,7 @@ def test_an_epoch_of_fedavg_is_a_pass_of_every_client_over_its_own_samples():
 
 
 @pytest.mark.parametrize("name", [name for name, row in ALGORITHMS.items() if not row.has_events])
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 def test_every_row_builds_an_optimizer_of_stacked_parameters(name):
     row = ALGORITHMS[name]
     params = cdjax.replicate({"w": np.ones(3)}, 5)

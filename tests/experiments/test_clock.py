@@ -80,6 +80,7 @@ def test_records_hold_the_seconds_of_the_network_and_a_resumed_run_the_same(tmp_
         ({"algorithm": "ad-psgd", "compute_time": "1s"}, 1.05 + MESSAGE / 1e6, "compute"),
     ],
 )
+@pytest.mark.sampled(4)
 def test_each_algorithm_takes_the_time_of_its_order(options, expected, bound):
     seconds, found = seconds_of(replaced(SMALL, **options))
     assert np.isfinite(seconds) and seconds >= 0.1

@@ -75,6 +75,7 @@ GIVEN = {
 @pytest.mark.parametrize(
     ("option", "rows"), [("algorithm", ALGORITHMS), ("mixer", MIXERS), ("attack", ATTACKS)]
 )
+@pytest.mark.sampled(3)
 def test_an_option_that_the_choice_does_not_read_is_an_error_that_names_both(option, rows):
     optional = {name for row in rows.values() for name in row.options}
     assert optional

@@ -39,6 +39,7 @@ def test_the_optimum_is_scikit_learns(x64):
     np.testing.assert_allclose(optimum, reference.coef_.T, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_unequal_agents_have_the_mean_over_their_own_samples(x64):
     digits = data.load("digits")
     parts, losses = [np.arange(3), np.arange(3, 10)], jax.jit(problems.losses)
@@ -135,6 +136,7 @@ def test_a_run_leaves_figure_curves_and_constants(full_gradients):
     assert [row["graph"] for row in record["graphs"]] == ["ring:lazy", "star"]
 
 
+@pytest.mark.slow
 def test_a_step_size_that_diverges_is_named_with_one_that_does_not(tmp_path):
     options = {"agents": 2, "graphs": ("ring",), "train_samples": 40, "steps": 200}
     with pytest.raises(UsageError, match=r"--step-size: 1e\+06 diverges on ring; any below \d"):

@@ -41,6 +41,7 @@ def test_what_an_algorithm_cannot_have_is_an_error(options, message):
         check_options(replaced(Run(), **options))
 
 
+@pytest.mark.slow
 def test_personal_parameters_are_not_sent_and_differ_from_agent_to_agent():
     whole, shared = (
         prepare(replaced(SMALL, algorithm="atc", personal=personal))

@@ -269,6 +269,7 @@ def test_a_run_with_faults_under_attack_resumes_bit_by_bit(server, tmp_path):
         ("--attack noise --attack-strength -1", "--attack-strength: deviation is -1"),
     ],
 )
+@pytest.mark.sampled(3)
 def test_what_does_not_go_together_is_one_line_that_names_the_option(
     options, message, monkeypatch, capsys, tmp_path
 ):

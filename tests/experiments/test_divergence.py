@@ -28,6 +28,7 @@ def run_sick(server, step, *options, agent=2):
     ("step", "log_every"),
     [(13, 10), *slow((1, 1), (1, 10), (20, 10), (20, 3))],
 )
+@pytest.mark.slow
 def test_a_run_stops_and_names_agent_and_step(step, log_every, server, tmp_path):
     code, _, errors = run_sick(server, step, "--log-every", log_every, "--out", tmp_path)
     assert code == 1

@@ -61,6 +61,7 @@ def test_dense_shows_what_the_other_tests_look_for():
     ],
     ids=lambda x: getattr(x, "__name__", x),
 )
+@pytest.mark.sampled(3)
 def test_a_step_on_a_sparse_graph_is_one_pass_without_a_product(plan, family):
     program = compiled_step(plan(topology.create(family, N)))
     assert "dot_general" not in program.as_text()

@@ -62,6 +62,7 @@ def test_agents_that_agree_stay(plan, graph):
 
 @pytest.mark.parametrize("num_devices", [4, *slow(2, 8)])
 @pytest.mark.parametrize("family", ["ring", "complete", "erdos_renyi"])
+@pytest.mark.sampled(3)
 def test_agents_that_agree_stay_on_several_devices(family, num_devices):
     graph = topology.create(family, 40)
     mesh = sharding.agent_mesh(num_devices)

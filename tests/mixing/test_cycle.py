@@ -47,6 +47,7 @@ def test_divided_over_devices_it_is_the_same_and_gathers_nothing(name, x64):
 
 @pytest.mark.parametrize("num_agents", [8, 16, 32])
 @pytest.mark.parametrize("build", [topology.one_peer_exponential, topology.one_peer_hypercube])
+@pytest.mark.sampled(3)
 def test_a_period_ends_in_consensus_and_consensus_stays_bitwise(build, num_agents, x64):
     schedule, x = build(num_agents), jnp.arange(num_agents, dtype=float)
     mix = jax.jit(cycle(schedule))

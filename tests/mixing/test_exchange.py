@@ -236,6 +236,7 @@ def kinds(program):
 @pytest.mark.parametrize("axis", ["agents", "data"])
 @pytest.mark.parametrize("per_device", [1, 2])
 @pytest.mark.parametrize("family", ["ring", "torus", "exponential"])
+@pytest.mark.sampled(3)
 def test_agents_that_are_divided_themselves_stay_so_and_parts_alone_are_sent(
     family, per_device, axis
 ):

@@ -61,6 +61,7 @@ def value_and_gradients(fn, images, kernel):
 
 
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.sampled(4)
 def test_values_and_gradients_are_those_of_jax(name):
     images, kernel, *rest = CASES[name]
     with jax.enable_x64(True):
@@ -76,6 +77,7 @@ def test_values_and_gradients_are_those_of_jax(name):
 
 @pytest.mark.parametrize("choice", range(4))
 @pytest.mark.parametrize("name", ["explicit", "cropped", "strides", "all", "even_batch"])
+@pytest.mark.sampled(5)
 def test_a_kernels_gradient_is_the_same_however_the_pixels_are_read(name, choice, monkeypatch):
     monkeypatch.setattr(_conv, "_cheapest_views", lambda *axes, widths: _conv._views(*axes)[choice])
     monkeypatch.setattr(_conv, "_COPIED_BYTES", 50_000)  # some images at a time

@@ -41,6 +41,7 @@ def rate(times, skip=100):
 
 
 @pytest.mark.parametrize("name", ORDERS)
+@pytest.mark.sampled(3)
 def test_the_clock_equals_a_loop_over_messages(name, x64):
     wires = random_links(GRAPH, upload=30.0, download=40.0)
     compute = np.random.default_rng(1).exponential(1.0, (12, 7))
@@ -88,6 +89,7 @@ def test_an_all_reduce_takes_its_rounds_after_the_last_agent():
     [(network.all_reduce(), HARMONIC_16), (network.adapt_then_combine(), 2.28),
      (network.consensus(), 1.65)],
 )  # fmt: skip
+@pytest.mark.sampled(3)
 def test_gossip_waits_for_neighbors_only(order, expected):
     compute = network.compute_times(1.0, 16, law="exponential", key=KEY)
     wires = network.links(topology.ring(16))

@@ -29,6 +29,7 @@ def test_the_rate_is_the_largest_mean_of_a_cycle(seed):
 
 
 @pytest.mark.parametrize("name", [*ORDERS, "push"])
+@pytest.mark.sampled(4)
 def test_the_clock_runs_at_the_rate(name, x64):
     order = ORDERS.get(name, network.push())
     wires = random_links(GRAPHS[0], seed=3, upload=20.0)

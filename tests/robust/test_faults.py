@@ -101,6 +101,7 @@ def test_nothing_fails_and_everything_fails(graph, fault, x64):
     assert_trees_close(run(1.0), tree, rtol=1e-14, atol=1e-14)
 
 
+@pytest.mark.sampled(3)
 def test_without_a_fault_it_is_the_dense_mixer(graph, x64):
     tree = random_stacked_tree(graph.num_agents)
     assert_trees_close(faulty(graph)(tree), mixing.dense(graph)(tree), rtol=1e-13, atol=1e-13)

@@ -102,6 +102,7 @@ def test_one_malicious_agent_moves_nobody_out_of_the_honest_range(make):
     ("name", "num_trimmed"),
     [("irregular", None), ("full", 2), ("directed", 1)],
 )
+@pytest.mark.sampled(3)
 def test_an_agent_takes_its_own_value_for_one_that_does_not_arrive(name, num_trimmed, x64):
     graph, key = GRAPHS[name], jax.random.key(3)
     faults = [

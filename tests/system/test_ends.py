@@ -94,6 +94,7 @@ def test_a_second_ctrl_c_ends_at_once_without_a_traceback(program):
         ("SIGUSR2 SIGXCPU", "SIGUSR2"),
     ],
 )
+@pytest.mark.sampled(4)
 def test_who_does_not_insist_leaves_the_time_to_save(sent, end):
     process = started(SAVING)
     for name in sent.split():
@@ -189,6 +190,7 @@ def wait_until(condition):
 
 
 @pytest.mark.parametrize("num_tries", [1, *slow(15)])
+@pytest.mark.slow
 def test_a_run_that_saves_ends_at_the_second_ctrl_c(num_tries, server, tmp_path):
     for attempt in range(num_tries):
         out = tmp_path / str(attempt)

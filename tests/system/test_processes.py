@@ -222,6 +222,7 @@ def test_an_option_wrong_in_every_process_is_one_line(tmp_path, start):
          "process 0 has died"),
     ],
 )  # fmt: skip
+@pytest.mark.sampled(3)
 def test_the_others_end_in_their_own_way_or_name_the_process_that_is_lost(
     act, codes, end, start_all
 ):
@@ -256,6 +257,7 @@ def test_the_others_end_in_their_own_way_or_name_the_process_that_is_lost(
         ),
     ],
 )  # fmt: skip
+@pytest.mark.sampled(5)
 def test_the_launcher_ends_all_processes_and_says_why_once(act, words, code, errors, start):
     command = (*LAUNCH, 3, "--", sys.executable, "-c", MEMBER, act, *words.split())
     assert finish(start(*command)) == [(code, "joined\n", errors)]
@@ -434,6 +436,7 @@ def test_a_flood_of_silent_and_slow_callers_keeps_nobody_out(process_0, member, 
         assert time.monotonic() - started < 5
 
 
+@pytest.mark.slow
 def test_a_stranger_in_the_place_of_process_0_learns_nothing(address, monkeypatch):
     monkeypatch.setattr(processes, "_JOIN_SECONDS", 0.5)
     heard = []

@@ -99,6 +99,7 @@ def test_every_kind_of_run_survives_five_kills(options, server, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, *slow(signal.SIGINT)])
+@pytest.mark.slow
 def test_a_signal_saves_within_the_epoch_and_the_end_is_the_same(number, server, tmp_path):
     options = ("--epochs", 3, "--eval-every", 3, "--checkpoint-every", 2, "--log-every", 1)
     process = server.start(*options, "--out", tmp_path / "out", "--learning-rate", 0.02)
@@ -244,6 +245,7 @@ def test_records_do_not_depend_on_how_the_run_is_cut_into_dispatches(
         ("--keep-checkpoints 0", "--keep-checkpoints: 0 is too few"),
     ],
 )
+@pytest.mark.sampled(3)
 def test_what_does_not_fit_the_checkpoint_is_one_line(options, message, half, server, tmp_path):
     (tmp_path / "ring.edges").write_text("0 1\n1 2\n2 3\n3 0\n")
     words = [str(tmp_path / w) if w == "ring.edges" else w for w in options.split()]

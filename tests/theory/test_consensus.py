@@ -209,6 +209,7 @@ def test_a_matrix_that_the_theory_is_not_for_is_refused(bound):
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.sampled(2)
 def test_many_steps_are_summed_as_few_are(momentum):
     """Against the double sum in NumPy, and 40,000 steps end at the geometric limit."""
     graph, rates = topology.ring(5, "lazy"), 0.1 / np.sqrt(1 + np.arange(300))

@@ -59,6 +59,7 @@ def test_events_are_replayed_one_by_one_with_stale_gradients(x64):
     np.testing.assert_array_equal(sum(row["trained"] for row in rows), np.bincount(events.agents))
 
 
+@pytest.mark.slow
 def test_a_run_may_be_cut_anywhere():
     events = some_events()
     whole, _ = trained(events, 12)

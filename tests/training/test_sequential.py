@@ -187,6 +187,7 @@ def test_a_turn_of_four_steps_of_momentum_by_hand(x64):
     ids=["easgd", "downpour in a chain", "gosgd"],
 )
 @pytest.mark.parametrize("dim", [4, 5])
+@pytest.mark.sampled(3)
 def test_a_server_or_messages_are_refused(tx, dim):
     with pytest.raises(ValueError, match="tx has a .*State.*; agents that train in turn need"):
         trained(tx, np.zeros((4, 2, dim)), np.zeros((2, 4, 1), int))

@@ -29,6 +29,7 @@ def test_the_fixed_point_depends_on_the_outer_step_and_not_on_the_momentum(momen
     np.testing.assert_allclose(found, published, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_momentum_before_the_mix_is_diloco_on_a_complete_graph_and_after_it_is_not(x64):
     def slow(tx):
         return trajectory(tx, GRADIENT, START, 100)[1].slow[9::10]
@@ -47,6 +48,7 @@ def test_momentum_before_the_mix_is_diloco_on_a_complete_graph_and_after_it_is_n
     ("num_agents", "rate", "plain"),
     [(8, 0.558115, 0.804738), (16, 0.774729, 0.949253), (32, 0.886820, 0.987190)],
 )
+@pytest.mark.sampled(3)
 def test_the_best_momentum_takes_the_root_of_the_gap(num_agents, rate, plain, x64):
     graph = topology.ring(num_agents)
     gamma = theory.gossip_momentum(graph)
@@ -62,6 +64,7 @@ def test_the_best_momentum_takes_the_root_of_the_gap(num_agents, rate, plain, x6
 
 
 @pytest.mark.parametrize(("share", "converges"), [(0.99, True), (1.01, False)])
+@pytest.mark.sampled(2)
 def test_the_limit_of_momentum_before_the_mix_is_tight(share, converges, x64):
     graph = topology.torus(16)
     limit = theory.momentum_before_mix_limit(graph)

@@ -59,6 +59,7 @@ def test_agents_are_apart_within_a_round_and_equal_at_its_end():
 
 
 @pytest.mark.parametrize(("fraction", "size"), [(0.0, 1), (0.1, 1), (0.5, 5), (1.0, 10)])
+@pytest.mark.sampled(4)
 def test_a_fraction_of_the_agents_but_one_at_least_are_clients(fraction, size):
     assert {len(drawn) for drawn in clients(fraction, 10, 20)} == {size}
 

@@ -28,6 +28,7 @@ def weighted_sum(x, state):
 
 
 @pytest.mark.parametrize("delay", [0, 1, 3])
+@pytest.mark.sampled(3)
 def test_weights_sum_to_one_with_messages_in_flight(delay, x64):
     tx = cdjax.gosgd(optax.sgd(0.1), PEERS, delay=delay)
     _, states = trajectory(tx, jnp.sin, jnp.arange(6.0), 200)

@@ -261,6 +261,7 @@ def result(tx, noise):
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.sampled(3)
 def test_an_algorithm_is_the_loop_of_its_reference(name, x64):
     tx, loop = ALGORITHMS[name]
     a, b, start = problem()

@@ -183,6 +183,7 @@ ALGORITHMS = {
 
 @pytest.mark.accelerator
 @pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.sampled(3)
 def test_least_squares_agree_to_1e_10_over_100_steps(name, x64):
     tx, loop = ALGORITHMS[name]
     rng = np.random.default_rng(0)
