@@ -16,14 +16,13 @@ from cdjax import sharding as sharding
 from cdjax import theory as theory
 from cdjax import topology as topology
 from cdjax import training as training
-from cdjax._cross_gradients import cross_gradients as cross_gradients
-from cdjax._types import CrossGradients as CrossGradients
 from cdjax._types import Mixer as Mixer
 from cdjax.agents import agent_map as agent_map
 from cdjax.agents import mean_params as mean_params
 from cdjax.agents import per_agent as per_agent
 from cdjax.agents import replicate as replicate
 from cdjax.topology import Topology as Topology
+from cdjax.training import cross_gradients as cross_gradients
 from cdjax.transforms import AdaptCorrectCombineState as AdaptCorrectCombineState
 from cdjax.transforms import AdaptThenCombineState as AdaptThenCombineState
 from cdjax.transforms import BEERState as BEERState
@@ -32,6 +31,7 @@ from cdjax.transforms import ChocoState as ChocoState
 from cdjax.transforms import CombineThenAdaptState as CombineThenAdaptState
 from cdjax.transforms import ConsensusState as ConsensusState
 from cdjax.transforms import CorrectedConsensusState as CorrectedConsensusState
+from cdjax.transforms import CrossGradients as CrossGradients
 from cdjax.transforms import DecentLaMState as DecentLaMState
 from cdjax.transforms import DelayedState as DelayedState
 from cdjax.transforms import DeMoState as DeMoState

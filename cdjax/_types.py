@@ -13,12 +13,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 # A pytree; Python's types cannot say more.
 Params: TypeAlias = Any
@@ -36,16 +36,3 @@ class Mixer(Protocol):
     def __call__(self, tree: Params, step: int | Int[Array, ""] = 0) -> Params:
         """Returns the mixed tree, with the structure, shapes and dtypes of ``tree``."""
         ...
-
-
-class CrossGradients(NamedTuple):
-    """Gradients of every agent's model on its neighbours' data, see :func:`cdjax.cross_gradients`.
-
-    Attributes:
-        gradients: leaves of shape ``(N, K, ...)``: in slot k of agent j the gradient of its model
-            on the data of one neighbour; zeros where it has fewer than K.
-        weights: the weight that agent j gives to that neighbour, shape ``(N, K)``; zero likewise.
-    """
-
-    gradients: Params
-    weights: Float[Array, "agents neighbors"]

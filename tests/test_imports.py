@@ -16,7 +16,7 @@ FLOORS = {
         "sharding": 2,
         "mixing": 3,
         "robust": 4, "agents": 4, "compress": 4, "network": 4,
-        "metrics": 5, "transforms": 5, "theory": 5, "_cross_gradients": 5,
+        "metrics": 5, "transforms": 5, "theory": 5,
         "models": 6, "data": 6,
         "training": 7, "checkpoint": 7,
     },

@@ -11,6 +11,7 @@ and step only, and ``metrics`` a dict of scalars.
 from cdjax.training._asynchronous import ADPSGDState as ADPSGDState
 from cdjax.training._asynchronous import ad_psgd as ad_psgd
 from cdjax.training._asynchronous import ad_psgd_loop as ad_psgd_loop
+from cdjax.training._cross_gradients import cross_gradients as cross_gradients
 from cdjax.training._evaluation import evaluation as evaluation
 from cdjax.training._loop import train_loop as train_loop
 from cdjax.training._rounds import fedavg_loop as fedavg_loop

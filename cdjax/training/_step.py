@@ -13,11 +13,11 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from cdjax._checks import check_arrays, check_choice, check_stacked, stacked_size, warn_of_coupling
-from cdjax._cross_gradients import cross_gradients
 from cdjax._types import OptState, Params
 from cdjax.agents import agent_map
 from cdjax.sharding import sharded
 from cdjax.topology import Topology
+from cdjax.training._cross_gradients import cross_gradients
 
 Metrics: TypeAlias = dict[str, Any]
 

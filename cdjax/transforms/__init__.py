@@ -7,6 +7,7 @@ from cdjax.transforms._cdmsgd import CDMSGDState as CDMSGDState
 from cdjax.transforms._cdmsgd import cdmsgd as cdmsgd
 from cdjax.transforms._cdmsgd import eval_params as eval_params
 from cdjax.transforms._cdsgd import cdsgd as cdsgd
+from cdjax.transforms._cga import CrossGradients as CrossGradients
 from cdjax.transforms._cga import aggregate_cross_gradients as aggregate_cross_gradients
 from cdjax.transforms._cga import cga as cga
 from cdjax.transforms._choco import ChocoState as ChocoState

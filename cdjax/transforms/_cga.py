@@ -28,10 +28,23 @@ from cdjax._trees import (
     scalar_like,
     widened,
 )
-from cdjax._types import AgentScalarOrSchedule, CrossGradients, Mixer, Params
+from cdjax._types import AgentScalarOrSchedule, Mixer, Params
 from cdjax.transforms._consensus import consensus
 from cdjax.transforms._descent import descent
 from cdjax.transforms._nonnegative import nonnegative_minimum
+
+
+class CrossGradients(NamedTuple):
+    """Gradients of every agent's model on its neighbours' data, see :func:`cdjax.cross_gradients`.
+
+    Attributes:
+        gradients: leaves of shape ``(N, K, ...)``: in slot k of agent j the gradient of its model
+            on the data of one neighbour; zeros where it has fewer than K.
+        weights: the weight that agent j gives to that neighbour, shape ``(N, K)``; zero likewise.
+    """
+
+    gradients: Params
+    weights: Float[Array, "agents neighbors"]
 
 
 def cga(

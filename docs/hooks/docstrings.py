@@ -16,7 +16,7 @@ import griffe
 
 PACKAGE = Path(__file__).parents[2] / "cdjax"
 
-_MATH_BLOCK = re.compile(r"^( *)\.\. math::(.*)\n((?:\n|\1 +.*\n?)*)", re.M)
+_MATH_BLOCK = re.compile(r"^( *)\.\. math::(.*)(?:\n|\Z)((?:\n|\1 +.*\n?)*)", re.M)
 _MATH = re.compile(r":math:`([^`]+)`")
 _ROLE = re.compile(r":(?:func|class|mod|meth|attr|data):`~?([^`]+)`")
 _LITERAL = re.compile(r"^(?!\.\. )(\S.*)::\n((?:\n|    .*\n?)+)", re.M)

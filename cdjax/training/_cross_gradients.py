@@ -17,13 +17,14 @@ from jaxtyping import Array
 
 from cdjax._checks import check_callable, check_count, check_topology, stacked_size
 from cdjax._trees import along_agents
-from cdjax._types import CrossGradients, Params
+from cdjax._types import Params
 from cdjax.agents import agent_map
 from cdjax.mixing._neighbors import slots_of
 from cdjax.mixing._shifts import shifts_of
 from cdjax.sharding import sharded
 from cdjax.topology import Topology
 from cdjax.topology._entries import Entries
+from cdjax.transforms import CrossGradients
 
 
 class _Journey(NamedTuple):
