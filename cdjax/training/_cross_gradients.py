@@ -63,7 +63,7 @@ def cross_gradients(
             as ``jax.grad(loss_fn)``; a function of pytrees.
         topology: the graph; the neighbours of agent j are those to whom :math:`\Pi` gives a weight.
         num_own: how many of the first arguments belong to the model that travels (parameters, batch
-            statistics). The others, of him who holds the data, stay (batch, random key).
+            statistics). The others (batch, random key) stay with whoever holds the data.
         plan: how to map over agents, see :func:`cdjax.agent_map`.
         mesh: the devices over which the agents are divided, if they are.
         sent: what is read of the gradients that are sent back, as a function of a stacked tree,

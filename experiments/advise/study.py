@@ -18,7 +18,16 @@ from cdjax._json import to_json
 from experiments.advise.config import Advise
 from experiments.report.network import Point, trade_off
 from experiments.run.errors import UsageError, blame
-from experiments.run.wires import described, has_file, links_around, links_between, links_to_server
+from experiments.run.wires import (
+    bound_of,
+    described,
+    drawn,
+    has_file,
+    is_random,
+    links_around,
+    links_between,
+    links_to_server,
+)
 
 ORDERS: dict[str, Callable[[], network.Order]] = {
     "consensus": network.consensus,
@@ -104,12 +113,16 @@ def choices_of(options: Advise) -> list[Choice]:
     with blame("--params"):
         message_bytes = network.count(options.params) * options.bytes_per_param
     found = [*_over_graphs(options, message_bytes), *_of_all(options, message_bytes)]
-    return sorted(found, key=lambda choice: (choice.seconds_to_halve, choice.seconds_per_step))
+    return sorted(found, key=_slowness)
 
 
 def fastest(choices: Sequence[Choice]) -> Choice:
     """Where disagreement halves in the least time."""
-    return min(choices, key=lambda choice: (choice.seconds_to_halve, choice.seconds_per_step))
+    return min(choices, key=_slowness)
+
+
+def _slowness(choice: Choice) -> tuple[float, float]:
+    return choice.seconds_to_halve, choice.seconds_per_step
 
 
 def reasons(choices: Sequence[Choice]) -> list[str]:
@@ -238,20 +251,15 @@ def _pace(
     with blame("--compute-time"):
         compute = network.seconds(clock.compute_time or "0")
     steady = network.pace(order, links, compute, message_bytes)
-    if not (clock.jitter or clock.stragglers or mix):
+    if not is_random(clock) and mix is None:
         return steady.seconds, steady.bound
-    with blame("--stragglers"):
-        drawn = network.compute_times(
-            compute, links.num_agents, jitter=clock.jitter, stragglers=clock.stragglers,
-            slowdown=10.0 if clock.slowdown is None else clock.slowdown,
-            key=jax.random.key(options.seed),
-        )  # fmt: skip
+    times_of = drawn(clock, compute, links.num_agents, key=jax.random.key(options.seed))
     heard = network.heard_through(mix, links) if mix else None
     # Of a topology that changes and nothing else, a few periods tell.
-    num_steps = _WARM_UP + (_SIMULATED if clock.jitter or clock.stragglers else 60)
-    times = network.clock(order, links, drawn, message_bytes, num_steps=num_steps, heard=heard)
+    num_steps = _WARM_UP + (_SIMULATED if is_random(clock) else 60)
+    times = network.clock(order, links, times_of, message_bytes, num_steps=num_steps, heard=heard)
     seconds = float(times[-1].max() - times[_WARM_UP - 1].max()) / (num_steps - _WARM_UP)
-    return seconds, "compute" if seconds < 1.05 * compute else steady.bound
+    return seconds, bound_of(seconds, compute, steady)
 
 
 def _table(options: Advise, choices: Sequence[Choice]) -> Table:

@@ -16,7 +16,7 @@ import numpy as np
 from experiments.report import svg
 
 # More discs or squares than these are no picture, and more rows no table.
-_MOST_DRAWN = 500
+MOST_DRAWN = 500
 _MOST_EDGES = 5000
 _MOST_ROWS = 100
 _MOST_POINTS = 500
@@ -190,7 +190,7 @@ def _record_table(records: Sequence[Record]) -> str:
 def _agents(facts: Facts) -> str:
     """The graph, coloured by accuracy, and a table."""
     agents, figures = facts.agents, ""
-    if facts.places is not None and len(agents) <= _MOST_DRAWN and len(facts.edges) <= _MOST_EDGES:
+    if facts.places is not None and len(agents) <= MOST_DRAWN and len(facts.edges) <= _MOST_EDGES:
         values = [None if a.accuracy is None else 100 * a.accuracy for a in agents]
         title = "Who talks to whom" if facts.edges else "The agents"
         title += ", coloured by each one's test accuracy"

@@ -19,7 +19,15 @@ from experiments.run.disturbance import FAULTS
 from experiments.run.errors import UsageError, blame
 from experiments.run.network import Network, faults_of
 from experiments.run.problem import Problem
-from experiments.run.wires import described, links_around, links_between, links_to_server
+from experiments.run.wires import (
+    bound_of,
+    described,
+    drawn,
+    is_random,
+    links_around,
+    links_between,
+    links_to_server,
+)
 
 _MEASURED_TIMES = 5
 _SIMULATED_STEPS = 200
@@ -78,10 +86,10 @@ def timing_of(
             f"--network: the link from {sender} to {receiver} is silent, so that agents would wait "
             "for it for ever; leave its edge out of the topology"
         )
-    heard = _heard(run, net, row, setting=setting, links=links, options=options)
-    compute = _compute(run, row, setting=setting, options=options)
     if setting.events is not None:
         return _of_events(setting, order, links, message_bytes)
+    heard = _heard(run, net, row, setting=setting, links=links, options=options)
+    compute = _compute(run, row, setting=setting, options=options)
     size = message_bytes * run.network.mix_fraction
     ticks = network.clockwork(order, links, size, heard=heard)
 
@@ -101,8 +109,8 @@ def events_of(
     draw_key = jax.random.fold_in(key, _CLOCK)
     if not run.clock.is_on:
         links = network.links(net.topology)
-        drawn = network.compute_times(1.0, net.num_agents, law="exponential", key=draw_key)
-        return network.averagings(links, drawn, 0.0, peers=peers, num_events=num_events)
+        waits = network.compute_times(1.0, net.num_agents, law="exponential", key=draw_key)
+        return network.averagings(links, waits, 0.0, peers=peers, num_events=num_events)
     if run.clock.compute_time is None:
         raise UsageError(
             "--compute-time: the order of events depends on it, and what is measured is never the "
@@ -110,7 +118,7 @@ def events_of(
         )
     with blame("--compute-time"):
         mean = network.seconds(run.clock.compute_time)
-        share = _drawn(run, net.num_agents, draw_key)
+        share = drawn(run.clock, 1.0, net.num_agents, key=draw_key)
         return network.averagings(
             links_between(run.clock, net.topology), lambda step: mean * share(step),
             message_bytes, peers=peers, num_events=num_events,
@@ -171,7 +179,7 @@ def restored(notes: Mapping[str, Any] | None, timing: Timing | None) -> Now | No
 
 def fact(run: Run, timing: Timing, now: Now) -> str:
     """The network, and how long a step takes and why, for the start table."""
-    seconds, bound = seconds_per_step(timing, now.compute_seconds, random=_is_random(run))
+    seconds, bound = seconds_per_step(timing, now.compute_seconds, random=is_random(run.clock))
     source = "" if run.clock.compute_time else ", as measured here"
     return (
         f"{described(run.clock)}: {seconds:.3g} s per step, bound by {bound} "
@@ -190,7 +198,7 @@ def seconds_per_step(timing: Timing, compute: float, *, random: bool) -> tuple[f
     steps = _SIMULATED_STEPS - _SIMULATED_STEPS % timing.order.period or timing.order.period
     state = timing.advance(timing.init(), steps, compute)
     seconds = float(network.seconds_of(state, timing.links).max()) / steps
-    return seconds, "compute" if seconds < 1.05 * compute else steady.bound
+    return seconds, bound_of(seconds, compute, steady)
 
 
 def measured_seconds(task: Problem) -> float:
@@ -210,15 +218,12 @@ def _seconds_of(gradient: Callable[[Any], Any], params: cdjax.Params) -> float:
     return time.monotonic() - start
 
 
-def _is_random(run: Run) -> bool:
-    return bool(run.clock.jitter or run.clock.stragglers)
-
-
 def _compute(
     run: Run, row: Algorithm, *, setting: Setting, options: Mapping[str, Any]
 ) -> Callable[[Any, Any], Any]:
     """The seconds that each agent computes in a step, from the step and the mean."""
-    share = _drawn(run, setting.num_agents, jax.random.fold_in(setting.key, _CLOCK))
+    key = jax.random.fold_in(setting.key, _CLOCK)
+    share = drawn(run.clock, 1.0, setting.num_agents, key=key)
     trains = row.trains(setting, **options) if row.trains else None
 
     def compute(step: Any, mean: Any) -> Any:
@@ -226,17 +231,6 @@ def _compute(
         return jnp.where(trains(step), seconds, 0.0) if trains else seconds
 
     return compute
-
-
-def _drawn(run: Run, num_agents: int, key: jax.Array) -> network.Compute:
-    """How many times the mean an agent computes in a step."""
-    clock = run.clock
-    with blame("--jitter" if clock.jitter < 0 else "--stragglers"):
-        return network.compute_times(
-            1.0, num_agents, jitter=clock.jitter, stragglers=clock.stragglers,
-            slowdown=10.0 if clock.slowdown is None else clock.slowdown,
-            key=key if _is_random(run) else None,
-        )  # fmt: skip
 
 
 def _of_events(

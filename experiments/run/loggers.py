@@ -122,11 +122,8 @@ def opened(
             try:
                 writers[name] = stack.enter_context(_closed_quietly(name, logger, warn))
             except Exception as error:  # no account, no network, no room
-                remedy = (
-                    "; set WANDB_MODE=offline to log without an account" if name == "wandb" else ""
-                )
-                text = " ".join(str(error).split())
-                raise RunEnded(f"--log: {name} cannot be opened: {text}{remedy}") from error
+                text = f"{' '.join(str(error).split())}; {LOGGERS[name].remedy}"
+                raise RunEnded(f"--log: {name} cannot be opened: {text}") from error
 
         def write(record: Record) -> None:
             for name, write_to in [*writers.items()]:

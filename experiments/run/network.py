@@ -195,10 +195,10 @@ def build_mixer(
 
 def faults_of(graph: cdjax.Topology, trouble: config.Trouble, key: jax.Array) -> list[robust.Fault]:
     """The faults of a run's links; each draws from a key of its own."""
-    fault_keys = jax.random.split(key, len(FAULTS) + 1)
+    *fault_keys, _ = jax.random.split(key, len(FAULTS) + 1)  # the last is the attack's
     return [
         row.build(graph, probability, fault_key, **option_values(row.options, trouble))
-        for (name, row), fault_key in zip(FAULTS.items(), fault_keys, strict=False)
+        for (name, row), fault_key in zip(FAULTS.items(), fault_keys, strict=True)
         if (probability := getattr(trouble, name))
     ]
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 import cdjax
 from cdjax.topology._layout import positions
-from experiments.report.page import Agent, Facts, page
+from experiments.report.page import MOST_DRAWN, Agent, Facts, page
 from experiments.run import files
 from experiments.run.config import Run, flat
 from experiments.run.display import Shown
@@ -21,7 +21,6 @@ from experiments.run.errors import RunEnded
 from experiments.run.job import Job
 
 _PACKAGES = ("jax", "jaxlib", "numpy", "optax", "flax")
-_MOST_PLACED = 500  # agents; a page draws no more
 
 
 @contextlib.contextmanager
@@ -52,7 +51,7 @@ def facts_of(folder: Path, job: Job, *, shown: Shown, ended: str = "") -> Facts:
         warnings=[f"Ended early: {ended}"] * bool(ended) + shown.warnings,
         records=files.read_records(folder),
         agents=_agents(folder, job),
-        places=positions(graph) if graph.num_agents <= _MOST_PLACED else None,
+        places=positions(graph) if graph.num_agents <= MOST_DRAWN else None,
         edges=[*graph.graph.edges] if job.algorithm.over_topology else [],
         about=shown.rows,
         options=_by_subject(job),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import jax
 import numpy as np
 
 import cdjax
@@ -66,6 +67,26 @@ def links_to_server(clock: Clock, num_agents: int) -> network.Links:
     return network.server_links(
         num_agents, latency=latency, bandwidth=own, upload=upload, download=download
     )
+
+
+def is_random(clock: Clock) -> bool:
+    """Whether agents take another time in each step."""
+    return bool(clock.jitter or clock.stragglers)
+
+
+def drawn(clock: Clock, mean: float, num_agents: int, *, key: jax.Array) -> network.Compute:
+    """How long agents compute in a step, from its number, where a gradient takes ``mean``."""
+    with blame("--jitter" if clock.jitter < 0 else "--stragglers"):
+        return network.compute_times(
+            mean, num_agents, jitter=clock.jitter, stragglers=clock.stragglers,
+            slowdown=10.0 if clock.slowdown is None else clock.slowdown,
+            key=key if is_random(clock) else None,
+        )  # fmt: skip
+
+
+def bound_of(seconds: float, compute: float, steady: network.Pace) -> str:
+    """What bounds simulated steps: computation where they take hardly more, or what else would."""
+    return "compute" if seconds < 1.05 * compute else steady.bound
 
 
 def has_file(clock: Clock) -> bool:

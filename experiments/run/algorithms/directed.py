@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
 
-from experiments.run.algorithms.row import Algorithm, Setting, combines, sgd, twice
+from experiments.run.algorithms.row import (
+    Algorithm,
+    Setting,
+    combines,
+    combines_twice,
+    sgd,
+    twice,
+)
 from experiments.run.lazy import LazyModule
 
 cdjax, mixing, network = (LazyModule(f"cdjax{name}") for name in ("", ".mixing", ".network"))
@@ -40,10 +46,6 @@ def _along_tree(run: Setting, **_: Any) -> float:
     return 2.0 * (run.num_agents - 1)
 
 
-def _combines_twice(run: Setting, **_: Any) -> network.Order:
-    return dataclasses.replace(network.adapt_then_combine(), messages=2)
-
-
 def _over_tree(run: Setting, links: network.Links, **_: Any) -> network.Heard:
     """The links of the spanning tree, in every step."""
     tree = topology.spanning_tree(run.topology).graph
@@ -61,7 +63,7 @@ DIRECTED: dict[str, Algorithm] = {
     ),
     "push-diging": Algorithm(
         _push_diging, twice(_along_edges), "Push-DIGing",
-        "Nedić, Olshevsky, Shi (2017), Algorithm 2", order=_combines_twice, **_PUSHES,
+        "Nedić, Olshevsky, Shi (2017), Algorithm 2", order=combines_twice, **_PUSHES,
     ),
     "relay": Algorithm(
         _relay, _along_tree, "RelaySGD", "Vogels et al. (2021), Algorithm 1",

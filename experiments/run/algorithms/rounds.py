@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from experiments.run.algorithms.row import (
     Algorithm,
     Setting,
     combines,
+    combines_twice,
     sgd,
     to_neighbors,
     twice,
@@ -135,10 +135,6 @@ def _led(run: Setting, *, momentum: float = 0.0, period: int = 10) -> optax.Grad
     return cdjax.led(sgd(run.alpha, momentum), run.mix, period=period, gain=gain)
 
 
-def _combines_twice(run: Setting, **options: Any) -> network.Order:
-    return dataclasses.replace(combines(run, **options), messages=2)
-
-
 _MEANS: dict[str, Any] = {
     "messages": to_server_and_back, "order": averages, "server": "stateless"
 }  # fmt: skip
@@ -146,7 +142,7 @@ _ROUNDS: dict[str, Any] = {
     **SUMS_UP, "order": combines, "mixes_once": False,
     "talks": "with all neighbours, once per round",
 }  # fmt: skip
-_TWICE: dict[str, Any] = {**_ROUNDS, "messages": twice(to_neighbors), "order": _combines_twice}
+_TWICE: dict[str, Any] = {**_ROUNDS, "messages": twice(to_neighbors), "order": combines_twice}
 _DOUILLARD = "Douillard et al. (2023)"
 
 ROUNDS: dict[str, Algorithm] = {

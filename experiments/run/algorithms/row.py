@@ -173,6 +173,11 @@ def combines(
     return in_fragments(order, period=period, fragments=fragments, delay=delay)
 
 
+def combines_twice(run: Setting, **options: Any) -> network.Order:
+    """Mixing of two trees, both of which have stepped."""
+    return dataclasses.replace(combines(run, **options), messages=2)
+
+
 def in_fragments(
     order: network.Order, *, period: int, fragments: int = 1, delay: int = 0
 ) -> network.Order:
