@@ -18,7 +18,7 @@ from experiments.report.verdicts import against
 from experiments.run.algorithm import ALGORITHMS
 from experiments.run.config import Run, check_choices, run_of
 from experiments.run.errors import UsageError, flag
-from experiments.run.grids import best_step_sizes
+from experiments.run.grids import best_step_sizes, loss_at_end, tuning_seeds
 from experiments.run.job import check
 from experiments.run.records import Records, kept_records, make_together, run_all, run_once, tracked
 from experiments.run.together import check_together, is_made_alone
@@ -29,7 +29,6 @@ SYSTEMS = (
     "cdsgd", "cdmsgd", "atc", "centralized", "fedavg", "easgd", "eamsgd", "downpour",
     "gossip-pair", "gosgd",
 )  # fmt: skip
-_FIRST_TUNING_SEED = 1000  # far from those that anyone reports
 
 
 class System(NamedTuple):
@@ -132,8 +131,7 @@ def _tuning_runs(config: Compare, system: System, rate: float) -> list[tuple[Run
     """Runs that are evaluated at their end only, with seeds that are not reported."""
     epochs = config.tune_epochs or config.training.epochs
     options = {"epochs": epochs, "eval_every": epochs or 10**6}
-    first = config.training.seed + _FIRST_TUNING_SEED
-    seeds = range(first, first + config.tune_seeds)
+    seeds = tuning_seeds(config.training.seed, config.tune_seeds)
     return [_named(config, _options(config, system, rate, seed=s, **options)) for s in seeds]
 
 
@@ -174,14 +172,11 @@ def _tuned(config: Compare, systems: Sequence[System], console: Console) -> dict
 
 
 def _loss(config: Compare, system: System, rate: float) -> float:
-    """Of what is trained, on the whole training set at the end; infinite if a seed diverges."""
+    """What a step size is chosen by."""
     if _by_one_program(config, system):
-        records = kept_records(_kept(config, system, rate))
-        ends = [np.inf if last["diverged"] else last["train_loss"] for last in records]
-    else:
-        made = [run_once(*run) for run in _tuning_runs(config, system, rate)]
-        ends = [records[-1]["train_loss"] if records else np.inf for records in made]
-    return float(np.nan_to_num(np.mean(ends), nan=np.inf))
+        return loss_at_end(kept_records(_kept(config, system, rate)))
+    made = (run_once(*run) for run in _tuning_runs(config, system, rate))
+    return loss_at_end(records[-1] if records else None for records in made)
 
 
 def _results(config: Compare, rates: Mapping[System, float], console: Console) -> list[Result]:

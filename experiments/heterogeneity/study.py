@@ -17,12 +17,11 @@ from experiments.report.verdicts import Difference, Verdict, interval, paired, v
 from experiments.run.algorithm import ALGORITHMS
 from experiments.run.config import Run, check_choices, flat, replaced, run_of
 from experiments.run.errors import UsageError, flag
-from experiments.run.grids import best_step_sizes
+from experiments.run.grids import best_step_sizes, loss_at_end, tuning_seeds
 from experiments.run.job import check
 from experiments.run.records import kept_records, make_together, tracked
 from experiments.run.together import check_together
 
-_FIRST_TUNING_SEED = 1000  # far from those that anyone reports
 # What is compared: its column of the records, and what the tables call it.
 MEASURES = {"test_accuracy_mean": "mean agent", "test_accuracy_min": "worst agent"}
 
@@ -146,8 +145,7 @@ def _named(config: Heterogeneity, cell: Cell, run: Run) -> tuple[Run, Path]:
 
 def _tuning_runs(config: Heterogeneity, cell: Cell, rate: float) -> list[tuple[Run, Path]]:
     """Runs with seeds that are not reported, which tell the training loss."""
-    first = config.training.seed + _FIRST_TUNING_SEED
-    seeds = range(first, first + config.tune_seeds)
+    seeds = tuning_seeds(config.training.seed, config.tune_seeds)
     runs = [_run(config, cell, rate, seed=seed, evaluate_train=True) for seed in seeds]
     return [_named(config, cell, run) for run in runs]
 
@@ -173,16 +171,9 @@ def _tuned(config: Heterogeneity, cells: Sequence[Cell], console: Console) -> di
         for cell, rate in tried:
             groups.setdefault(cell, []).extend(_tuning_runs(config, cell, rate))
         _made(config, groups.values(), console=console, description="tuning")
-        return [_loss(kept_records(_tuning_runs(config, *one))) for one in tried]
+        return [loss_at_end(kept_records(_tuning_runs(config, *one))) for one in tried]
 
     return best_step_sizes(cells, config.learning_rates, losses, label=lambda cell: cell.label)
-
-
-def _loss(records: Sequence[Mapping[str, Any]]) -> float:
-    """Of what is trained, on the whole training set at the end; infinite if a seed diverges."""
-    diverged = any(record["diverged"] for record in records)
-    loss = np.inf if diverged else np.mean([record["train_loss"] for record in records])
-    return float(np.nan_to_num(loss, nan=np.inf))
 
 
 def _results(

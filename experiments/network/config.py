@@ -34,8 +34,11 @@ class Networks:
     slowdown: float = 10.0
     """How many times as long a slow step takes."""
     learning_rates: tuple[float, ...] = (0.01, 0.03, 0.1)
-    """Step sizes; each algorithm takes the one with which it has the highest test accuracy at the
-    end, on the first seed."""
+    """The grid of step sizes, in increasing order. Each algorithm takes the one with which what it
+    trains has the lowest loss on the whole training set at the end; the grid grows until none of
+    its ends is the best."""
+    tune_seeds: int = 2
+    """Runs of each algorithm with each step size, with seeds that are not reported."""
     target: float = 85.0
     """Test accuracy in % for which seconds are told."""
     seeds: int = 5

@@ -17,6 +17,7 @@ from experiments.report.tables import Runs, command, markdown_table, over_seeds,
 from experiments.run import clock
 from experiments.run.config import Clock, Run, check_choices, run_of
 from experiments.run.errors import UsageError
+from experiments.run.grids import best_step_sizes, loss_at_end, tuning_seeds
 from experiments.run.job import Job, check, prepare
 from experiments.run.records import run_all, run_once, tracked
 
@@ -42,11 +43,8 @@ def compare(config: Networks) -> dict[str, dict[str, Runs]]:
     """
     _check(config)
     console = Console()
-    first = [run for name in ROWS for rate in config.learning_rates
-             for run in _runs(config, name, rate)[:1]]  # fmt: skip
-    tracked(console, "step sizes", run_all(first, jobs=config.jobs), total=len(first))
-    rates = {name: _best_rate(config, name) for name in ROWS}
-    runs = {name: _runs(config, name, rates[name]) for name in ROWS}
+    rates = _tuned(config, console)
+    runs = {name: _reported(config, name, rates[name]) for name in ROWS}
     every = [run for of_name in runs.values() for run in of_name]
     tracked(console, "runs", run_all(every, jobs=config.jobs), total=len(every))
     found: dict[str, dict[str, list[Any]]] = {network: {} for network in config.networks}
@@ -70,20 +68,34 @@ def compare(config: Networks) -> dict[str, dict[str, Runs]]:
 
 def _check(config: Networks) -> None:
     check_choices(config)
-    if min(config.seeds, config.jobs) < 1 or not config.networks or not config.learning_rates:
-        raise UsageError("--seeds, --jobs: give at least 1; --networks, --learning-rates: some")
+    counts = min(config.seeds, config.tune_seeds, config.jobs)
+    if counts < 1 or not config.networks or not config.learning_rates:
+        raise UsageError(
+            "--seeds, --tune-seeds, --jobs: give at least 1; --networks, --learning-rates: some"
+        )
     if config.training.epochs is None:
         raise UsageError("--epochs: give a number")
     for name in ROWS:
         for network in config.networks:
-            run = _runs(config, name, config.learning_rates[0])[0][0]
+            run, _ = _reported(config, name, config.learning_rates[0])[0]
             check(_on(config, run, network))
 
 
-def _runs(config: Networks, name: str, rate: float) -> list[tuple[Run, Path]]:
+def _reported(config: Networks, name: str, rate: float) -> list[tuple[Run, Path]]:
+    first = config.training.seed
+    return _runs(config, name, rate, seeds=range(first, first + config.seeds), eval_every=1)
+
+
+def _tuning(config: Networks, name: str, rate: float) -> list[tuple[Run, Path]]:
+    seeds = tuning_seeds(config.training.seed, config.tune_seeds)
+    return _runs(config, name, rate, seeds=seeds, evaluate_train=True)
+
+
+def _runs(
+    config: Networks, name: str, rate: float, *, seeds: range, **options: Any
+) -> list[tuple[Run, Path]]:
     """The runs of an algorithm with their folders, one per seed."""
-    seeds = range(config.training.seed, config.training.seed + config.seeds)
-    options = {**ROWS[name], "agents": config.agents, "learning_rate": rate, "eval_every": 1}
+    options |= {**ROWS[name], "agents": config.agents, "learning_rate": rate}
     folder = name.lower().replace(",", "").replace(" ", "-")
     return [
         (run_of(config, **options, seed=seed, out=config.out),
@@ -92,12 +104,21 @@ def _runs(config: Networks, name: str, rate: float) -> list[tuple[Run, Path]]:
     ]  # fmt: skip
 
 
-def _best_rate(config: Networks, name: str) -> float:
-    def accuracy(rate: float) -> float:
-        records = run_once(*_runs(config, name, rate)[0])
-        return records[-1]["test_accuracy"] if records else -np.inf
+def _tuned(config: Networks, console: Console) -> dict[str, float]:
+    """The step size of each algorithm."""
 
-    return max(config.learning_rates, key=accuracy)
+    def losses(tried: Sequence[tuple[str, float]]) -> list[float]:
+        runs = [run for one in tried for run in _tuning(config, *one)]
+        tracked(console, "tuning", run_all(runs, jobs=config.jobs), total=len(runs))
+        return [_loss(config, *one) for one in tried]
+
+    return best_step_sizes([*ROWS], config.learning_rates, losses)
+
+
+def _loss(config: Networks, name: str, rate: float) -> float:
+    """What a step size is chosen by."""
+    made = (run_once(*run) for run in _tuning(config, name, rate))
+    return loss_at_end(records[-1] if records else None for records in made)
 
 
 def _on(config: Networks, run: Run, network: str) -> Run:
@@ -154,5 +175,9 @@ def _markdown(
             times = [seconds_to(run, config.target) for run in runs]
             row.append(over_seeds(times, ".4g") if np.all(np.isfinite(times)) else "not reached")
         rows.append(row)
-    text = f"{_setting(config)}; mean ± standard deviation\n\n{markdown_table(head, rows)}"
+    about = (
+        f"{_setting(config)}; mean ± standard deviation. Step sizes have the lowest training loss "
+        f"at the end, on {config.tune_seeds} seeds that are not reported."
+    )
+    text = f"{about}\n\n{markdown_table(head, rows)}"
     return f"{text}\n`{command('experiments.network')}`\n"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -11,8 +11,27 @@ from experiments.run.errors import UsageError
 
 Name = TypeVar("Name")
 
+_FIRST_TUNING_SEED = 1000  # far from those that anyone reports
 _FACTOR = 3.0
 _MOST_STEP_SIZES = 12
+
+
+def tuning_seeds(seed: int, count: int) -> range:
+    """Seeds of runs that choose a step size; those that are reported begin with ``seed``."""
+    first = seed + _FIRST_TUNING_SEED
+    return range(first, first + count)
+
+
+def loss_at_end(lasts: Iterable[Mapping[str, Any] | None]) -> float:
+    """Of what is trained, on the whole training set, on average over the seeds.
+
+    Args:
+        lasts: the last record of each seed's run; None of one that has none. The loss is infinite
+            if any of the runs diverges.
+    """
+    losses = [np.inf if last is None or last.get("diverged") else last["train_loss"]
+              for last in lasts]  # fmt: skip
+    return float(np.nan_to_num(np.mean(losses), nan=np.inf, posinf=np.inf))
 
 
 def best_step_sizes(

@@ -11,7 +11,8 @@ def small(**options):
     data = config.Data(dataset="digits", train_samples=128, test_samples=64)
     training = config.Training(epochs=2, batch_size=8)
     return Networks(training=training, data=data, model=config.Model(model="softmax"), agents=4,
-                    seeds=1, learning_rates=(0.01,), target=20.0, **options)  # fmt: skip
+                    seeds=1, tune_seeds=1, learning_rates=(0.1, 0.3, 1.0), target=20.0,
+                    **options)  # fmt: skip
 
 
 @pytest.mark.slow
@@ -31,6 +32,8 @@ def test_training_is_done_once_and_timed_on_every_network(tmp_path):
     expected = (0.02 + 0.454e-3 + 2 * message) * combined[-1]["step"]
     assert combined[-1]["simulated_seconds"] == pytest.approx(expected, rel=1e-6)
     table = (tmp_path / "table.md").read_text()
+    tuned = {path.parent.name.rpartition("-")[2] for path in tmp_path.glob("*/metrics.jsonl")}
+    assert tuned == {"0", "1000"}  # the seed that is reported, and the one that chooses
     assert "datacenter: s per step" in table and "SGD, gradients averaged" in table
     assert (tmp_path / "network.png").stat().st_size > 5000
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.jsonl")}
