@@ -20,7 +20,8 @@ from experiments.run.config import Run, check_choices, run_of
 from experiments.run.errors import UsageError, flag
 from experiments.run.grids import best_step_sizes, loss_at_end, tuning_seeds
 from experiments.run.job import check
-from experiments.run.records import Records, kept_records, make_together, run_all, run_once, tracked
+from experiments.run.records import Records, kept_records, make_together, run_all, run_once
+from experiments.run.terminal import tracked
 from experiments.run.together import check_together, is_made_alone
 
 # Table 1 of the paper, with momentum where the system has its own form of it; and the order of

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from rich.console import Console
-from rich.progress import track
 
 import cdjax
 from cdjax import mixing, theory
@@ -25,6 +24,7 @@ from experiments.run.checks import check_options
 from experiments.run.config import Run, check_choices, flat, replaced
 from experiments.run.errors import UsageError, blame, flag
 from experiments.run.problem import deal, load_dataset
+from experiments.run.terminal import counted
 
 _RECORDS = 60  # per run; for each V is minimised
 
@@ -53,7 +53,9 @@ def convex(config: Convex) -> list[Curves]:
     console = Console()
     with jax.enable_x64(True):
         setting = _setting(config, softmax.build(dataset, parts, l2=config.l2), graphs)
-        runs = [_runs(setting, g) for g in track(graphs, "graphs", console=console, transient=True)]
+        runs = [
+            _runs(setting, graph) for graph in counted(console, "graphs", graphs, total=len(graphs))
+        ]
         constants = _constants(setting)
     summaries = {
         graph.name: results.summary(graph, setting.constants, **by_schedule)

@@ -17,7 +17,8 @@ from experiments.run.algorithm import ALGORITHMS
 from experiments.run.config import PARTITIONS, Run, check_choices, flat, replaced, run_of
 from experiments.run.errors import UsageError, blame, flag
 from experiments.run.job import check
-from experiments.run.records import run_all, run_once, tracked
+from experiments.run.records import run_all, run_once
+from experiments.run.terminal import tracked
 
 
 def draw(config: Figures) -> dict[str, claims.Columns]:

@@ -19,7 +19,8 @@ from experiments.run.config import Run, check_choices, flat, replaced, run_of
 from experiments.run.errors import UsageError, flag
 from experiments.run.grids import best_step_sizes, loss_at_end, tuning_seeds
 from experiments.run.job import check
-from experiments.run.records import kept_records, make_together, tracked
+from experiments.run.records import kept_records, make_together
+from experiments.run.terminal import tracked
 from experiments.run.together import check_together
 
 # What is compared: its column of the records, and what the tables call it.

@@ -19,7 +19,8 @@ from experiments.run.config import Clock, Run, check_choices, run_of
 from experiments.run.errors import UsageError
 from experiments.run.grids import best_step_sizes, loss_at_end, tuning_seeds
 from experiments.run.job import Job, check, prepare
-from experiments.run.records import run_all, run_once, tracked
+from experiments.run.records import run_all, run_once
+from experiments.run.terminal import tracked
 
 # What is compared: the name, the algorithm, the topology.
 ROWS: Mapping[str, Mapping[str, str]] = {

@@ -18,7 +18,8 @@ from experiments.run.config import Run, check_choices, run_of
 from experiments.run.disturbance import ATTACKS, FAULTS, MIXERS
 from experiments.run.errors import UsageError
 from experiments.run.job import check
-from experiments.run.records import run_all, run_once, tracked
+from experiments.run.records import run_all, run_once
+from experiments.run.terminal import tracked
 
 
 def compare(config: Robustness) -> tuple[dict[str, dict[str, Runs]], dict[str, Runs]]:

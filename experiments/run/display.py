@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
 import time
 from pathlib import Path
@@ -29,6 +27,7 @@ from experiments.run.disturbance import ATTACKS, FAULTS, MIXERS
 from experiments.run.job import Job
 from experiments.run.network import Network
 from experiments.run.progress import Progress, agent_means
+from experiments.run.terminal import next_line, redraws, waiting
 
 # All eigenvalues take 2 s for so many agents, and time with the cube of their number.
 _MOST_AGENTS_OF_SPECTRUM = 2000
@@ -36,7 +35,6 @@ _MOST_AGENTS_OF_SPECTRUM = 2000
 # is as wide as the last shows all of them.
 _COLUMNS = {60: (1, 2, 6), 80: (1, 2, 4, 6), 140: (1, 2, 3, 4, 6)}
 _WIDE = max(_COLUMNS)
-_SECONDS_PER_LINE = 60.0
 
 
 class Shown(NamedTuple):
@@ -178,18 +176,7 @@ def progress_bar(console: Console) -> Bars:
     ]
     shown = next((places for width, places in _COLUMNS.items() if console.width < width), None)
     columns = columns if shown is None else [columns[i] for i in shown]
-    return Bars(*columns, console=console, transient=True, disable=not _redraws(console))
-
-
-def waiting(console: Console, what: str) -> contextlib.AbstractContextManager[Any]:
-    """Shows for how long something takes, where a line can be drawn over."""
-    return console.status(what) if _redraws(console) else contextlib.nullcontext()
-
-
-def _redraws(console: Console) -> bool:
-    """Whether a line can be drawn over: not in a file or a pipe, a notebook, or a log of CI."""
-    is_terminal = console.is_terminal and not console.is_jupyter and not console.is_dumb_terminal
-    return is_terminal and not os.environ.get("CI") and not console.quiet
+    return Bars(*columns, console=console, transient=True, disable=not redraws(console))
 
 
 def reporter(bars: Bars, job: Job) -> Report:
@@ -205,7 +192,7 @@ def reporter(bars: Bars, job: Job) -> Report:
         speed="",
         metrics="",
     )
-    samples_per_step, due = job.network.num_agents * job.problem.batch_size, _due()
+    samples_per_step, due = job.network.num_agents * job.problem.batch_size, next_line()
 
     def report(steps: int, seconds: float, rows: Rows, distance: float) -> None:
         nonlocal due
@@ -221,13 +208,9 @@ def reporter(bars: Bars, job: Job) -> Report:
             done = bars.tasks[bar].completed
             line = f"step {done:.0f} of {job.problem.num_steps}  {speed}  {metrics}"
             console.print(line, highlight=False, soft_wrap=True)
-            due = _due()
+            due = next_line()
 
     return report
-
-
-def _due() -> float:
-    return time.monotonic() + _SECONDS_PER_LINE
 
 
 def _mixing(job: Job) -> str:

@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -145,9 +145,13 @@ def options_record(job: Job) -> dict[str, Any]:
     return as_json(record, default=str)
 
 
-def write_options(job: Job, folder: Path) -> None:
-    """Writes config.json, with a checksum of what it says."""
+def write_options(job: Job, folder: Path, *, dropped: Collection[Any] = ()) -> None:
+    """Writes config.json, with a checksum of what it says.
+
+    A run that resumes without the agents it has ``dropped`` did begin with them.
+    """
     record = options_record(job)
+    record["without_agents"] = [a for a in record["without_agents"] if a not in dropped]
     record["checksum"] = _checksum(record)
     _write(folder / "config.json", to_json(record, indent=2) + "\n")
 

@@ -12,9 +12,6 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
 from cdjax._json import as_json, to_json
 from experiments.run.config import Run, flat
 from experiments.run.errors import Diverged
@@ -132,11 +129,3 @@ def _is_of(described: dict[str, Any], options: Run) -> bool:
 
 def _described(options: Run) -> dict[str, Any]:
     return as_json(flat(options), default=str)
-
-
-def tracked(console: Console, description: str, made: Iterator[None], *, total: int) -> None:
-    """Makes all runs behind a progress bar."""
-    bar = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*bar, console=console) as progress:
-        for _ in progress.track(made, total=total, description=description):
-            pass

@@ -26,7 +26,6 @@ from experiments.run.display import (
     reporter,
     show_end,
     show_start,
-    waiting,
 )
 from experiments.run.errors import RunEnded
 from experiments.run.evaluate import evaluated
@@ -34,6 +33,7 @@ from experiments.run.interrupts import caught_signals
 from experiments.run.job import Job, prepare
 from experiments.run.progress import Progress, advanced, recorded, timed
 from experiments.run.signals import agreed, check_alike, common_folder
+from experiments.run.terminal import waiting
 
 
 def run(options: Run, *, folder: Path | None = None, quiet: bool = False) -> list[dict[str, Any]]:
@@ -96,7 +96,7 @@ def run_job(
         folder = folder or Path(os.devnull)
         stack.enter_context(resume.last_good_named(folder))
         if is_first:
-            files.write_options(job, folder)
+            files.write_options(job, folder, dropped=progress.dropped)
             files.write_graph(job, folder)
             if draws:
                 drawn = plots.class_counts(job.problem.class_counts, files.partition_title(job))

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from experiments.report.tables import pairs
-from experiments.run import display
+from experiments.run import display, terminal
 
 ROWS = {"loss": np.full((3, 4), 0.5), "accuracy": np.full((3, 4), 0.25)}
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
@@ -25,22 +25,33 @@ def job():
     )
 
 
-def shown(job, monkeypatch, *, reports=2, **options):
-    """What a console of these options shows of a run."""
+def console_of(monkeypatch, **options):
+    """A console of these options, with no variable but those of ``env`` that changes it."""
     for name in ("CI", "NO_COLOR", "TERM", "COLUMNS", "FORCE_COLOR", "TTY_COMPATIBLE"):
         monkeypatch.delenv(name, raising=False)
     for name, value in options.pop("env", {}).items():
         monkeypatch.setenv(name, value)
-    file = io.StringIO()
-    console = Console(file=file, **options)
-    with display.waiting(console, "preparing"):
+    return Console(file=io.StringIO(), **options)
+
+
+def shown(job, monkeypatch, *, reports=2, **options):
+    """What a console of these options shows of a run."""
+    console = console_of(monkeypatch, **options)
+    with terminal.waiting(console, "preparing"):
         pass
     with display.progress_bar(console) as bars:
         report = display.reporter(bars, job)
         for _ in range(reports):
             report(3, 0.1, ROWS, 0.01)
             bars.refresh()
-    return file.getvalue()
+    return console.file.getvalue()
+
+
+def shown_of_a_study(monkeypatch, **options):
+    """What a console of these options shows of a study of three runs."""
+    console = console_of(monkeypatch, **options)
+    terminal.tracked(console, "runs", iter(range(3)), total=3)
+    return console.file.getvalue()
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 140, 200])
@@ -55,7 +66,7 @@ def test_a_bar_is_one_line_however_narrow_the_terminal(width, job, monkeypatch):
     assert "…" not in text
 
 
-@pytest.mark.parametrize(
+NO_BAR = pytest.mark.parametrize(
     "options",
     [
         {"force_terminal": False},  # a file, a pipe, nohup
@@ -66,12 +77,27 @@ def test_a_bar_is_one_line_however_narrow_the_terminal(width, job, monkeypatch):
     ],
     ids=["pipe", "notebook", "CI", "dumb", "quiet"],
 )
+
+
+@NO_BAR
 def test_where_a_line_cannot_be_redrawn_there_is_no_bar(options, job, monkeypatch):
     assert shown(job, monkeypatch, **options) == ""
 
 
+@NO_BAR
+def test_nor_does_a_study_draw_one_there(options, monkeypatch):
+    assert shown_of_a_study(monkeypatch, **options) == ""
+
+
+def test_a_study_counts_its_runs(monkeypatch):
+    assert "3/3" in shown_of_a_study(monkeypatch, force_terminal=True, width=80)
+    monkeypatch.setattr(terminal, "_SECONDS_PER_LINE", 0.0)
+    lines = shown_of_a_study(monkeypatch, force_terminal=False, width=80).splitlines()
+    assert lines == ["runs: 1 of 3", "runs: 2 of 3", "runs: 3 of 3"]
+
+
 def test_without_a_bar_a_line_a_minute_says_that_the_run_goes_on(job, monkeypatch):
-    monkeypatch.setattr(display, "_SECONDS_PER_LINE", 0.0)
+    monkeypatch.setattr(terminal, "_SECONDS_PER_LINE", 0.0)
     text = shown(job, monkeypatch, force_terminal=False, width=80)
     first, second = text.splitlines()
     assert first == "step 3 of 1000  30.0 steps/s  loss 0.500 acc 25.0%"

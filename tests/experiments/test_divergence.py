@@ -1,5 +1,6 @@
 """Agents whose loss or parameters are not finite: the run stops, or goes on without them."""
 
+import json
 import re
 from types import SimpleNamespace
 
@@ -133,6 +134,9 @@ def test_a_run_that_has_dropped_an_agent_resumes_to_the_same_end(server, tmp_pat
     server.run(*OPTIONS, *drop, "--resume", half)
     assert records_of(half) == records_of(whole)
     assert arrays_of(half, 30) == arrays_of(whole, 30)
+    # So that the options of either repeat the run, which began with all agents.
+    for folder in (whole, half):
+        assert json.loads((folder / "config.json").read_text())["without_agents"] == []
 
 
 @pytest.mark.slow
