@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import itertools
 import os
 import sys
 import traceback
@@ -17,9 +16,10 @@ from experiments.launch import memory, processes
 from experiments.launch.config_file import config_text, read_config
 from experiments.launch.output import lossy_output
 from experiments.launch.short_help import STARTING, completion, short_help, starting
+from experiments.launch.words import check_words
 from experiments.run.alike import facts
-from experiments.run.config import Machine, Run, flat, number_hints, paths_expanded, replaced
-from experiments.run.errors import RunEnded, UsageError, flag
+from experiments.run.config import Machine, Run, flat, paths_expanded, replaced
+from experiments.run.errors import RunEnded, UsageError
 from experiments.run.interrupts import ended_by_two
 
 Config = TypeVar("Config")
@@ -107,7 +107,7 @@ def _parsed(default: Config, description: str | None) -> Config:
         raise SystemExit(0)
     if start.config:
         default = read_config(start.config, default)
-    _check_numbers(default, start.words)
+    check_words(default, start.words)
 
     words = start.words
     if "--help-all" in start.asked:
@@ -170,28 +170,6 @@ def _program() -> str:
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     name = (spec.name if spec else "").removesuffix(".__main__")
     return f"python -m {name}" if name.startswith("experiments.") else "python -m experiments.NAME"
-
-
-def _check_numbers(default: Any, words: list[str]) -> None:
-    """Raises a UsageError for what is no number where one belongs, which tyro tells in its types.
-
-    Flags that are unknown, or lack their value, are left to tyro.
-    """
-    for name, (kind, several) in number_hints(default).items():
-        for i, word in enumerate(words):
-            option, equals, value = word.partition("=")
-            if option.replace("_", "-") != flag(name):
-                continue
-            given = itertools.takewhile(lambda x: not x.startswith("--"), words[i + 1 :])
-            values = [value] if equals else [*given][: None if several else 1]
-            for one in values:
-                if one == "None":
-                    continue
-                try:
-                    kind(one)
-                except ValueError as error:
-                    what = "whole number" if kind is int else "number"
-                    raise UsageError(f"{flag(name)}: {one!r} is no {what}") from error
 
 
 def _kept(config: Any) -> str:

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
-from experiments.run.config import FORMAT, flat, replaced
+from experiments.run.config import FORMAT, flat, option_hints, replaced
 from experiments.run.errors import UsageError, blame
 from experiments.run.lazy import LazyModule
 
@@ -43,7 +43,7 @@ def read_config(path: Path, default: Config) -> Config:
         is_record = "format" in content
         if content.get("format", FORMAT) != FORMAT:
             raise UsageError(f"--config: {path} was made by another version of cdjax")
-        hints, given = _hints(default), {}
+        hints, given = option_hints(default), {}
         for name, value in _by_name(path, content, default):
             if is_record and name in _OF_A_PROCESS:
                 continue
@@ -119,15 +119,6 @@ def _check_known(where: str, name: str, known: Any, nearest: Any) -> None:
     if name in nearest:
         hint = "it belongs to another subject; give it without one"
     raise UsageError(f"--config: {where} has no option {name!r}; {hint}")
-
-
-def _hints(config: Any) -> dict[str, Any]:
-    """The type of every option."""
-    found: dict[str, Any] = {}
-    for name, hint in get_type_hints(type(config)).items():
-        value = getattr(config, name)
-        found |= _hints(value) if is_dataclass(value) else {name: hint}
-    return found
 
 
 def _typed(where: str, value: Any, hint: Any) -> Any:

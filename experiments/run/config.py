@@ -417,16 +417,12 @@ def paths_expanded(config: Config) -> Config:
     return replace(config, **changes)  # type: ignore[type-var]
 
 
-def number_hints(config: Any) -> dict[str, tuple[type, bool]]:
-    """The options that are numbers: whether ``int`` or ``float``, and whether there are several."""
-    found: dict[str, tuple[type, bool]] = {}
+def option_hints(config: Any) -> dict[str, Any]:
+    """The type of every option."""
+    found: dict[str, Any] = {}
     for name, hint in get_type_hints(type(config)).items():
         value = getattr(config, name)
-        if is_dataclass(value):
-            found |= number_hints(value)
-        for kind in (int, float):
-            if kind in (hint, *get_args(hint)):
-                found[name] = kind, get_origin(hint) is tuple
+        found |= option_hints(value) if is_dataclass(value) else {name: hint}
     return found
 
 
