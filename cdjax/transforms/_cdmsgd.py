@@ -140,8 +140,8 @@ def eval_params(state: OptState, params: Params) -> Params:
     For :func:`cdmsgd` with Nesterov momentum, anywhere in a chain, it is :math:`x = y - \mu v` with
     the stored look-ahead point :math:`y`; for :func:`combine_then_adapt`, whose stored point is
     :math:`y = \Pi x`, it is :math:`x` before that exchange; for :func:`outer` and its kin the slow
-    parameters :math:`\varphi`, also in the middle of a round; for every other optimizer it is
-    ``params``.
+    parameters :math:`\varphi`, and for :func:`sparse_loco` the common :math:`\theta`, also in the
+    middle of a round; for every other optimizer it is ``params``.
 
     Args:
         state: the optimizer's state.
@@ -152,14 +152,22 @@ def eval_params(state: OptState, params: Params) -> Params:
 
     Example: ``evaluated = cdjax.eval_params(state, params)``
     """
-    # By name, because the file that defines the state imports this one.
-    for _, found in optax.tree.get_all_with_path(state, "OuterState"):
-        return _along_leaves(lambda slow, x: slow if is_floating(x) else x, found.slow, params)
+    if (slow := found_slow(state)) is not None:
+        return _along_leaves(lambda slow, x: slow if is_floating(x) else x, slow, params)
     for _, found in optax.tree.get_all_with_path(state, "CDMSGDState"):
         params = _iterate(params, found)
     for _, found in optax.tree.get_all_with_path(state, "CombineThenAdaptState"):
         params = _behind(params, found.displacement)
     return params
+
+
+def found_slow(state: OptState) -> Params | None:
+    """The parameters that change once per round, anywhere in a chain; None if there are none."""
+    # By name, because the files that define the states import this one.
+    for name, field in {"OuterState": "slow", "SparseLoCoState": "start"}.items():
+        for _, found in optax.tree.get_all_with_path(state, name):
+            return getattr(found, field)
+    return None
 
 
 def _iterate(params: Params, state: CDMSGDState) -> Params:

@@ -41,6 +41,7 @@ from cdjax._checks import (
 )
 from cdjax._trees import along_agents, displacement, have_agent_axis, is_floating, map_floats
 from cdjax._types import Mixer, OptState, Params
+from cdjax.transforms._cdmsgd import found_slow
 
 Fragments: TypeAlias = int | Mapping[str, int]
 
@@ -167,7 +168,9 @@ def outer(
 
 
 def slow_params(state: OptState) -> Params:
-    r"""The slow parameters :math:`\varphi` of :func:`outer`, anywhere in a chain.
+    r"""The slow parameters :math:`\varphi` of :func:`outer` and its kin, anywhere in a chain.
+
+    Those of :func:`sparse_loco` are its :math:`\theta`.
 
     Args:
         state: the optimizer's state.
@@ -183,8 +186,8 @@ def slow_params(state: OptState) -> Params:
         tx = cdjax.outer(optax.sgd(0.1), optax.sgd(0.7), mix, period=10)
         evaluated = cdjax.slow_params(tx.init(params))
     """
-    for _, found in optax.tree.get_all_with_path(state, "OuterState"):
-        return found.slow
+    if (slow := found_slow(state)) is not None:
+        return slow
     raise ValueError("the optimizer has no slow parameters; evaluate cdjax.eval_params")
 
 

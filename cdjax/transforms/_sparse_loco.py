@@ -67,7 +67,8 @@ def sparse_loco(
 
     Returns:
         An optax transformation; its ``update`` needs ``params`` and passes on extra arguments. Its
-        state holds two more copies of the parameters.
+        state holds two more copies of the parameters, of which :math:`\theta` is what to evaluate:
+        see :func:`slow_params`.
 
     Raises:
         ValueError: if an argument is out of its range.

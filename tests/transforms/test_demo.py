@@ -8,6 +8,8 @@ import cdjax
 from cdjax import compress
 from tests.trees import trajectory
 
+pytestmark = pytest.mark.sampled(3)
+
 
 def gradients(x):
     """Of agents that differ, of a vector of eight."""
@@ -57,6 +59,19 @@ def test_sparse_loco_that_sends_all_is_federated_averaging(decay, x64):
     x, _ = trajectory(tx, gradients, jnp.zeros((3, 8)), 20)
     expected, _ = trajectory(cdjax.fedavg(inner, local_steps=5), gradients, jnp.zeros((3, 8)), 20)
     np.testing.assert_allclose(x, expected, rtol=1e-13, atol=1e-15)
+
+
+def test_evaluated_of_sparse_loco_is_what_all_agree_on_also_amid_a_round(x64):
+    tx = cdjax.sparse_loco(optax.sgd(0.01), compress.chunk_top_k(2, 8), period=5)
+    x, states = trajectory(tx, gradients, jnp.zeros((3, 8)), 12)
+    evaluated = jax.vmap(cdjax.eval_params)(states, x)
+    ends = np.arange(4, 12, 5)  # of the two rounds
+    np.testing.assert_allclose(evaluated[ends], x[ends], rtol=1e-14)
+    np.testing.assert_array_equal(evaluated[:4], np.zeros((4, 3, 8)))
+    np.testing.assert_array_equal(evaluated[10], evaluated[9])
+    assert cdjax.metrics.consensus_distance(x[10]) > 0 == np.ptp(evaluated, axis=1).max()
+    slow = cdjax.slow_params(jax.tree.map(lambda leaf: leaf[10], states))
+    np.testing.assert_array_equal(slow, evaluated[10])
 
 
 @pytest.mark.slow
