@@ -15,7 +15,8 @@ Counted are bytes, and reported in units of the stacked parameters. A step must 
   ``pulls``: those of all agents towards a server;
   ``pushed``: accrued gradients that are pushed, while those of the next push take their place;
   ``read``: what others read of compressed messages, which its sender takes off what it keeps;
-  ``transformed``: the coefficients of which the largest are sent.
+  ``transformed``: the coefficients of which the largest are sent;
+  ``crossed``: the gradient of a neighbour's model that comes back from it, or that is sent back.
 
 Some algorithms hold more, where XLA computes a new state before the old one has been read for the
 last time, or holds what it could compute again. ``Algorithm.spare`` is how much, so that it does
@@ -59,12 +60,14 @@ PLANS: Mapping[str, Plan] = {
 class Algorithm(NamedTuple):
     """An optimizer of stacked parameters, and what it holds beside them, see the module.
 
-    ``spare`` is what its step holds beyond what it needs, in copies of the parameters.
+    ``spare`` is what its step holds beyond what it needs, in copies of the parameters;
+    ``crossing`` is the graph along which it takes cross gradients.
     """
 
     tx: optax.GradientTransformation
     exchange: tuple[str, ...] = ()
     spare: float = 0.0
+    crossing: topology.Topology | None = None
 
 
 def mixing_algorithms(graph: topology.Topology, plan: str) -> dict[str, Algorithm]:
@@ -138,6 +141,7 @@ def further_algorithms(graph: topology.Topology) -> dict[str, Algorithm]:
         for form in ("exact-diffusion", "extra", "atc-tracking", "diging")
     }
     tree = topology.spanning_tree(graph)
+    around = ("crossed",) * max(dict(graph.graph.degree).values())
     return {
         "cta": Algorithm(cdjax.combine_then_adapt(sgd, mix), result, 1),
         "icdsgd": Algorithm(cdjax.icdsgd(RATE, mix), result),
@@ -147,6 +151,7 @@ def further_algorithms(graph: topology.Topology) -> dict[str, Algorithm]:
         "gradient tracking, atc": Algorithm(tracking["atc"], message, 1),
         "momentum tracking": Algorithm(cdjax.momentum_tracking(RATE, mix), result),
         # The gradient's memory takes what is received.
+        "cga": Algorithm(cdjax.cga(RATE, mix), (*message, *around, *around), 2, graph),
         "exact diffusion": Algorithm(cdjax.exact_diffusion(RATE, mix), ("message",), 2),
         "d2": Algorithm(cdjax.d2(RATE, mix, smallest_eigenvalue=-0.2), ("message",), 2),
         "extra": Algorithm(cdjax.extra(RATE, mix), result, 2),
@@ -194,20 +199,25 @@ class Step(NamedTuple):
         return self.function.lower(*self.shapes).compile()
 
 
-def update_step(tx: optax.GradientTransformation, params: Params) -> Step:
-    """An update after a gradient that costs no other memory: a product of two small factors.
+def update_step(algorithm: Algorithm, params: Params) -> Step:
+    """An update after gradients that cost no other memory: products of two small factors.
 
     Args:
-        tx: the optimizer.
+        algorithm: the optimizer, and along which graph it takes cross gradients.
         params: the shapes of stacked parameters, each leaf of shape (N, rows, columns).
     """
+    tx = optax.with_extra_args_support(algorithm.tx)
 
     def step(state: tuple[Params, Any], factors: Params) -> tuple[Params, Any]:
         params, opt_state = state
         # Of two samples: an outer product would be computed anew for each reader.
         product = lambda x, pair: jnp.einsum("nbr,nbc->nrc", *pair)  # noqa: E731
         grads = jax.lax.optimization_barrier(jax.tree.map(product, params, factors))
-        updates, opt_state = tx.update(grads, opt_state, params)
+        extra = {}
+        if algorithm.crossing is not None:
+            crossed = cdjax.cross_gradients(_residual_gradient, algorithm.crossing, plan="vmap")
+            extra = {"cross_gradients": crossed(params, factors)}
+        updates, opt_state = tx.update(grads, opt_state, params, **extra)
         return optax.apply_updates(params, updates), opt_state
 
     def factors(x: jax.ShapeDtypeStruct) -> tuple[jax.ShapeDtypeStruct, ...]:
@@ -217,10 +227,19 @@ def update_step(tx: optax.GradientTransformation, params: Params) -> Step:
     return Step(jax.jit(step, donate_argnums=0), shapes, params)
 
 
-def train_step(
-    tx: optax.GradientTransformation, model: models.Model, num_agents: int, *, plan: str
-) -> Step:
+def _residual_gradient(params: Params, factors: Params) -> Params:
+    """A gradient of one agent that does read its parameters: of a linear model."""
+
+    def of_leaf(x: jax.Array, pair: tuple[jax.Array, jax.Array]) -> jax.Array:
+        inputs, outputs = pair
+        return inputs.T @ (inputs @ x - outputs)
+
+    return jax.tree.map(of_leaf, params, factors)
+
+
+def train_step(algorithm: Algorithm, model: models.Model, num_agents: int, *, plan: str) -> Step:
     """A whole train step of two images of 28 × 28 per agent, by a plan of ``agent_map``."""
+    tx, graph = algorithm.tx, algorithm.crossing
     images = jax.ShapeDtypeStruct((num_agents, 2, 28, 28, 1), jnp.float32)
     labels = jax.ShapeDtypeStruct((num_agents, 2), jnp.int32)
 
@@ -229,7 +248,8 @@ def train_step(
         return training.init_state(cdjax.replicate(params, num_agents), tx, key=jax.random.key(1))
 
     state = jax.eval_shape(first_state, images)
-    step = training.train_step(models.classification_loss(model), tx, plan=plan)
+    loss_fn = models.classification_loss(model)
+    step = training.train_step(loss_fn, tx, plan=plan, topology=graph)
     return Step(jax.jit(step, donate_argnums=0), (state, (images, labels)), state.params)
 
 

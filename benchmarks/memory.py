@@ -71,12 +71,13 @@ def _rows(
 ) -> list[dict[str, Any]]:
     model = models.MLP(hidden=options.hidden)
     rows = []
-    for name, (tx, exchange, _) in algorithms.items():
-        steps = {plan: train_step(tx, model, options.agents, plan=plan) for plan in options.plans}
-        steps = {"update": update_step(tx, _leaves(options.agents))} | steps
+    for name, algorithm in algorithms.items():
+        steps = {"update": update_step(algorithm, _leaves(options.agents))}
+        for plan in options.plans:
+            steps[plan] = train_step(algorithm, model, options.agents, plan=plan)
         found = {plan: _units(bytes_needed(step.compiled()), step) for plan, step in steps.items()}
-        needed = _units(needed_bytes(steps["update"], exchange), steps["update"])
-        what = ", ".join(exchange)
+        needed = _units(needed_bytes(steps["update"], algorithm.exchange), steps["update"])
+        what = ", ".join(algorithm.exchange)
         rows.append(
             {"algorithm": name, "mixing": mixer, "needed": needed, **found, "exchange": what}
         )

@@ -37,7 +37,7 @@ def tree(name):
 
 
 def assert_holds_what_it_needs(step, algorithm, name):
-    _, exchange, spare = algorithm
+    exchange, spare = algorithm.exchange, algorithm.spare
     unit = num_bytes(step.params)
     held, needed = bytes_needed(step.compiled()) / unit, needed_bytes(step, exchange) / unit
     assert held <= SMALL * (needed + spare), (
@@ -51,7 +51,7 @@ def assert_holds_what_it_needs(step, algorithm, name):
 @pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.sampled(4)
 def test_an_update_holds_no_more_than_its_equations_need(name, leaves):
-    assert_holds_what_it_needs(update_step(OTHERS[name].tx, tree(leaves)), OTHERS[name], name)
+    assert_holds_what_it_needs(update_step(OTHERS[name], tree(leaves)), OTHERS[name], name)
 
 
 QUICK = ("gradient tracking", "extra", "outer", "choco")  # one of each family
@@ -60,7 +60,7 @@ QUICK = ("gradient tracking", "extra", "outer", "choco")  # one of each family
 @pytest.mark.parametrize("name", [*QUICK, *slow(*sorted(FURTHER.keys() - {*QUICK}))])
 def test_an_update_holds_no_more_than_its_equations_need_and_what_is_known(name):
     algorithm = FURTHER[name]
-    step = update_step(algorithm.tx, tree("one leaf"))
+    step = update_step(algorithm, tree("one leaf"))
     more = assert_holds_what_it_needs(step, algorithm, name)
     if algorithm.spare:
         assert more > algorithm.spare - 1, f"{name} holds {more:.2f} copies more: take some off"
@@ -71,7 +71,7 @@ def test_an_update_holds_no_more_than_its_equations_need_and_what_is_known(name)
 @pytest.mark.parametrize("name", MIXING["neighbors"])
 def test_an_update_that_mixes_holds_no_more_than_its_equations_need(name, plan, leaves):
     algorithm = MIXING[plan][name]
-    step = update_step(algorithm.tx, tree(leaves))
+    step = update_step(algorithm, tree(leaves))
     assert_holds_what_it_needs(step, algorithm, f"{name} by {plan}")
 
 
@@ -80,5 +80,5 @@ def test_an_update_that_mixes_holds_no_more_than_its_equations_need(name, plan, 
 @pytest.mark.parametrize("name", MIXING["neighbors"])
 def test_a_train_step_holds_no_more_than_its_equations_need(name, plan):
     algorithm = MIXING["neighbors"][name]
-    step = train_step(algorithm.tx, models.MLP(hidden=(128, 128)), NUM_AGENTS, plan=plan)
+    step = train_step(algorithm, models.MLP(hidden=(128, 128)), NUM_AGENTS, plan=plan)
     assert_holds_what_it_needs(step, algorithm, f"{name}, its gradients by {plan}")
