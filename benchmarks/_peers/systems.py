@@ -27,7 +27,7 @@ SYSTEMS = {
     "drjax": System("drjax", "drjax_rounds", "pip install drjax"),
     "fedjax": System("fedjax", "fedjax_rounds", "pip install fedjax"),
     "blazefl": System(
-        "blazefl", "blazefl_rounds", "pip install blazefl numpy, with Python 3.12 or later"
+        "blazefl", "blazefl_rounds", "pip install blazefl numpy tqdm, with Python 3.12 or later"
     ),
     "flwr": System("flwr", "flwr_rounds", "pip install 'flwr[simulation]' torch numpy"),
     "decent-dp": System("decent_dp", "decent_dp_steps", "pip install decent-dp numpy"),
