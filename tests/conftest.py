@@ -5,6 +5,7 @@ With JAX_PLATFORMS set, to an empty value for JAX's own choice, tests run elsewh
 """
 
 import collections
+import gc
 import importlib.util
 import os
 import signal
@@ -54,6 +55,9 @@ def pytest_configure(config):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)
 
+    # Traces are many small objects; looking for cycles among them takes 8 % of the time.
+    gc.set_threshold(100_000, 20, 100)
+
     import jax
 
     if importlib.util.find_spec("beartype"):  # a machine with an accelerator may lack it
@@ -70,14 +74,19 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Marks as slow what ``sampled`` leaves out; it counts from a test's last case back."""
+    """Marks as slow what ``sampled`` leaves out: cases of a test, or fast tests of a whole file.
+
+    It counts from the last one back.
+    """
     numbers = collections.Counter()
     for item in reversed(items):
-        if marker := item.get_closest_marker("sampled"):
-            test = item.nodeid.partition("[")[0]
-            if numbers[test] % marker.args[0]:
+        for node, marker in item.iter_markers_with_node("sampled"):  # the test's own comes first
+            if item.get_closest_marker("slow"):
+                break
+            group = item.nodeid.partition("[")[0] if node is item else node.nodeid
+            if numbers[group] % marker.args[0]:
                 item.add_marker(pytest.mark.slow)
-            numbers[test] += 1
+            numbers[group] += 1
 
 
 def pytest_report_header(config):

@@ -15,7 +15,7 @@ from cdjax import checkpoint, data, mixing, models, sharding, topology, training
 from tests.test_transforms_common import NUM_AGENTS, TABLE, gradient
 from tests.trees import assert_trees_close, random_stacked_tree, train
 
-pytestmark = pytest.mark.accelerator
+pytestmark = [pytest.mark.accelerator, pytest.mark.sampled(2)]
 
 GRAPHS = {
     "ring": topology.ring(7),

@@ -241,6 +241,7 @@ def test_modules_of_nnx_keep_what_changes_in_them(plan):
     np.testing.assert_array_equal(module.dropout.rngs.count[...], [1, 1, 1])
 
 
+@pytest.mark.slow
 def test_means_of_agents_on_several_devices_are_one_program():
     mesh = cdjax.sharding.agent_mesh()
     params = {str(i): jnp.ones((2 * mesh.size, 8)) for i in range(60)}

@@ -165,6 +165,7 @@ def test_a_picture_shows_each_agent_edge_and_eigenvalue(hooks):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.sampled(2)
 def test_a_notebook_runs(path, hooks, monkeypatch):
     import matplotlib
     import notebooks

@@ -91,7 +91,7 @@ def copied(x):
 
 
 @pytest.mark.parametrize("code", [pytest.param(code, id=name) for name, code in EXAMPLES])
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 def test_example_runs(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with jax.numpy_rank_promotion("allow"):  # JAX's default, which users have

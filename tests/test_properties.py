@@ -17,7 +17,10 @@ from cdjax import mixing, robust, topology
 from tests.trees import random_connected_graph
 
 # The type checks of cdjax look at random items of lists, in strategies too.
-pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies"),
+    pytest.mark.sampled(2),
+]
 
 KEY = jax.random.key(0)
 ROUNDING = {"float32": 1e-5, "bfloat16": 2e-2, "float16": 2e-3}

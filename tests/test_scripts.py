@@ -29,6 +29,7 @@ def changed_lines(name):
 
 
 @pytest.mark.parametrize("name", [*QUICK, *slow(*(x for x in IN_PROCESS if x not in QUICK))])
+@pytest.mark.sampled(2)
 def test_a_script_runs(name, capsys):
     with jax.numpy_rank_promotion("allow"):  # JAX's default, which users have
         runpy.run_path(str(SCRIPTS[name]), run_name="__main__")

@@ -14,6 +14,8 @@ from tests.mixing.test_exchange import rows_exchanged
 from tests.slow import slow
 from tests.trees import assert_trees_close
 
+pytestmark = pytest.mark.sampled(3)
+
 STEPS, BATCH, SAMPLES = 50, 2, 6
 FAMILIES = ["ring", "torus", "hypercube", "exponential", "erdos_renyi"]
 

@@ -212,6 +212,7 @@ def plain(make, params):
     return run(step_of(tx), params, tx.init(params))
 
 
+@pytest.mark.sampled(3)
 def test_jit_changes_nothing_in_one_trace_and_consumes_donated_buffers(make, params, plain):
     tx, traces = make(0.1), []
     step = lambda p, s: (traces.append(0), step_of(tx)(p, s))[1]  # noqa: E731

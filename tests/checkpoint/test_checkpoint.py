@@ -11,6 +11,8 @@ from flax.training.train_state import TrainState as FlaxState
 from cdjax import checkpoint, sharding
 from cdjax.training import TrainState
 
+pytestmark = pytest.mark.sampled(2)
+
 NUM_AGENTS = 8
 
 

@@ -14,6 +14,8 @@ from cdjax.compress._quantizers import stochastic_round
 from cdjax.compress._sparse import _cut, _joined, cosines
 from tests.trees import random_stacked_tree
 
+pytestmark = pytest.mark.sampled(3)
+
 KEY = jax.random.key(0)
 # name: (compressor, whether its bound is one in expectation)
 TABLE = {

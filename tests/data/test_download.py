@@ -16,6 +16,8 @@ from cdjax.data import _download
 from experiments.run.config import Data
 from experiments.run.problem import load_dataset
 
+pytestmark = pytest.mark.sampled(2)
+
 FILES = {name: name.encode() * 5_000 for name in _download.PUBLISHED["mnist"].checksums}
 FIRST, *_, LAST = FILES
 NOWHERE = "http://127.0.0.1:9"  # the port of discarded bytes, on which nothing listens

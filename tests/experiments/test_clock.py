@@ -16,6 +16,8 @@ from experiments.run.errors import UsageError
 from experiments.run.job import prepare
 from experiments.run.runner import run
 
+pytestmark = pytest.mark.sampled(3)
+
 MESSAGE = 4 * (3072 * 10 + 10)
 SMALL = replaced(
     Run(), dataset="digits", model="softmax", agents=6, topology="ring", train_samples=96,

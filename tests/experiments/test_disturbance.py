@@ -21,6 +21,8 @@ from experiments.run.job import prepare
 from experiments.run.runner import run
 from tests.system.forked import arrays_of, only_folder, records_of
 
+pytestmark = pytest.mark.sampled(2)
+
 SMALL = replaced(
     Run(), dataset="digits", model="softmax", train_samples=160, test_samples=60, batch_size=8,
     epochs=1,

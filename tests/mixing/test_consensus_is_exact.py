@@ -14,6 +14,8 @@ import cdjax
 from cdjax import mixing, robust, sharding, topology
 from tests.slow import slow
 
+pytestmark = pytest.mark.sampled(3)
+
 KEY = jax.random.key(0)
 GRAPHS = {
     "ring of 7": topology.ring(7),

@@ -12,6 +12,8 @@ from cdjax import mixing, sharding, topology
 from cdjax.mixing._exchange import _schedule, exchange
 from tests.trees import assert_trees_close, random_stacked_tree
 
+pytestmark = pytest.mark.sampled(3)
+
 FAMILIES = ["ring", "torus", "hypercube", "exponential", "erdos_renyi", "star", "complete"]
 # Four agents per device, and one.
 CASES = [*((family, 32) for family in FAMILIES), ("torus", 8), ("erdos_renyi", 8), ("complete", 8)]

@@ -8,6 +8,8 @@ import cdjax
 from cdjax import mixing, robust, topology
 from tests.slow import slow
 
+pytestmark = pytest.mark.sampled(3)
+
 N = 5
 RING = topology.ring(N)
 MIXERS = {

@@ -7,6 +7,8 @@ from cdjax import cdsgd, metrics, mixing, topology
 from cdjax.mixing import edge_weights, from_edge_weights
 from tests.trees import assert_trees_close, quadratic_gradients, random_stacked_tree, train
 
+pytestmark = pytest.mark.sampled(3)
+
 STAR = topology.star(8)
 
 

@@ -9,6 +9,8 @@ from cdjax import mixing, sharding, topology
 from cdjax.mixing import masked
 from tests.trees import assert_trees_close, random_stacked_tree
 
+pytestmark = pytest.mark.sampled(3)
+
 KEY = jax.random.key(0)
 RING, COMPLETE = mixing.dense(topology.ring(5)), mixing.dense(topology.complete(5))
 

@@ -10,6 +10,8 @@ from cdjax import mixing, topology
 from cdjax.mixing import pull, push, random_pairs, random_peers
 from tests.trees import assert_trees_close, random_connected_graph, random_stacked_tree
 
+pytestmark = pytest.mark.sampled(3)
+
 KEY = jax.random.key(7)
 
 

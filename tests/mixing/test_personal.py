@@ -10,6 +10,8 @@ import cdjax
 from cdjax import mixing, topology
 from tests.trees import assert_trees_close, random_stacked_tree, train
 
+pytestmark = pytest.mark.sampled(3)
+
 MIX = mixing.dense(topology.ring(5))
 TREE = random_stacked_tree(5)  # scalar, bias, layer/kernel, layer/empty
 

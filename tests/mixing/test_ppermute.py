@@ -11,6 +11,8 @@ from cdjax import mixing, sharding, topology
 from cdjax.mixing._ppermute import ppermute
 from tests.trees import assert_trees_close, random_connected_graph, random_stacked_tree
 
+pytestmark = pytest.mark.sampled(3)
+
 
 def random_matrix(density, seed=0):
     rng = np.random.default_rng(seed)

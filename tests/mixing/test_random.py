@@ -12,6 +12,8 @@ from benchmarks._collectives import collectives
 from cdjax import mixing, sharding, topology
 from tests.trees import assert_trees_close, random_stacked_tree
 
+pytestmark = pytest.mark.sampled(3)
+
 NUM_KEYS = 4096
 KEY = jax.random.key(0)
 

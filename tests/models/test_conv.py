@@ -11,6 +11,8 @@ from jax import lax
 from cdjax.models import _conv
 from cdjax.models._conv import conv_general_dilated
 
+pytestmark = pytest.mark.sampled(3)
+
 NHWC = ("NHWC", "HWIO", "NHWC")
 IMAGES, KERNEL = (5, 9, 8, 4), (3, 3, 4, 6)
 # name: images, kernel, strides, padding, dilation of the images, dilation of the kernel

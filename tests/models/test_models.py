@@ -7,6 +7,8 @@ import pytest
 from cdjax import agent_map, models, replicate
 from cdjax.models._networks import _relu_max_pool
 
+pytestmark = pytest.mark.sampled(2)
+
 KEY = jax.random.key(0)
 
 

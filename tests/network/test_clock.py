@@ -10,6 +10,8 @@ from tests.network.oracles import loop
 from tests.slow import slow
 from tests.trees import random_connected_graph
 
+pytestmark = pytest.mark.sampled(3)
+
 KEY = jax.random.key(5)
 HARMONIC_16 = float(np.sum(1 / np.arange(1, 17)))
 GRAPH = topology.from_graph(random_connected_graph(7))

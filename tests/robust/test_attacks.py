@@ -13,6 +13,8 @@ from cdjax.robust._attacks import (
 )
 from tests.trees import assert_trees_close, random_connected_graph, random_stacked_tree
 
+pytestmark = pytest.mark.sampled(3)
+
 KEY = jax.random.key(5)
 GRAPH = topology.from_graph(random_connected_graph(9))
 MIX = mixing.dense(GRAPH)

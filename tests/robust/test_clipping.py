@@ -8,6 +8,8 @@ from cdjax import mixing, robust, topology
 from cdjax.robust import clipped_gossip
 from tests.trees import assert_trees_close, random_connected_graph, random_stacked_tree
 
+pytestmark = pytest.mark.sampled(3)
+
 IRREGULAR = topology.from_graph(random_connected_graph(11, seed=1))
 GRAPHS = {
     "one agent": topology.ring(1),

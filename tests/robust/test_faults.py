@@ -16,6 +16,8 @@ from cdjax.robust._faults import (
 )
 from tests.trees import assert_trees_close, random_connected_graph, random_stacked_tree
 
+pytestmark = pytest.mark.sampled(3)
+
 KEY = jax.random.key(3)
 GRAPHS = {
     "one agent": topology.ring(1),

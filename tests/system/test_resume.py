@@ -118,6 +118,7 @@ def test_a_signal_saves_within_the_epoch_and_the_end_is_the_same(number, server,
     assert arrays_of(folder, 30) == arrays_of(whole, 30)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named_and_the_run_goes_on_from_the_one_before(
     half, server, uninterrupted
 ):

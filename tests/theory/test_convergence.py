@@ -6,6 +6,8 @@ import pytest
 from cdjax import theory, topology
 from tests.theory.test_consensus import distance, run_cdsgd
 
+pytestmark = pytest.mark.sampled(3)
+
 LAZY_RING = topology.ring(5, "lazy")
 ONE_AGENT = topology.ring(1)
 

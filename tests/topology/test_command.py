@@ -11,6 +11,8 @@ from cdjax.topology import _plot
 from cdjax.topology.__main__ import main
 from cdjax.topology._layout import positions
 
+pytestmark = pytest.mark.sampled(3)
+
 DIRECTED = topology.exponential(8, directed=True)  # whose eigenvalues are complex
 
 

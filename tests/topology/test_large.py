@@ -14,6 +14,8 @@ from cdjax import mixing, topology
 from cdjax.topology._entries import entries_of
 from cdjax.topology._spectrum import closed_form, extremes
 
+pytestmark = pytest.mark.sampled(2)
+
 LARGE = 100_000
 CLOSED = [
     (family, num_agents, weights)

@@ -9,6 +9,8 @@ import pytest
 import cdjax
 from cdjax import mixing, network, topology, training
 
+pytestmark = pytest.mark.sampled(3)
+
 KEY, NUM_AGENTS = jax.random.key(3), 5
 RING = topology.ring(NUM_AGENTS)
 # One sample per agent, its centre: f_j = ½ h_j (x - c_j)², of which every batch is the same.

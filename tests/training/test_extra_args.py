@@ -10,6 +10,8 @@ import cdjax
 from cdjax import mixing, topology, training
 from tests.trees import assert_trees_close
 
+pytestmark = pytest.mark.sampled(3)
+
 MIX = mixing.dense(topology.ring(3))
 KEY = jax.random.key(0)
 PARAMS = {"w": jnp.array([[1.0, 2.0], [0.5, -1.0], [3.0, 0.0]])}

@@ -10,6 +10,8 @@ import cdjax
 from cdjax import mixing, topology, training
 from tests.trees import random_connected_graph
 
+pytestmark = pytest.mark.sampled(3)
+
 ALPHA, MU, NUM_STEPS = 0.05, 0.8, 7
 
 

@@ -7,6 +7,8 @@ import cdjax
 from cdjax import compress, mixing, topology
 from tests.trees import quadratic_gradients, train, trajectory
 
+pytestmark = pytest.mark.sampled(3)
+
 # Problem P: five agents on a ring with weights 1/3, curvatures (1..5)/3, optima 0..4.
 RING = topology.ring(5)
 MIX = mixing.dense(RING)

@@ -14,6 +14,8 @@ from cdjax.transforms._nonnegative import nonnegative_minimum
 from tests.slow import slow
 from tests.trees import quadratic_gradients, train, with_cross_gradients
 
+pytestmark = pytest.mark.sampled(3)
+
 GRAPHS = [topology.ring(5), topology.path(4), *slow(topology.star(5), topology.complete(4))]
 
 

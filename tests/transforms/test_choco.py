@@ -9,6 +9,8 @@ from benchmarks._collectives import bytes_received, collectives
 from cdjax import compress, mixing, sharding, topology
 from tests.trees import quadratic_gradients, train, trajectory
 
+pytestmark = pytest.mark.sampled(3)
+
 RING = topology.ring(5)
 MIX = mixing.dense(RING)
 KEY = jax.random.key(0)

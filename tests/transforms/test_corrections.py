@@ -12,6 +12,8 @@ import cdjax
 from cdjax import mixing, topology
 from tests.trees import quadratic_gradients, trajectory
 
+pytestmark = pytest.mark.sampled(3)
+
 GRAPH = topology.ring(5)
 W = GRAPH.mixing_matrix
 MIX = mixing.dense(GRAPH)

@@ -17,6 +17,8 @@ from tests.trees import (
     trajectory,
 )
 
+pytestmark = pytest.mark.sampled(3)
+
 KEY = jax.random.key(2)
 GRAPH = topology.from_graph(random_connected_graph(5))
 MIX = mixing.dense(GRAPH)

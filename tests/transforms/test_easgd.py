@@ -10,6 +10,8 @@ import cdjax
 from cdjax import mixing, topology
 from tests.trees import quadratic_gradients, train
 
+pytestmark = pytest.mark.sampled(2)
+
 
 @partial(jax.jit, static_argnums=0)
 def round_robin_matrix(num_agents, learning_rate, moving_rate):

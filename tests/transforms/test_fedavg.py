@@ -14,6 +14,8 @@ from tests.trees import (
     trajectory,
 )
 
+pytestmark = pytest.mark.sampled(3)
+
 KEY = jax.random.key(0)
 
 

@@ -11,6 +11,8 @@ from cdjax.mixing import random_peers
 from tests.slow import slow
 from tests.trees import assert_trees_close, random_stacked_tree, train, trajectory
 
+pytestmark = pytest.mark.sampled(3)
+
 KEY = jax.random.key(0)
 PEERS = random_peers(topology.complete(6), KEY, probability=0.4)
 

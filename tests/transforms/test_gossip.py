@@ -2,11 +2,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 import cdjax
 from cdjax import topology
 from cdjax.mixing import pull, push, random_pairs, random_peers
 from tests.trees import assert_trees_close, random_stacked_tree, train
+
+pytestmark = pytest.mark.sampled(3)
 
 KEY = jax.random.key(0)
 

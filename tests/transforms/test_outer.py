@@ -18,6 +18,8 @@ from tests.trees import (
     trajectory,
 )
 
+pytestmark = pytest.mark.sampled(3)
+
 CENTERS, CURVATURES, ALPHA = np.arange(5.0), np.arange(1.0, 6.0) / 3, 0.1
 GRADIENT = quadratic_gradients(CENTERS, CURVATURES)
 R = 1 - ALPHA * CURVATURES  # what a step leaves of the distance from an agent's own optimum

@@ -8,6 +8,8 @@ import cdjax
 from cdjax import topology
 from tests.trees import random_stacked_tree, trajectory
 
+pytestmark = pytest.mark.sampled(3)
+
 KEY = jax.random.key(0)
 RING = topology.ring(5)
 

@@ -8,6 +8,8 @@ import cdjax
 from cdjax import mixing, topology
 from tests.trees import assert_trees_close, quadratic_gradients, random_stacked_tree, train
 
+pytestmark = pytest.mark.sampled(3)
+
 
 def loss(w, features, targets):
     return jnp.mean((features @ w - targets) ** 2)
