@@ -30,6 +30,7 @@ import optax
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from cdjax._checks import check_arrays, check_mixer, check_params, check_per_agent
+from cdjax._stored import stored
 from cdjax._trees import (
     along_agents,
     displacement,
@@ -112,8 +113,8 @@ def cdmsgd(
         next_lookahead = lookahead_at(next_step)
         alpha, mu = value_at(learning_rate, state.step), value_at(momentum, state.step)
 
-        stored = check_params(params, "cdmsgd", updates)
-        iterate = _iterate(stored, state) if nesterov else stored
+        y = check_params(params, "cdmsgd", updates)
+        iterate = stored(_iterate(y, state), state.step) if nesterov else y
         velocity = map_floats(
             lambda v, pull, g: (
                 widened(pull) + along_agents(mu, v) * v - along_agents(alpha, v) * widened(g)
@@ -127,7 +128,7 @@ def cdmsgd(
                 along_agents(1 + next_lookahead, v_next) * v_next - widened(ahead)
             ),
             velocity,
-            displacement(stored, iterate),
+            displacement(y, iterate),
         )
         return updates, CDMSGDState(next_step, velocity, next_lookahead)
 

@@ -18,6 +18,7 @@ import optax
 from jaxtyping import Array, Bool, Int
 
 from cdjax._checks import check_arrays, check_inner, check_mixer, check_params
+from cdjax._stored import stored
 from cdjax._trees import along_agents, displacement
 from cdjax._types import Mixer, OptState, Params
 
@@ -119,7 +120,7 @@ def adapt_then_combine(
         updates, inner_state = inner.update(updates, state.inner, x, **extra_args)
         if active is not None:
             updates = jax.tree.map(lambda u: jnp.where(along_agents(active, u), u, 0), updates)
-        combined = mix(optax.apply_updates(x, updates), state.step)  # Π(x + u)
+        combined = mix(stored(optax.apply_updates(x, updates), state.step), state.step)  # Π(x + u)
         return displacement(combined, x), AdaptThenCombineState(state.step + 1, inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
@@ -165,8 +166,9 @@ def combine_then_adapt(
     ) -> tuple[optax.Updates, CombineThenAdaptState]:
         y, next_step = check_params(params, "combine_then_adapt", updates), state.step + 1
         updates, inner_state = inner.update(updates, state.inner, y, **extra_args)
-        x = optax.apply_updates(y, updates)
-        mixed = mix(x, next_step)  # of the next step, whose gradients are taken there
+        x = stored(optax.apply_updates(y, updates), next_step)
+        # Of the next step, whose gradients are taken there.
+        mixed = stored(mix(x, next_step), next_step)
         state = CombineThenAdaptState(next_step, displacement(mixed, x), inner_state)
         return displacement(mixed, y), state
 

@@ -16,6 +16,7 @@ import optax
 from jaxtyping import Array, Int
 
 from cdjax._checks import check_mixer, check_params, check_per_agent
+from cdjax._stored import stored
 from cdjax._trees import along_agents, displacement, map_floats, value_at
 from cdjax._types import AgentScalarOrSchedule, Mixer, Params
 from cdjax.transforms._descent import inverse, stepped
@@ -74,8 +75,8 @@ def decentlam(
     ) -> tuple[optax.Updates, DecentLaMState]:
         x = check_params(params, "decentlam", updates)
         alpha, mu = value_at(learning_rate, state.step), value_at(momentum, state.step)
-        combined = mix(stepped(x, updates, alpha), state.step)  # Π(x − αg)
-        pull = displacement(combined, x)  # −αg̃
+        message = stored(stepped(x, updates, alpha), state.step)  # x − αg
+        pull = stored(displacement(mix(message, state.step), x), state.step)  # −αg̃
         ball = map_floats(
             lambda m, p: along_agents(mu, m) * m - along_agents(inverse(alpha), m) * p,
             state.momentum,

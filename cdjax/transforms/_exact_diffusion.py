@@ -29,6 +29,7 @@ from cdjax._checks import (
     check_per_agent,
     check_scalar,
 )
+from cdjax._stored import stored
 from cdjax._trees import displacement, map_floats
 from cdjax._types import AgentScalarOrSchedule, Mixer, OptState, Params
 from cdjax.mixing import lazy
@@ -87,8 +88,13 @@ def adapt_correct_combine(
         updates, inner_state = inner.update(updates, state.inner, x, **extra_args)
         adapted = optax.apply_updates(x, updates)
         corrected = map_floats(lambda a, c: a + c, adapted, state.correction)
-        combined = mix(corrected, state.step)
-        correction = displacement(combined, adapted)
+        corrected = stored(corrected, state.step)
+        combined = stored(mix(corrected, state.step), state.step)
+        # Of what is sent, and not of what is adapted: so x and the gradient are read for the last
+        # time before the exchange, and their memory takes what comes of it.
+        correction = map_floats(
+            lambda new, sent, c: (new - sent) + c, combined, corrected, state.correction
+        )
         state = AdaptCorrectCombineState(state.step + 1, correction, inner_state)
         return displacement(combined, x), state
 

@@ -25,6 +25,7 @@ import optax
 from jaxtyping import Array, Int
 
 from cdjax._checks import check_mixer, check_params, check_per_agent
+from cdjax._stored import stored
 from cdjax._trees import displacement, is_floating, map_floats, widened
 from cdjax._types import AgentScalarOrSchedule, Mixer, Params
 from cdjax.transforms._descent import descent
@@ -63,7 +64,7 @@ def corrected_consensus(mix: Mixer) -> optax.GradientTransformation:
         updates: optax.Updates, state: CorrectedConsensusState, params: Params | None = None
     ) -> tuple[optax.Updates, CorrectedConsensusState]:
         x = check_params(params, "corrected_consensus", updates)
-        pull = displacement(mix(x, state.step), x)  # Πx − x
+        pull = stored(displacement(mix(x, state.step), x), state.step)  # Πx − x
         updates = map_floats(lambda p, u, c: p + u + c, pull, updates, state.correction)
         correction = map_floats(lambda c, p: c + p / 2, state.correction, pull)
         return updates, CorrectedConsensusState(state.step + 1, correction)

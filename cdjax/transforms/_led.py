@@ -20,6 +20,7 @@ import optax
 from jaxtyping import Array, Int
 
 from cdjax._checks import check_count, check_inner, check_params, check_scalar
+from cdjax._stored import stored
 from cdjax._trees import displacement, map_floats
 from cdjax._types import Mixer, OptState, Params
 
@@ -80,8 +81,8 @@ def led(
         updates, inner_state = inner.update(corrected, state.inner, x, **extra_args)
 
         def exchange(updates: Params, correction: Params) -> tuple[Params, Params]:
-            stepped = optax.apply_updates(x, updates)
-            mixed = mix(stepped, state.step // period)
+            stepped = stored(optax.apply_updates(x, updates), state.step)
+            mixed = stored(mix(stepped, state.step // period), state.step)
             apart = displacement(stepped, mixed)  # φ − Πφ
             moved = jax.tree.map(lambda d, u: d.astype(u.dtype), displacement(mixed, x), updates)
             return moved, map_floats(lambda c, d: c + gain * d, correction, apart)

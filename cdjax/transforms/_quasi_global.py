@@ -18,6 +18,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from cdjax._checks import check_mixer, check_params, check_per_agent, check_scalar
+from cdjax._stored import stored
 from cdjax._trees import (
     along_agents,
     displacement,
@@ -105,7 +106,8 @@ def quasi_global_momentum(
             return g + along_agents(mu, m) * ball if nesterov else ball
 
         directions = map_floats(direction, state.momentum, updates)
-        moves = displacement(mix(stepped(x, directions, alpha), state.step), x)
+        message = stored(stepped(x, directions, alpha), state.step)
+        moves = stored(displacement(mix(message, state.step), x), state.step)
         momentum_next = map_floats(
             lambda m, move: (
                 along_agents(rho, m) * m
@@ -185,7 +187,8 @@ def quasi_global_adam(
             return first / (jnp.sqrt(second) + eps)
 
         directions = map_floats(direction, state.first_moment, state.second_moment, updates)
-        moves = displacement(mix(stepped(x, directions, alpha), state.step), x)
+        message = stored(stepped(x, directions, alpha), state.step)
+        moves = stored(displacement(mix(message, state.step), x), state.step)
         lengths = _lengths(moves) + _LEAST_LENGTH
         toward = map_floats(lambda move: -move / along_agents(lengths, move), moves)
         first = map_floats(lambda m, d: b1 * m + (1 - b1) * d, state.first_moment, toward)

@@ -14,6 +14,7 @@ import optax
 from jaxtyping import Array, Int
 
 from cdjax._checks import check_choice, check_mixer, check_params, check_per_agent
+from cdjax._stored import stored
 from cdjax._trees import displacement, map_floats
 from cdjax._types import AgentScalarOrSchedule, Mixer, Params
 from cdjax.mixing import lazy
@@ -93,8 +94,8 @@ def suda(
         x = check_params(params, "suda", updates)
         (step, dual), descent_state = state
         updates, descent_state = descend.update(updates, descent_state, x)
-        adapted = a(optax.apply_updates(c(x, step), updates), step)
-        after = map_floats(lambda m, z: m - z, adapted, dual)
+        adapted = a(stored(optax.apply_updates(c(x, step), updates), step), step)
+        after = stored(map_floats(lambda m, z: m - z, adapted, dual), step)
         pull = displacement(after, one_minus_b_squared(after, step))  # B²x
         dual = map_floats(lambda z, p: z + p, dual, pull)
         return displacement(after, x), (SUDAState(step + 1, dual), descent_state)
@@ -108,14 +109,14 @@ def _identity(mix: Mixer) -> Mixer:
 
 def _squared(mix: Mixer) -> Mixer:
     """Π², with both factors at the step's own Π."""
-    return lambda tree, step=0: mix(mix(tree, step), step)
+    return lambda tree, step=0: mix(stored(mix(tree, step), step), step)
 
 
 def _difference_squared(mix: Mixer) -> Mixer:
     """I − (I − Π)² = 2Π − Π²."""
 
     def mix_difference(tree: Params, step: int | Int[Array, ""] = 0) -> Params:
-        once = mix(tree, step)
+        once = stored(mix(tree, step), step)
         return map_floats(lambda m, mm: m + (m - mm), once, mix(once, step))
 
     return mix_difference

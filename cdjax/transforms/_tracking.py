@@ -24,6 +24,7 @@ import optax
 from jaxtyping import Array, Int
 
 from cdjax._checks import check_mixer
+from cdjax._stored import stored
 from cdjax._trees import map_floats
 from cdjax._types import Mixer, Params
 
@@ -67,7 +68,8 @@ def tracking(mix: Mixer, *, combined: bool = False) -> optax.GradientTransformat
     ) -> tuple[optax.Updates, TrackingState]:
         del params
         estimate = map_floats(lambda c, u: u + c, state.correction, updates)
-        mixed = mix(estimate, state.step)
+        estimate = stored(estimate, state.step)
+        mixed = stored(mix(estimate, state.step), state.step)
         correction = map_floats(lambda m, u: m - u, mixed, updates)
         return mixed if combined else estimate, TrackingState(state.step + 1, correction)
 

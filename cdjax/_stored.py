@@ -1,0 +1,52 @@
+"""Arrays that are computed once and kept, where XLA:CPU would compute them in each place of use.
+
+What an algorithm sends is read by every neighbour, and what it receives by every part of its state.
+XLA:CPU fuses such arrays into all that read them. Then the parameters and the state that they were
+computed from have to stay, so that nothing can be written over them: a step holds a copy of each,
+and of every neighbour's message. It drops ``jax.lax.optimization_barrier`` before it decides what
+to fuse, but a loop it has to keep, even one that ends before its first turn.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from cdjax._trees import map_floats_together
+
+Tree = TypeVar("Tree")
+
+
+def stored(tree: Tree, step: Int[Array, ""]) -> Tree:
+    """The same arrays, those of floats written to memory once on a CPU; elsewhere nothing is done.
+
+    Args:
+        tree: any arrays.
+        step: the number of the step, at least 0, which the compiler does not know.
+    """
+    # Outside of a program nothing is fused.
+    is_traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+    if jax.default_backend() != "cpu" or not is_traced:
+        return tree
+    return map_floats_together(lambda leaves: _kept(step, leaves), tree)
+
+
+@jax.custom_jvp
+def _kept(step: Array, leaves: list[Array]) -> list[Array]:
+    def goes_on(carry: tuple[Array, list[Array]]) -> Array:
+        return carry[0] < 0
+
+    def turn(carry: tuple[Array, list[Array]]) -> tuple[Array, list[Array]]:
+        number, leaves = carry
+        return number + 1, [jnp.zeros_like(leaf) for leaf in leaves]
+
+    return jax.lax.while_loop(goes_on, turn, (step, leaves))[1]
+
+
+@_kept.defjvp
+def _(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
+    # A loop has no reverse mode, and what it keeps needs none.
+    return _kept(*primals), tangents[1]
