@@ -123,8 +123,10 @@ def _is_done(options: Run, folder: Path) -> bool:
 
 
 def _is_of(described: dict[str, Any], options: Run) -> bool:
-    # Of options that did not exist when the run was made, it has the defaults.
-    return _described(Run()) | described == _described(options)
+    # Of options that did not exist when the run was made, it has the defaults. Where runs are kept
+    # does not change them: a study's folder may move.
+    elsewhere = {"out": None}
+    return _described(Run()) | described | elsewhere == _described(options) | elsewhere
 
 
 def _described(options: Run) -> dict[str, Any]:
