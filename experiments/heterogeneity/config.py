@@ -55,6 +55,7 @@ class Heterogeneity:
         "gradient-tracking",
         "momentum-tracking",
         "exact-diffusion",
+        "relay",
         "kgt",
         "centralized",
     )
