@@ -235,8 +235,8 @@ def _markdown(config: Heterogeneity, results: Results) -> str:
         f"Dir(α, ..., α). Test accuracy in %, mean over n = {config.seeds} seeds ± the half of its "
         "95 % interval (Student's t). Each algorithm has, at each α, the step size with the lowest "
         f"training loss at the end, on seeds that are not reported (n = {config.tune_seeds}), of a "
-        f"grid that brackets it. Momentum is {config.momentum:g} where an algorithm has it, but for the "
-        "local steps of algorithms of rounds.\n",
+        f"grid that brackets it. Momentum is {config.momentum:g} where an algorithm has it, but "
+        "for the local steps of algorithms of rounds.\n",
         markdown_table(head, rows),
         f"The paired difference to {base} with its 95 % interval, in points. A verdict is what "
         f"Holm's correction for {len(found)} comparisons leaves significant at 5 %.\n",
