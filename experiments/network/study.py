@@ -89,7 +89,8 @@ def _reported(config: Networks, name: str, rate: float) -> list[tuple[Run, Path]
 
 def _tuning(config: Networks, name: str, rate: float) -> list[tuple[Run, Path]]:
     seeds = tuning_seeds(config.training.seed, config.tune_seeds)
-    return _runs(config, name, rate, seeds=seeds, evaluate_train=True)
+    at_end = config.training.epochs  # all that a step size is chosen by
+    return _runs(config, name, rate, seeds=seeds, evaluate_train=True, eval_every=at_end)
 
 
 def _runs(
