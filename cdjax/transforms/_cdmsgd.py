@@ -30,7 +30,6 @@ import optax
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from cdjax._checks import check_arrays, check_mixer, check_params, check_per_agent
-from cdjax._stored import stored
 from cdjax._trees import (
     along_agents,
     displacement,
@@ -114,7 +113,7 @@ def cdmsgd(
         alpha, mu = value_at(learning_rate, state.step), value_at(momentum, state.step)
 
         y = check_params(params, "cdmsgd", updates)
-        iterate = stored(_iterate(y, state), state.step) if nesterov else y
+        iterate = _iterate(y, state) if nesterov else y
         velocity = map_floats(
             lambda v, pull, g: (
                 widened(pull) + along_agents(mu, v) * v - along_agents(alpha, v) * widened(g)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from types import NoneType, UnionType
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+import tyro
 
 from experiments.run.config import option_hints
 from experiments.run.errors import UsageError, flag
@@ -34,7 +36,10 @@ def check_words(default: Any, words: Sequence[str]) -> None:
     """
     flags = {flag(name): hint for name, hint in option_hints(default).items()}
     flags |= {f"--no-{name[2:]}": bool for name, hint in flags.items() if hint is bool}
+    free = _takes_words(default)
     for option, values, is_assigned in _given(words):
+        if not option and free:
+            continue
         if not option:
             raise UsageError(f"{values[0]!r} follows no option; options begin with --")
         hint = flags.get(option)
@@ -46,14 +51,20 @@ def check_words(default: Any, words: Sequence[str]) -> None:
             raise UsageError(f"{option}: it takes no value; leave {values[0]!r} out")
         several = _is_tuple(hint) and not is_assigned
         most = 0 if hint is bool else len(values) if several else 1
-        if len(values) > most:
+        if len(values) > most and not free:
             raise UsageError(
                 f"{values[most]!r} belongs to no option: {option} takes {_count(most)}"
             )
         if not values and hint is not bool and not several:
             raise UsageError(f"{option}: it lacks its value; give one")
-        for value in values:
+        for value in values[:most]:
             _check_value(option, value, hint)
+
+
+def _takes_words(default: Any) -> bool:
+    """Whether the program takes words without an option, such as folders."""
+    hints = get_type_hints(type(default), include_extras=True).values()
+    return any(tyro.conf.Positional[Any].__metadata__[0] in get_args(hint) for hint in hints)
 
 
 def _given(words: Sequence[str]) -> Iterator[_Given]:
