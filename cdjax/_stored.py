@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Int
 
 from cdjax._trees import map_floats_together
@@ -20,7 +21,7 @@ from cdjax._trees import map_floats_together
 Tree = TypeVar("Tree")
 
 
-def stored(tree: Tree, step: Int[Array, ""]) -> Tree:
+def stored(tree: Tree, step: int | Int[Array, ""]) -> Tree:
     """The same arrays, those of floats written to memory once on a CPU; elsewhere nothing is done.
 
     Args:
@@ -28,10 +29,10 @@ def stored(tree: Tree, step: Int[Array, ""]) -> Tree:
         step: the number of the step, at least 0, which the compiler does not know.
     """
     # Outside of a program nothing is fused.
-    is_traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+    is_traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
     if jax.default_backend() != "cpu" or not is_traced:
         return tree
-    return map_floats_together(lambda leaves: _kept(step, leaves), tree)
+    return map_floats_together(lambda leaves: _kept(jnp.asarray(step), leaves), tree)
 
 
 @jax.custom_jvp
