@@ -150,8 +150,8 @@ def further_algorithms(graph: topology.Topology) -> dict[str, Algorithm]:
         "gradient tracking, semi-atc": Algorithm(tracking["semi-atc"], message),
         "gradient tracking, atc": Algorithm(tracking["atc"], message),
         "momentum tracking": Algorithm(cdjax.momentum_tracking(RATE, mix), result),
-        # The gradient's memory takes what is received.
         "cga": Algorithm(cdjax.cga(RATE, mix), (*message, *around, *around), 2, graph),
+        # The gradient's memory takes what is received.
         "exact diffusion": Algorithm(cdjax.exact_diffusion(RATE, mix), ("message",)),
         "d2": Algorithm(cdjax.d2(RATE, mix, smallest_eigenvalue=-0.2), ("message",)),
         "extra": Algorithm(cdjax.extra(RATE, mix), result),

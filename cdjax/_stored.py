@@ -22,32 +22,41 @@ Tree = TypeVar("Tree")
 
 
 def stored(tree: Tree, step: int | Int[Array, ""]) -> Tree:
-    """The same arrays, those of floats written to memory once on a CPU; elsewhere nothing is done.
+    """The same arrays, those of floats written to memory once, see :func:`kept`.
 
     Args:
         tree: any arrays.
         step: the number of the step, at least 0, which the compiler does not know.
     """
     # Outside of a program nothing is fused.
-    is_traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
-    if jax.default_backend() != "cpu" or not is_traced:
+    if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree)):
         return tree
-    return map_floats_together(lambda leaves: _kept(jnp.asarray(step), leaves), tree)
+    return map_floats_together(lambda leaves: kept(leaves, jnp.asarray(step)), tree)
+
+
+def kept(arrays: list[Array], number: Int[Array, ""]) -> list[Array]:
+    """The same arrays, written to memory once on a CPU; elsewhere nothing is done.
+
+    Args:
+        arrays: arrays of numbers.
+        number: any whole number that is at least 0, which the compiler does not know.
+    """
+    return _kept(arrays, number) if jax.default_backend() == "cpu" else arrays
 
 
 @jax.custom_jvp
-def _kept(step: Array, leaves: list[Array]) -> list[Array]:
-    def goes_on(carry: tuple[Array, list[Array]]) -> Array:
-        return carry[0] < 0
+def _kept(arrays: list[Array], number: Array) -> list[Array]:
+    def goes_on(carry: tuple[list[Array], Array]) -> Array:
+        return carry[1] < 0
 
-    def turn(carry: tuple[Array, list[Array]]) -> tuple[Array, list[Array]]:
-        number, leaves = carry
-        return number + 1, [jnp.zeros_like(leaf) for leaf in leaves]
+    def turn(carry: tuple[list[Array], Array]) -> tuple[list[Array], Array]:
+        arrays, number = carry
+        return [jnp.zeros_like(x) for x in arrays], number + 1
 
-    return jax.lax.while_loop(goes_on, turn, (step, leaves))[1]
+    return jax.lax.while_loop(goes_on, turn, (arrays, number))[0]
 
 
 @_kept.defjvp
 def _(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
     # A loop has no reverse mode, and what it keeps needs none.
-    return _kept(*primals), tangents[1]
+    return _kept(*primals), tangents[0]

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int8
 
+from cdjax._stored import kept
 from cdjax.models._conv import conv_general_dilated
 
 Model: TypeAlias = nn.Module
@@ -98,7 +99,9 @@ def _relu_max_pool_jvp(primals: tuple[Images], tangents: tuple[Images]) -> tuple
     windows = tangents[0][:, : 2 * height, : 2 * width]
     windows = windows.reshape(batch, height, 2, width, 2, channels)
     own = jnp.arange(4, dtype=jnp.float32).reshape(1, 1, 2, 1, 2, 1)
-    largest = _stored(number).astype(jnp.float32)[:, :, None, :, None] == own
+    # Else XLA:CPU would compare all windows again, three times in a backward pass, in slow code.
+    (number,) = kept([number], 3 - number[0, 0, 0, 0])  # none is above 3
+    largest = number.astype(jnp.float32)[:, :, None, :, None] == own
     return pooled, jnp.sum(jnp.where(largest, windows, 0), (2, 4))
 
 
@@ -114,15 +117,3 @@ def _largest(images: Images) -> tuple[Pooled, Numbers]:
         number = jnp.where(largest >= pixels, number, jnp.int8(i))
         largest = jnp.maximum(largest, pixels)
     return largest, number
-
-
-def _stored(numbers: Numbers) -> Numbers:
-    """Numbers that XLA:CPU writes to memory instead of computing them in each place of their use.
-
-    There it would compare all windows again, three times in a backward pass, in slow code. It drops
-    ``jax.lax.optimization_barrier`` before it decides what to fuse, but a loop it has to keep. This
-    one ends before its first turn, since no number is above 3.
-    """
-    if jax.default_backend() != "cpu":
-        return numbers
-    return jax.lax.while_loop(lambda x: x[0, 0, 0, 0] > 3, lambda x: x - 1, numbers)

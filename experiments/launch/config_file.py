@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from experiments.run.config import FORMAT, flat, option_hints, replaced
-from experiments.run.errors import UsageError, blame
+from experiments.run.errors import UsageError, blame, guess
 from experiments.run.lazy import LazyModule
 
 _json = LazyModule("cdjax._json")  # and with it JAX
@@ -135,10 +135,11 @@ def _typed(where: str, value: Any, hint: Any) -> Any:
         return tuple(_typed(where, one, choices[0]) for one in _several(value, choices[0]))
     if get_origin(hint) is Literal:
         if value not in choices:
-            close = get_close_matches(str(value), map(str, choices), n=1)
-            guess = f" (did you mean {close[0]!r}?)" if close else ""
-            wanted = ", ".join(map(str, choices))
-            raise UsageError(f"--config: {where}: unknown choice {value!r}{guess}; give {wanted}")
+            names = [*map(str, choices)]
+            raise UsageError(
+                f"--config: {where}: unknown choice {value!r}{guess(str(value), names)}; give "
+                f"{', '.join(names)}"
+            )
         return value
     return _plain(where, value, hint)
 

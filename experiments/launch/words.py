@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_ty
 import tyro
 
 from experiments.run.config import option_hints
-from experiments.run.errors import UsageError, flag
+from experiments.run.errors import UsageError, flag, guess
 
 _NUMBERS = {int: "whole number", float: "number"}
 
@@ -45,8 +45,8 @@ def check_words(default: Any, words: Sequence[str]) -> None:
         hint = flags.get(option)
         if hint is None:
             close = get_close_matches(option, flags, n=1)
-            hint = f"did you mean {close[0]}?" if close else "--help-all lists all"
-            raise UsageError(f"{option}: there is no such option; {hint}")
+            remedy = f"did you mean {close[0]}?" if close else "--help-all lists all"
+            raise UsageError(f"{option}: there is no such option; {remedy}")
         if hint is bool and is_assigned:
             raise UsageError(f"{option}: it takes no value; leave {values[0]!r} out")
         several = _is_tuple(hint) and not is_assigned
@@ -110,10 +110,9 @@ def _reason(value: str, kind: Any) -> str:
     """Why it is no value of the type; "" if it is one."""
     if get_origin(kind) is Literal:
         choices = [*map(str, get_args(kind))]
-        close = get_close_matches(value, choices, n=1)
-        guess = f" (did you mean {close[0]!r}?)" if close else ""
-        wrong = f"unknown choice {value!r}{guess}; expected {', '.join(choices)}"
-        return "" if value in choices else wrong
+        if value in choices:
+            return ""
+        return f"unknown choice {value!r}{guess(value, choices)}; expected {', '.join(choices)}"
     if kind not in _NUMBERS:
         return ""
     try:

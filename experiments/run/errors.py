@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 
 
 class UsageError(ValueError):
@@ -25,6 +26,12 @@ class Diverged(RunEnded):
 def flag(option: str) -> str:
     """An option as it is typed."""
     return f"--{option.replace('_', '-')}"
+
+
+def guess(word: str, choices: Iterable[str]) -> str:
+    """Which of the choices a word was meant to be, in parentheses; "" if none is near."""
+    close = get_close_matches(word, choices, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 @contextlib.contextmanager
