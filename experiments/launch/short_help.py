@@ -37,7 +37,7 @@ COMMON = {
 STARTING = (
     ("--config", "FILE", "options from YAML, JSON or a run's folder"),
     ("--print-config", "", "print all options as YAML, and end"),
-    ("--print-completion", "", "print a completion for bash, and end"),
+    ("--print-completion", "", "print a completion for bash and zsh, and end"),
     ("--help", "", "show the common options, and end"),
     ("--help-all", "", "show all options with their choices, and end"),
 )
@@ -73,7 +73,7 @@ def starting() -> str:
 
 
 def completion(default: Any) -> str:
-    """A script for bash, to be kept in a file that ``~/.bashrc`` reads.
+    """A script for bash and for zsh's bashcompinit, to be kept in a file that ``~/.bashrc`` reads.
 
     It completes the options of ``python -m experiments.NAME``, and the choices of those that have
     some; for other words after ``python`` it asks what was there before.
@@ -163,6 +163,9 @@ _SCRIPT = """\
 # Completion of python -m experiments.NAME. Keep it in a file, and read that in ~/.bashrc:
 #   python -m experiments.digits --print-completion > ~/.cdjax-completion.bash
 #   echo 'source ~/.cdjax-completion.bash' >> ~/.bashrc
+# In zsh, these two lines belong into ~/.zshrc:
+#   autoload -Uz compinit bashcompinit && compinit && bashcompinit
+#   source ~/.cdjax-completion.bash
 declare -F _completion_loader > /dev/null && _completion_loader python 2> /dev/null
 _cdjax_before=$(complete -p python 2> /dev/null | sed -n 's/.*-F \\([^ ]*\\) .*/\\1/p')
 [[ $_cdjax_before == _cdjax_experiments ]] && _cdjax_before=

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -239,25 +240,35 @@ def test_the_help_of_a_study_begins_with_its_own_options(study, monkeypatch, cap
     assert out.index("study:") < out.index("start:") and "--help-all" in out
 
 
-def completed(script, words):
-    """What bash offers for the last of some words."""
+ZSH = "autoload -Uz compinit bashcompinit; compinit -u; bashcompinit; emulate sh\n"
+
+
+def completed(script, words, shell="bash"):
+    """What a shell offers for the last of some words."""
     listed = " ".join(f"'{word}'" for word in words)
     program = (
-        f"{script}\nCOMP_WORDS=({listed}); COMP_CWORD={len(words) - 1}\n"
+        f"{ZSH * (shell == 'zsh')}{script}\nCOMP_WORDS=({listed}); COMP_CWORD={len(words) - 1}\n"
         '_cdjax_experiments; printf "%s\\n" "${COMPREPLY[@]}"'
     )
-    result = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True)
-    return result.stdout.split()
+    command = [shell, *["-f"] * (shell == "zsh"), "-c", program]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    offered = result.stdout.split()
+    # What zsh's bashcompinit returns, zsh itself goes through.
+    return [x for x in offered if shell == "bash" or x.startswith(words[-1])]
 
 
-def test_bash_completes_options_and_their_choices():
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_shells_complete_options_and_their_choices(shell):
+    if not shutil.which(shell):
+        pytest.skip(f"{shell} is not installed")
     script, started = completion(Run()), ["python", "-m", "experiments.digits"]
-    assert completed(script, [*started, "--learn"]) == ["--learning-rate"]
-    assert completed(script, [*started, "--model", ""]) == ["cnn", "mlp", "softmax"]
-    assert completed(script, [*started, "--topology", "to"]) == ["torus"]
-    assert completed(script, [*started, "--print-"]) == ["--print-config", "--print-completion"]
-    assert completed(script, [*started, "--out", "x"]) == []  # bash goes on with files
-    assert completed(script, ["python", "-m", "pytest", "--mod"]) == []
+    assert completed(script, [*started, "--learn"], shell) == ["--learning-rate"]
+    assert completed(script, [*started, "--model", ""], shell) == ["cnn", "mlp", "softmax"]
+    assert completed(script, [*started, "--topology", "to"], shell) == ["torus"]
+    offered = completed(script, [*started, "--print-"], shell)
+    assert sorted(offered) == ["--print-completion", "--print-config"]
+    assert completed(script, [*started, "--out", "x"], shell) == []  # the shell goes on with files
+    assert completed(script, ["python", "-m", "pytest", "--mod"], shell) == []
 
 
 def test_another_completion_of_python_is_kept():
