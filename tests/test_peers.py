@@ -1,8 +1,11 @@
 """The comparison with peers: the processes, the check of what they compute, and the programs."""
 
 import dataclasses
+import fcntl
 import itertools
 import json
+import time
+from contextlib import suppress
 
 import jax
 import numpy as np
@@ -59,6 +62,16 @@ def test_a_program_that_ends_is_reported_with_what_it_said(lasts):
     times, wrong = competed(toy("right"), toy("broken", lasts=lasts))
     assert list(times) == ["right"]
     assert "exit code 1" in wrong["broken"] and "the toy is broken" in wrong["broken"]
+
+
+def test_what_a_program_started_ends_with_it(tmp_path):
+    file, end = tmp_path / "lock", time.monotonic() + 30
+    competed(toy("right"), toy("starter", locks=str(file)))
+    while time.monotonic() < end:
+        with file.open() as held, suppress(BlockingIOError):
+            return fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(0.01)
+    pytest.fail("the process of a program outlives it")
 
 
 def test_without_the_first_program_there_is_nothing_to_time():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -157,6 +158,7 @@ def _started(entrant: Entrant, errors: Path) -> Iterator[_Child]:
         process = subprocess.Popen(
             command, cwd=ROOT, env=environment, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file,
+            start_new_session=True,  # what it starts is in its group, and ends with it
         )  # fmt: skip
     child = _Child(process, errors)
     try:
@@ -166,8 +168,9 @@ def _started(entrant: Entrant, errors: Path) -> Iterator[_Child]:
 
 
 def _end(child: _Child) -> None:
-    """Ends a process and gives its pipes back; nothing where it has ended."""
-    child.process.kill()
+    """Ends a process with those that it started, and gives its pipes back."""
+    with suppress(ProcessLookupError):  # none of them is left
+        os.killpg(child.process.pid, signal.SIGKILL)
     child.process.wait()
     for pipe in (child.process.stdin, child.process.stdout):
         with suppress(BrokenPipeError):  # of a message that the process did not read

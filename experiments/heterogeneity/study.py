@@ -13,7 +13,14 @@ from cdjax._json import to_json
 from experiments.heterogeneity.config import PRESETS, Heterogeneity
 from experiments.report.plots import against_setting
 from experiments.report.tables import command, markdown_table
-from experiments.report.verdicts import Difference, Verdict, interval, paired, verdicts
+from experiments.report.verdicts import (
+    Difference,
+    Verdict,
+    interval,
+    paired,
+    verdicts,
+    with_interval,
+)
 from experiments.run.algorithm import ALGORITHMS
 from experiments.run.config import Run, check_choices, flat, replaced, run_of
 from experiments.run.errors import UsageError, flag
@@ -253,11 +260,7 @@ def _markdown(config: Heterogeneity, results: Results) -> str:
 
 
 def _accuracy(result: Result, column: str) -> str:
-    if result.diverges:
-        return "diverges"
-    values = paired(result.percents(column))
-    half = f" ± {values.half_width:.2f}" if np.isfinite(values.half_width) else ""
-    return f"{values.mean:.2f}{half}"
+    return "diverges" if result.diverges else with_interval(result.percents(column))
 
 
 def _row(

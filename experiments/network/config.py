@@ -33,6 +33,8 @@ class Networks:
     """Probability that an agent is slow in a step, in [0, 1]."""
     slowdown: float = 10.0
     """How many times as long a slow step takes."""
+    momentum: float = 0.9
+    """Momentum of all of them, in [0, 1): each agent's own but in CDMSGD."""
     learning_rates: tuple[float, ...] = (0.01, 0.03, 0.1)
     """The grid of step sizes, in increasing order. Each algorithm takes the one with which what it
     trains has the lowest loss on the whole training set at the end; the grid grows until none of

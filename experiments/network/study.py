@@ -13,7 +13,8 @@ from rich.console import Console
 from experiments.network.config import Networks
 from experiments.report.network import over_time
 from experiments.report.plots import Line
-from experiments.report.tables import Runs, command, markdown_table, over_seeds, percents
+from experiments.report.tables import Runs, command, markdown_table, percents
+from experiments.report.verdicts import with_interval
 from experiments.run import clock
 from experiments.run.config import Clock, Run, check_choices, run_of
 from experiments.run.errors import UsageError
@@ -98,6 +99,7 @@ def _runs(
 ) -> list[tuple[Run, Path]]:
     """The runs of an algorithm with their folders, one per seed."""
     options |= {**ROWS[name], "agents": config.agents, "learning_rate": rate}
+    options["momentum"] = config.momentum
     folder = name.lower().replace(",", "").replace(" ", "-")
     return [
         (run_of(config, **options, seed=seed, out=config.out),
@@ -169,17 +171,19 @@ def _markdown(
     rows = []
     for name in ROWS:
         any_network = found[config.networks[0]][name]
-        row = [name, f"{rates[name]:g}", over_seeds(percents(any_network, "test_accuracy"), ".2f")]
+        row = [name, f"{rates[name]:g}", with_interval(percents(any_network, "test_accuracy"))]
         for network in config.networks:
             runs = [run for run in found[network][name] if run]
             per_step = [run[-1]["simulated_seconds"] / run[-1]["step"] for run in runs]
-            row.append(over_seeds(per_step, ".3g"))
+            row.append(with_interval(per_step, ".3g"))
             times = [seconds_to(run, config.target) for run in runs]
-            row.append(over_seeds(times, ".4g") if np.all(np.isfinite(times)) else "not reached")
+            row.append(with_interval(times, ".3g") if np.all(np.isfinite(times)) else "not reached")
         rows.append(row)
     about = (
-        f"{_setting(config)}; mean ± standard deviation. Step sizes have the lowest training loss "
-        f"at the end, on {config.tune_seeds} seeds that are not reported."
+        f"{_setting(config)}, momentum {config.momentum:g}; means over n = {config.seeds} seeds ± "
+        "half of their 95 % interval (Student's t). Each algorithm has the step size with the "
+        "lowest training loss at the end, on seeds that are not reported "
+        f"(n = {config.tune_seeds}), of a grid that brackets it."
     )
     text = f"{about}\n\n{markdown_table(head, rows)}"
     return f"{text}\n`{command('experiments.network')}`\n"

@@ -90,6 +90,13 @@ def against(reference: Sequence[float], others: Sequence[Sequence[float] | None]
     return cells
 
 
+def with_interval(values: Sequence[float], form: str = ".2f") -> str:
+    """The mean of one number per seed and half of its 95 % interval, as ``1.20 ± 0.40``."""
+    found = paired(values)
+    half = f" ± {found.half_width:{form}}" if np.isfinite(found.half_width) else ""
+    return f"{found.mean:{form}}{half}"
+
+
 def interval(difference: Difference, form: str = ".2f") -> str:
     """A difference and its 95 % interval, as ``1.20 (0.80 to 1.60)``."""
     mean, half = difference.mean, difference.half_width

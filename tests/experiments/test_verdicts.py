@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.report.verdicts import holm, interval, paired, verdicts
+from experiments.report.verdicts import holm, interval, paired, verdicts, with_interval
 
 
 def test_a_paired_difference_is_students_t():
@@ -26,12 +26,14 @@ def test_five_seeds_by_hand():
     assert found.half_width == pytest.approx(2.776445 * np.sqrt(0.5 / 5), rel=1e-6)
     assert found.p_value == pytest.approx(0.0032, abs=5e-5)
     assert interval(found) == "+2.00 (+1.12 to +2.88)"
+    assert with_interval([1.0, 2.0, 2.0, 2.0, 3.0]) == "2.00 ± 0.88"
 
 
 @pytest.mark.parametrize("differences", [[3.0], [1.0, 1.0], [0.0, 0.0], [2.0, np.nan, 2.1]])
 def test_what_tells_no_deviation_shows_nothing(differences):
     assert verdicts([paired(differences)]) == ["no difference seen"]
     assert interval(paired([3.0])) == "+3.00 (no interval: n = 1)"
+    assert with_interval([3.0]) == "3.00"
 
 
 def test_holm_by_hand():
