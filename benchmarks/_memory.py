@@ -164,7 +164,7 @@ def further_algorithms(graph: topology.Topology) -> dict[str, Algorithm]:
         "quasi-global adam": Algorithm(cdjax.quasi_global_adam(RATE, mix), result),
         "push-sum": Algorithm(cdjax.push_sum(sgd, push), result),
         "push-diging": Algorithm(cdjax.push_diging(RATE, push), message),
-        "relay": Algorithm(cdjax.relay(sgd, tree), message, 3.7),
+        "relay": Algorithm(cdjax.relay(sgd, tree), message, 0.8),
         "outer": Algorithm(cdjax.outer(sgd, outer_sgd, mix, period=10), result),
         "outer, overlapped": Algorithm(
             cdjax.outer(sgd, outer_sgd, mix, period=10, overlapped=mix), message

@@ -11,6 +11,7 @@ would keep. What has not arrived yet counts as the receiver's own start in both.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -20,8 +21,12 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from cdjax._checks import check_inner, check_params, check_stacked
+from cdjax._stored import stored
 from cdjax._trees import along_agents, displacement, is_floating, map_floats
 from cdjax._types import OptState, Params
+
+# Where more links than these meet, reading the messages link by link would take too long.
+_FEW_LINKS = 8
 
 
 class RelayState(NamedTuple):
@@ -36,12 +41,17 @@ class RelayState(NamedTuple):
 
 
 class _Links(NamedTuple):
-    """The links of a tree in both directions; ``sizes`` are the agents on the sender's side."""
+    """The links of a tree in both directions; ``sizes`` are the agents on the sender's side.
+
+    ``arriving`` are, where no agent has many links, the first link to every agent and its size, the
+    second, and so on; of size 0 where an agent has fewer.
+    """
 
     senders: Int[np.ndarray, " links"]
     receivers: Int[np.ndarray, " links"]
     reverse: Int[np.ndarray, " links"]
     sizes: Float[np.ndarray, " links"]
+    arriving: list[tuple[Int[np.ndarray, " agents"], Float[np.ndarray, " agents"]]] | None
 
 
 def relay(inner: optax.GradientTransformation, tree: Any) -> optax.GradientTransformationExtraArgs:
@@ -93,26 +103,35 @@ def relay(inner: optax.GradientTransformation, tree: Any) -> optax.GradientTrans
         x = check_params(params, "relay", updates)
         check_stacked(x, num_agents, holder="the tree")
         updates, inner_state = inner.update(updates, state.inner, x, **extra_args)
-        adapted = optax.apply_updates(x, updates)
-        messages = map_floats(lambda m, x: _relayed(links, m, x), state.messages, adapted)
-        mean = map_floats(lambda x, m: x + _pulls(links, m, x)[0] / num_agents, adapted, messages)
+        adapted = stored(optax.apply_updates(x, updates), state.step)
+        pulls_of = partial(_pulls, links)
+        pulls = stored(map_floats(pulls_of, state.messages, adapted), state.step)
+        messages = map_floats(partial(_relayed, links), state.messages, adapted, pulls)
+        messages = stored(messages, state.step)
+        pulls = map_floats(pulls_of, messages, adapted)
+        mean = map_floats(lambda x, pull: x + pull / num_agents, adapted, pulls)
         return displacement(mean, x), RelayState(state.step + 1, messages, inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
 
 
-def _relayed(links: _Links, messages: Array, x: Array) -> Array:
+def _relayed(links: _Links, messages: Array, x: Array, pulls: Array) -> Array:
     """What agents send on, the mean over their side of the link: their own and what has arrived."""
-    pulls, parts = _pulls(links, messages, x)
-    # All but what came from the receiver itself.
-    others = pulls[links.senders] - parts[links.reverse]
-    return x[links.senders] + others / along_agents(links.sizes, others)
+    sizes = along_agents(links.sizes, x)
+    from_receiver = sizes[links.reverse] * (messages[links.reverse] - x[links.senders])
+    others = pulls[links.senders] - from_receiver
+    return (x[links.senders] + others / sizes).astype(messages.dtype)
 
 
-def _pulls(links: _Links, messages: Array, x: Array) -> tuple[Array, Array]:
-    """How far messages are from their receivers, times the agents behind them: summed, and each."""
-    parts = along_agents(links.sizes, x) * (messages - x[links.receivers])
-    return jnp.zeros_like(x).at[links.receivers].add(parts.astype(x.dtype)), parts
+def _pulls(links: _Links, messages: Array, x: Array) -> Array:
+    """How far messages are from their receivers, times the agents behind them: summed."""
+    if links.arriving is None:
+        pulls = along_agents(links.sizes, x) * (messages - x[links.receivers])
+        return jnp.zeros_like(x).at[links.receivers].add(pulls.astype(x.dtype))
+    total = jnp.zeros_like(x)
+    for numbers, sizes in links.arriving:
+        total += along_agents(sizes, x) * (messages[numbers] - x)
+    return total
 
 
 def _links_of(tree: Any) -> tuple[int, _Links]:
@@ -153,6 +172,25 @@ def _links_of(tree: Any) -> tuple[int, _Links]:
     numbers = {link: number for number, link in enumerate(links)}
     senders, receivers = np.array(links, int).reshape(-1, 2).T
     reverse = np.array([numbers[b, a] for a, b in links], int)
-    return num_agents, _Links(
-        senders, receivers, reverse, np.array([sizes[link] for link in links], np.float64)
-    )
+    numbers_behind = np.array([sizes[link] for link in links], np.float64)
+    arriving = _arriving(receivers, numbers_behind, num_agents)
+    return num_agents, _Links(senders, receivers, reverse, numbers_behind, arriving)
+
+
+def _arriving(
+    receivers: Int[np.ndarray, " links"], sizes: Float[np.ndarray, " links"], num_agents: int
+) -> list[tuple[Int[np.ndarray, " agents"], Float[np.ndarray, " agents"]]] | None:
+    """See :class:`_Links`; each entry reads the messages to all agents once, into no other array.
+
+    A scatter-add, as of many links, holds all of its summands, nearly two copies of the parameters.
+    """
+    degrees = np.bincount(receivers, minlength=num_agents)
+    if degrees.max(initial=0) > _FEW_LINKS:
+        return None
+    order = np.argsort(receivers, kind="stable")
+    first = np.cumsum(degrees) - degrees
+    arriving = []
+    for k in range(degrees.max(initial=0)):
+        numbers = order[np.where(degrees > k, first + k, 0)]
+        arriving.append((numbers, np.where(degrees > k, sizes[numbers], 0.0)))
+    return arriving

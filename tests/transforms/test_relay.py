@@ -12,15 +12,17 @@ from tests.trees import quadratic_gradients, train, trajectory
 
 TREE = nx.Graph([(0, 1), (1, 2), (1, 3), (3, 4), (3, 5), (5, 6)])
 N = 7
+# A hub of ten links, which are summed otherwise than few.
+HUB = nx.Graph([*((0, leaf) for leaf in range(1, 11)), (10, 11)])
 
 
-def test_every_agent_counts_the_same_late_by_its_distance(x64):
+@pytest.mark.parametrize("tree", [TREE, HUB], ids=["few links", "a hub"])
+def test_every_agent_counts_the_same_late_by_its_distance(tree, x64):
     """x_i(t + 1) is the mean over j of x̂_j(t − max(d_ij − 1, 0)), with the start before step 0."""
-    rng = np.random.default_rng(0)
-    kicks = rng.normal(size=(20, N))  # the updates, so that what was adapted is known
-    start = 1.5
-    tx = cdjax.relay(optax.sgd(1.0), TREE)
-    x, state, adapted, found = jnp.full(N, start), None, [], [np.full(N, start)]
+    rng, num_agents, start = np.random.default_rng(0), len(tree), 1.5
+    kicks = rng.normal(size=(20, num_agents))  # the updates, so that what was adapted is known
+    tx = cdjax.relay(optax.sgd(1.0), tree)
+    x, state, adapted, found = jnp.full(num_agents, start), None, [], [np.full(num_agents, start)]
     state = tx.init(x)
     for kick in kicks:
         adapted.append(np.asarray(x) + kick)
@@ -28,11 +30,11 @@ def test_every_agent_counts_the_same_late_by_its_distance(x64):
         x = optax.apply_updates(x, updates)
         found.append(np.asarray(x))
 
-    distance = dict(nx.all_pairs_shortest_path_length(TREE))
+    distance = dict(nx.all_pairs_shortest_path_length(tree))
     for t in range(len(kicks)):
-        for i in range(N):
-            times = {j: t - max(distance[i][j] - 1, 0) for j in range(N)}
-            heard = [adapted[times[j]][j] if times[j] >= 0 else start for j in range(N)]
+        for i in tree:
+            times = {j: t - max(distance[i][j] - 1, 0) for j in tree}
+            heard = [adapted[times[j]][j] if times[j] >= 0 else start for j in tree]
             np.testing.assert_allclose(found[t + 1][i], np.mean(heard), atol=1e-14)
 
 
@@ -43,10 +45,11 @@ def test_it_ends_at_the_optimum_of_the_mean_loss(tree, x64):
     np.testing.assert_allclose(x, 40 / 15, atol=1e-9)
 
 
-def test_agents_that_agree_stay_to_the_last_bit():
-    x = jnp.full((N, 3), 0.1, jnp.bfloat16)
-    found, _ = trajectory(cdjax.relay(optax.sgd(0.1), TREE), jnp.zeros_like, x, 30)
-    np.testing.assert_array_equal(found, jnp.broadcast_to(x, (30, N, 3)))
+@pytest.mark.parametrize("tree", [TREE, HUB], ids=["few links", "a hub"])
+def test_agents_that_agree_stay_to_the_last_bit(tree):
+    x = jnp.full((len(tree), 3), 0.1, jnp.bfloat16)
+    found, _ = trajectory(cdjax.relay(optax.sgd(0.1), tree), jnp.zeros_like, x, 30)
+    np.testing.assert_array_equal(found, jnp.broadcast_to(x, (30, *x.shape)))
 
 
 def test_one_agent_is_the_inner_optimizer():
