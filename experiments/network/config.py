@@ -12,10 +12,10 @@ from experiments.run import config
 class Networks:
     """Accuracy against simulated time: graphs and orders on several networks.
 
-    CDMSGD on a ring, an exponential and a complete graph, adapt then combine on a ring, FedAvg and
-    averaged gradients, each on every network. Training is the same on every network, and so it is
-    done once: the clock goes over it again for each. Runs that --out already holds are not made
-    again.
+    CDMSGD on a ring, an exponential and a complete graph, adapt then combine and rounds of local
+    steps on a ring, FedAvg and averaged gradients, each on every network. Training is the same on
+    every network, and so it is done once: the clock goes over it again for each. Runs that --out
+    already holds are not made again.
     """
 
     training: config.Training = config.Training(epochs=10, batch_size=32)

@@ -24,14 +24,19 @@ from experiments.run.records import run_all, run_once
 from experiments.run.terminal import tracked
 
 # What is compared: the name, the algorithm, the topology.
-ROWS: Mapping[str, Mapping[str, str]] = {
+ROWS: Mapping[str, Mapping[str, Any]] = {
     "CDMSGD, ring": {"algorithm": "cdmsgd", "topology": "ring"},
     "CDMSGD, exponential": {"algorithm": "cdmsgd", "topology": "exponential"},
     "CDMSGD, complete": {"algorithm": "cdmsgd", "topology": "complete"},
     "adapt then combine, ring": {"algorithm": "atc", "topology": "ring"},
+    # DiLoCo on the graph, without an optimizer of rounds.
+    "local SGD, rounds of 10, ring": {
+        "algorithm": "outer", "topology": "ring", "period": 10,
+        "outer_learning_rate": 1.0, "outer_momentum": 0.0,
+    },
     "FedAvg": {"algorithm": "fedavg", "topology": "complete"},
     "SGD, gradients averaged": {"algorithm": "centralized", "topology": "complete"},
-}
+}  # fmt: skip
 
 
 def compare(config: Networks) -> dict[str, dict[str, Runs]]:
