@@ -5,14 +5,26 @@ from __future__ import annotations
 import argparse
 import inspect
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import networkx as nx
 import numpy as np
 
-from cdjax.topology import FAMILIES, Topology, create, from_edge_list
+from cdjax.topology import (
+    FAMILIES,
+    Schedule,
+    Topology,
+    base_graph,
+    consensus_time,
+    contraction,
+    create,
+    from_edge_list,
+    one_peer_exponential,
+    one_peer_hypercube,
+)
 from cdjax.topology._plot import save
 from cdjax.topology._spectrum import MOST_SOLVED
 from cdjax.topology._weights import DEFAULT, WEIGHTS
@@ -22,6 +34,12 @@ _EPILOG = """examples:
   python -m cdjax.topology graph.edges --plot graph.svg"""
 # What a person reads on a screen; more distinct eigenvalues are cut in the middle.
 _MOST_ROWS = 40
+# Those that change with the step, by the names that runs have for them.
+_SCHEDULES: Mapping[str, Callable[[int], Schedule]] = {
+    "one-peer-exponential": one_peer_exponential,
+    "one-peer-hypercube": one_peer_hypercube,
+    **{f"base-{base}": partial(base_graph, degree=base - 1) for base in range(2, 6)},
+}
 _OPTIONS = ("rows", "degree", "probability", "seed")  # of some families
 _LEFT = 0.01
 
@@ -41,12 +59,15 @@ def main(words: Sequence[str] | None = None) -> None:
     try:
         topology = build(options)
         if options.plot:
-            save(topology, options.plot)
+            save(topology.mean() if isinstance(topology, Schedule) else topology, options.plot)
     except (ValueError, ImportError) as error:
         parser.error(str(error))
     except OSError as error:
         parser.error(f"{error.filename or options.plot}: {error.strerror or error}")
-    print("\n".join(lines(topology, options.weights)))
+    if isinstance(topology, Schedule):
+        print("\n".join(schedule_lines(topology)))
+    else:
+        print("\n".join(lines(topology, options.weights or DEFAULT)))
     if options.plot:
         print(f"\ndrawn in {options.plot}")
 
@@ -59,12 +80,13 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("topology", help=f"a family ({', '.join(FAMILIES)}), or a file: edges, GraphML or GML")
+    names = ", ".join([*FAMILIES, *_SCHEDULES])
+    add("topology", help=f"a family ({names}), or a file: edges, GraphML or GML")
     add(
         "--agents", type=int, metavar="N", help="how many (default: 16, or as many as the file has)"
     )
     rules = f"mixing weights: {', '.join(WEIGHTS)} (default: {DEFAULT})"
-    add("--weights", choices=WEIGHTS, default=DEFAULT, metavar="RULE", help=rules)
+    add("--weights", choices=WEIGHTS, metavar="RULE", help=rules)
     add("--rows", type=int, help="rows of a grid or torus")
     add("--degree", type=int, help="neighbours in a random_regular or watts_strogatz graph")
     add("--probability", type=float, help="of an edge of erdos_renyi, of rewiring watts_strogatz")
@@ -74,24 +96,33 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def build(options: argparse.Namespace) -> Topology:
-    """The topology of the options; raises a ValueError if there is none."""
+def build(options: argparse.Namespace) -> Topology | Schedule:
+    """What the options ask for; raises a ValueError if there is no such topology."""
     name, given = options.topology, _given(options)
+    agents = 16 if options.agents is None else options.agents
+    if name in _SCHEDULES:
+        for option in [*given, *["weights"] * (options.weights is not None)]:
+            raise ValueError(f"--{option}: {name} has none; leave it out")
+        if agents > MOST_SOLVED:
+            raise ValueError(
+                f"--agents: {agents:,} are too many for {name}'s table; give at most {MOST_SOLVED:,}"
+            )
+        return _SCHEDULES[name](agents)
+    weights = options.weights or DEFAULT
     if name in FAMILIES:
         read = inspect.signature(FAMILIES[name]).parameters
         for option in given:
             if option not in read:
                 raise ValueError(f"--{option}: {name} has none; leave it out")
-        agents = 16 if options.agents is None else options.agents
-        return create(name, agents, weights=options.weights, **given)
+        return create(name, agents, weights=weights, **given)
     if not Path(name).is_file():
         raise ValueError(
-            f"{name!r} is neither a family ({', '.join(FAMILIES)}) nor a graph's file: an edge "
-            "list, GraphML or GML"
+            f"{name!r} is neither a family ({', '.join([*FAMILIES, *_SCHEDULES])}) nor a graph's "
+            "file: an edge list, GraphML or GML"
         )
     for option in given:
         raise ValueError(f"--{option}: a graph from a file has none; leave it out")
-    return from_edge_list(name, options.weights, num_agents=options.agents)
+    return from_edge_list(name, weights, num_agents=options.agents)
 
 
 def _given(options: argparse.Namespace) -> dict[str, Any]:
@@ -113,6 +144,25 @@ def lines(topology: Topology, weights: str) -> Iterator[str]:
     if topology.labels != tuple(range(count)):
         yield ""
         yield from _agent_lines(topology)
+
+
+def schedule_lines(schedule: Schedule) -> Iterator[str]:
+    """The table of a topology that changes with the step: what it sends, and how fast it mixes."""
+    count, sigma = schedule.num_agents, contraction(schedule)
+    yield f"{schedule.name}, {count} agent{'s' if count > 1 else ''}"
+    yield ""
+    left = consensus_time(schedule, _LEFT)
+    steps = "never" if np.isinf(left) else f"{left:,}"
+    rows = {
+        "period": f"{schedule.period:,}",
+        "messages per step and agent": f"{schedule.messages_per_step / count:.4g}",
+        **{f"{name} over a period": x for name, x in _of_graph(schedule.mean()).items()},
+        "σ per step, over a period": _decimal(sigma),
+        f"mixes to {_LEFT:.0%} of a disagreement": steps,
+        "mixes to exact means": f"{consensus_time(schedule):,}" if sigma == 0 else "never",
+    }
+    width = max(map(len, rows))
+    yield from (f"{name:<{width}}  {value}" for name, value in rows.items())
 
 
 def _of_graph(topology: Topology) -> dict[str, str]:

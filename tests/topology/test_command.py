@@ -8,8 +8,9 @@ import pytest
 
 from cdjax import topology
 from cdjax.topology import _plot
-from cdjax.topology.__main__ import main
+from cdjax.topology.__main__ import _SCHEDULES, main
 from cdjax.topology._layout import positions
+from experiments.run.varying import VARYING
 
 pytestmark = pytest.mark.sampled(3)
 
@@ -63,8 +64,35 @@ def test_a_file_s_agents_are_listed_by_name(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    ("words", "period", "exact"),
+    [
+        ("one-peer-exponential", 4, "4"),
+        ("one-peer-exponential --agents 12", 4, "never"),
+        ("one-peer-hypercube --agents 8", 3, "3"),
+        ("base-2 --agents 6", 4, "4"),
+        ("base-4 --agents 1", 1, "0"),
+    ],
+)
+def test_the_table_of_a_schedule_says_when_means_are_exact(words, period, exact, capsys):
+    text = table(capsys, *words.split())
+    assert re.search(rf"^period +{period}$", text, re.M), text
+    assert re.search(rf"^mixes to exact means +{exact}$", text, re.M), text
+    assert re.search(r"^messages per step and agent +[01]", text, re.M), text
+
+
+@pytest.mark.parametrize("name", _SCHEDULES)
+def test_schedules_have_the_names_and_links_that_runs_have(name):
+    ours, theirs = _SCHEDULES[name](8).mean(), VARYING[name].build(8).graph
+    np.testing.assert_array_equal(ours.mixing_matrix, theirs.mixing_matrix)
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
+        ("base-2 --weights lazy", "--weights: base-2 has none; leave it out"),
+        ("base-2 --degree 1", "--degree: base-2 has none; leave it out"),
+        ("base-2 --agents 5000", "--agents: 5,000 are too many for base-2's table; give at most"),
+        ("one-peer-hypercube --agents 7", "nearest are 4 and 8"),
         ("rng", "'rng' is neither a family .ring, .* nor a graph's file"),
         ("torus --agents 7", "nearest sizes that fit are 6 and 8"),
         ("ring --agents many", "argument --agents: invalid int value: 'many'"),
