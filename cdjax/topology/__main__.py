@@ -105,7 +105,8 @@ def build(options: argparse.Namespace) -> Topology | Schedule:
             raise ValueError(f"--{option}: {name} has none; leave it out")
         if agents > MOST_SOLVED:
             raise ValueError(
-                f"--agents: {agents:,} are too many for {name}'s table; give at most {MOST_SOLVED:,}"
+                f"--agents: {agents:,} are too many for the table of {name}; "
+                f"give at most {MOST_SOLVED:,}"
             )
         return _SCHEDULES[name](agents)
     weights = options.weights or DEFAULT
