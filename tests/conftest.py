@@ -4,11 +4,14 @@ With JAX_PLATFORMS set, to an empty value for JAX's own choice, tests run elsewh
 ``JAX_PLATFORMS= python -m pytest -m accelerator -n 0``.
 """
 
+import argparse
 import collections
 import gc
 import importlib.util
 import os
+import resource
 import signal
+import zlib
 from pathlib import Path
 
 import pytest
@@ -22,6 +25,7 @@ if os.environ.setdefault("JAX_PLATFORMS", "cpu") == "cpu":
     os.environ["XLA_FLAGS"] = f"{xla_flags(devices=8)} {os.environ.get('XLA_FLAGS', '')}"
 
 _BYTES_PER_WORKER = 2 << 30
+_LARGE_KB = 3 << 19
 
 
 def pytest_xdist_auto_num_workers():
@@ -39,6 +43,23 @@ def _free_bytes():
     limit = cgroup / "memory.max"
     if limit.exists() and limit.read_text().strip() != "max":
         yield int(limit.read_text()) - int((cgroup / "memory.current").read_text())
+
+
+def pytest_addoption(parser):
+    """Adds ``--part K/N``."""
+    parser.addoption(
+        "--part",
+        type=_part,
+        metavar="K/N",
+        help="run the K-th of N parts of the tests",
+    )
+
+
+def _part(text):
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not K/N with 1 <= K <= N, such as 1/3")
+    return int(number), int(count)
 
 
 def pytest_configure(config):
@@ -73,10 +94,10 @@ def pytest_configure(config):
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     """Marks as slow what ``sampled`` leaves out: cases of a test, or fast tests of a whole file.
 
-    It counts from the last one back.
+    It counts from the last one back. Then it leaves the tests of ``--part``.
     """
     numbers = collections.Counter()
     for item in reversed(items):
@@ -87,6 +108,12 @@ def pytest_collection_modifyitems(items):
             if numbers[group] % marker.args[0]:
                 item.add_marker(pytest.mark.slow)
             numbers[group] += 1
+    if config.option.part:
+        number, count = config.option.part
+        parts = [zlib.crc32(item.nodeid.encode()) % count + 1 for item in items]
+        left_out = [item for item, part in zip(items, parts, strict=True) if part != number]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item, part in zip(items, parts, strict=True) if part == number]
 
 
 def pytest_report_header(config):
@@ -106,6 +133,16 @@ def compiled_programs(tmp_path_factory):
     os.environ["XDG_CACHE_HOME"] = str(caches)
     jax.config.update("jax_compilation_cache_dir", str(caches / "cdjax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_programs():
+    """Lets go of a file's programs where they take much memory: JAX keeps all that it compiles."""
+    yield
+    if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > _LARGE_KB:
+        import jax
+
+        jax.clear_caches()
 
 
 @pytest.fixture
