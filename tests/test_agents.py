@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec
 import cdjax
 from benchmarks import plans
 from cdjax import agents, mixing, topology
+from tests.slow import slow
 from tests.trees import assert_trees_close, random_stacked_tree
 
 
@@ -226,8 +227,7 @@ class Normed(nnx.Module):
         return self.linear(self.dropout(self.norm(x)))
 
 
-@pytest.mark.parametrize("plan", agents.PLANS)
-@pytest.mark.sampled(4)
+@pytest.mark.parametrize("plan", ["vmap", *slow(*(x for x in agents.PLANS if x != "vmap"))])
 def test_modules_of_nnx_keep_what_changes_in_them(plan):
     make = lambda: cdjax.replicate(Normed(nnx.Rngs(0)), 3, keys="split")  # noqa: E731
     x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 8, 6)), jnp.float32)
