@@ -1,6 +1,7 @@
 """``python -m cdjax.topology``: the table, the picture, and errors in one line."""
 
 import re
+import subprocess
 import sys
 
 import numpy as np
@@ -114,6 +115,20 @@ def test_bad_input_is_one_line(words, message, tmp_path, monkeypatch, capsys):
     out, errors = capsys.readouterr()
     (line,) = errors.splitlines()
     assert stop.value.code == 2 and not out and re.search(f"^error: .*{message}", line), line
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        ("python -m cdjax.topology ring | true", "0 0"),
+        ("PYTHONIOENCODING=ascii python -m cdjax.topology ring | grep -c 0.949253", "0 0"),
+    ],
+)
+def test_a_reader_that_goes_away_and_another_encoding_are_no_error(command, status):
+    command = command.replace("python", sys.executable, 1)
+    words = ["bash", "-c", f'{command} > /dev/null; echo "${{PIPESTATUS[@]}}"']
+    result = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert (result.stdout.strip(), result.stderr) == (status, "")
 
 
 def test_without_matplotlib_there_is_a_table_and_one_line_for_a_picture(monkeypatch, capsys):
