@@ -8,4 +8,5 @@ from cdjax.models._conv import conv_general_dilated as conv_general_dilated
 from cdjax.models._networks import CNN as CNN
 from cdjax.models._networks import MLP as MLP
 from cdjax.models._networks import Model as Model
+from cdjax.models._networks import ResNet20 as ResNet20
 from cdjax.models._networks import SoftmaxRegression as SoftmaxRegression

@@ -47,6 +47,42 @@ class CNN(nn.Module):
         return nn.Dense(self.num_classes, dtype=self.dtype)(x).astype(jnp.float32)
 
 
+class ResNet20(nn.Module):
+    """The residual network of 20 layers for small images, with GroupNorm in place of BatchNorm.
+
+    A convolution, three stages of three blocks with 16, 32 and 64 features, and a mean over pixels.
+    Shortcuts have no parameters: where a block halves the image, they leave out pixels and fill the
+    new features with zeros. ``num_groups`` are those of GroupNorm, whose statistics are of a single
+    image, so that agents have none to share or to keep.
+
+    Reference: He, Zhang, Ren, Sun, *Deep Residual Learning for Image Recognition*, CVPR 2016, the
+    network for CIFAR-10 with n = 3.
+    """
+
+    num_classes: int = 10
+    dtype: Any = None
+    num_groups: int = 2
+
+    @nn.compact
+    def __call__(self, images: Images, *, train: bool = False) -> Logits:
+        conv = partial(
+            nn.Conv, kernel_size=(3, 3), use_bias=False, kernel_init=nn.initializers.he_normal(),
+            dtype=self.dtype, conv_general_dilated=conv_general_dilated,
+        )  # fmt: skip
+        norm = partial(nn.GroupNorm, num_groups=self.num_groups, dtype=self.dtype)
+        x = nn.relu(norm()(conv(16)(images)))
+        for features in (16, 32, 64):
+            for block in range(3):
+                stride = 2 if block == 0 and features > 16 else 1
+                inner = nn.relu(norm()(conv(features, strides=stride)(x)))
+                shortcut = x[:, ::stride, ::stride]
+                new = features - shortcut.shape[3]
+                shortcut = jnp.pad(shortcut, [(0, 0), (0, 0), (0, 0), (0, new)])
+                x = nn.relu(norm()(conv(features)(inner)) + shortcut)
+        x = jnp.mean(x, (1, 2))
+        return nn.Dense(self.num_classes, dtype=self.dtype)(x).astype(jnp.float32)
+
+
 class MLP(nn.Module):
     """A multilayer perceptron with ReLU; ``hidden`` holds the widths of its hidden layers."""
 

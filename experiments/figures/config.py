@@ -36,7 +36,7 @@ class Figures:
     momentum: float | None = None
     """Momentum mu of CDMSGD, momentum SGD and rivals with momentum, in [0, 1) (default: 0.9)."""
     model: ModelName | None = None
-    """cnn (the paper's), mlp or softmax (regression)."""
+    """cnn (the paper's), resnet20 (with GroupNorm), mlp or softmax (regression)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """In which to compute gradients. Parameters and mixing stay float32."""
     init: Literal["same", "independent"] = "same"

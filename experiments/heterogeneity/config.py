@@ -41,7 +41,7 @@ class Heterogeneity:
     data_dir: Path | None = None
     """Folder of the data set's archive files, or of tensorflow-datasets' prepared copies."""
     model: config.ModelName | None = None
-    """cnn (the paper's), mlp or softmax (regression)."""
+    """cnn (the paper's), resnet20 (with GroupNorm), mlp or softmax (regression)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """In which to compute gradients. Parameters and mixing stay float32."""
     init: Literal["same", "independent"] = "same"

@@ -44,7 +44,7 @@ PARTITIONS: Mapping[str, Mapping[str, Any]] = {
 ScheduleName: TypeAlias = Literal[tuple(SCHEDULES)]  # type: ignore[valid-type]
 PartitionName: TypeAlias = Literal[tuple(PARTITIONS)]  # type: ignore[valid-type]
 DatasetName: TypeAlias = Literal["cifar10", "cifar100", "mnist", "fashion_mnist", "digits"]
-ModelName: TypeAlias = Literal["cnn", "mlp", "softmax"]
+ModelName: TypeAlias = Literal["cnn", "resnet20", "mlp", "softmax"]
 
 Config = TypeVar("Config")
 
@@ -215,7 +215,7 @@ class Model:
     """What every agent trains."""
 
     model: ModelName = "cnn"
-    """cnn (the paper's), mlp or softmax (regression)."""
+    """cnn (the paper's), resnet20 (with GroupNorm), mlp or softmax (regression)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """In which to compute gradients. Parameters and mixing stay float32."""
     init: Literal["same", "independent"] = "same"

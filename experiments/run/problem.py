@@ -19,7 +19,12 @@ from experiments.run.network import Network
 
 Batch: TypeAlias = tuple[jax.Array, jax.Array]
 
-_NETWORKS = {"cnn": models.CNN, "mlp": models.MLP, "softmax": models.SoftmaxRegression}
+_NETWORKS = {
+    "cnn": models.CNN,
+    "resnet20": models.ResNet20,
+    "mlp": models.MLP,
+    "softmax": models.SoftmaxRegression,
+}
 
 
 class Problem(NamedTuple):

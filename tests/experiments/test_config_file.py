@@ -229,7 +229,7 @@ def test_help_is_one_screen_of_the_common_options(monkeypatch, capsys):
         assert not stop.value.code and len(lines) <= 42 and max(map(len, lines)) <= 80
         for option in (*COMMON, "config", "help_all"):
             assert any(f"  --{option.replace('_', '-')}" in line for line in lines), option
-        assert any("cnn, mlp, softmax (default: cnn)" in line for line in lines)
+        assert any("cnn, resnet20, mlp, softmax (default: cnn)" in line for line in lines)
 
 
 @pytest.mark.parametrize("study", [Compare, Convex, Figures, Heterogeneity, Robustness])
@@ -263,7 +263,12 @@ def test_shells_complete_options_and_their_choices(shell):
         pytest.skip(f"{shell} is not installed")
     script, started = completion(Run()), ["python", "-m", "experiments.digits"]
     assert completed(script, [*started, "--learn"], shell) == ["--learning-rate"]
-    assert completed(script, [*started, "--model", ""], shell) == ["cnn", "mlp", "softmax"]
+    assert completed(script, [*started, "--model", ""], shell) == [
+        "cnn",
+        "resnet20",
+        "mlp",
+        "softmax",
+    ]
     assert completed(script, [*started, "--topology", "to"], shell) == ["torus"]
     offered = completed(script, [*started, "--print-"], shell)
     assert sorted(offered) == ["--print-completion", "--print-config"]

@@ -29,7 +29,8 @@ from experiments.run.errors import UsageError, flag
         ("--quiet=True", "--quiet: it takes no value; leave 'True' out"),
         (
             "--model mpl",
-            "--model: unknown choice 'mpl' (did you mean 'mlp'?); expected cnn, mlp, softmax",
+            "--model: unknown choice 'mpl' (did you mean 'mlp'?); expected cnn, resnet20, mlp, "
+            "softmax",
         ),
         ("--log wand", "--log: unknown choice 'wand' (did you mean 'wandb'?); expected "),
     ],

@@ -58,6 +58,29 @@ def test_cnn_has_the_papers_number_of_parameters():
     assert num_parameters(abstract_params(models.CNN(10), (32, 32, 3))) == 2_168_362
 
 
+def test_resnet20_has_as_many_parameters_as_its_layers():
+    kernels = [(3, 16), *6 * [(16, 16)], (16, 32), *5 * [(32, 32)], (32, 64), *5 * [(64, 64)]]
+    norms = 2 * (7 * 16 + 6 * 32 + 6 * 64)
+    expected = sum(9 * a * b for a, b in kernels) + norms + 64 * 10 + 10
+    params = abstract_params(models.ResNet20(10), (32, 32, 3))
+    assert num_parameters(params) == expected == 269_722
+
+
+def test_resnet20_passes_images_on_where_its_blocks_are_zero():
+    """With nothing from inside of the blocks, shortcuts leave the first features, halved twice."""
+    model, (images, _) = models.ResNet20(5), batch_of(2, (16, 16, 3))
+    params, _ = init(model, images)
+    for name in params:
+        number = int(name.rpartition("_")[2])
+        if name.startswith("GroupNorm") and number and number % 2 == 0:  # behind the second of two
+            params[name] = jax.tree.map(jnp.zeros_like, params[name])
+    first = nn.Conv(16, (3, 3), use_bias=False).apply({"params": params["Conv_0"]}, images)
+    first = nn.relu(nn.GroupNorm(2).apply({"params": params["GroupNorm_0"]}, first))
+    features = jnp.pad(first[:, ::4, ::4].mean((1, 2)), [(0, 0), (0, 48)])
+    expected = features @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"][None]
+    np.testing.assert_allclose(model.apply({"params": params}, images), expected, atol=1e-5)
+
+
 def test_parameters_have_the_names_of_flax():
     layers = {"Conv_0", "Conv_1", "Conv_2", "Conv_3", "Dense_0", "Dense_1"}
     params = abstract_params(models.CNN(10), (8, 8, 1))
@@ -72,6 +95,7 @@ def test_parameters_have_the_names_of_flax():
 def test_logits_are_float32(shape, dtype):
     for model in (
         models.CNN(7, dtype=dtype),
+        models.ResNet20(7, dtype=dtype),
         models.MLP((16,), 7, dtype=dtype),
         models.SoftmaxRegression(7, dtype=dtype),
     ):
