@@ -25,7 +25,7 @@ if os.environ.setdefault("JAX_PLATFORMS", "cpu") == "cpu":
     os.environ["XLA_FLAGS"] = f"{xla_flags(devices=8)} {os.environ.get('XLA_FLAGS', '')}"
 
 _BYTES_PER_WORKER = 2 << 30
-_LARGE_KB = 3 << 19
+_LARGE_KB = 3 << 19  # of a worker, past which it lets go of compiled programs
 
 
 def pytest_xdist_auto_num_workers():

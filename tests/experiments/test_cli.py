@@ -47,20 +47,20 @@ def records_of(out):
 
 @pytest.mark.slow
 def test_six_agents_on_a_ring_learn_the_digits(tmp_path):
-    options = ("--agents", 6, "--topology", "ring", "--model", "mlp", "--batch-size", 8)
-    result = experiment("digits", *options, "--epochs", 3, "--out", tmp_path)
+    options = ("--agents", 6, "--topology", "ring", "--epochs", 3, "--batch-size", 32)
+    result = experiment("digits", *options, "--out", tmp_path)
     assert result.returncode == 0, result.stderr
-    for text in ("λ2 = 0.666667", "λN = -0.333333", "gap = 0.333333", "820,874 parameters"):
+    for text in ("λ2 = 0.666667", "λN = -0.333333", "gap = 0.333333", "2,168,362 parameters"):
         assert text in result.stdout
     folder, records = records_of(tmp_path)
     assert folder.name.startswith("digits-cdmsgd-ring-6-")
     assert [record["epoch"] for record in records] == [1, 2, 3]
     assert all(set(record) == RECORD | {"consensus_bound"} for record in records)
     last = records[-1]
-    assert last["test_accuracy_mean"] > 0.9
+    assert last["test_accuracy_mean"] > 0.8
     assert last["test_accuracy_min"] <= last["test_accuracy_mean"] <= last["test_accuracy_max"]
-    assert last["step"] == 3 * (1437 // (6 * 8))
-    assert last["bytes_sent"] == last["step"] * 12 * 4 * 820_874
+    assert last["step"] == 3 * (1437 // (6 * 32))
+    assert last["bytes_sent"] == last["step"] * 12 * 4 * 2_168_362
     assert json.loads((folder / "config.json").read_text())["agents"] == 6
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
 

@@ -16,7 +16,7 @@ import pytest
 from cdjax import checkpoint
 from cdjax.checkpoint._integrity import write_sums
 from experiments.run import progress, resume
-from experiments.run.config import Run, replaced
+from experiments.run.config import FORMAT, Run, replaced
 from experiments.run.job import prepare
 from tests.slow import slow
 from tests.system.forked import STEPS_PER_EPOCH, arrays_of, only_folder, records_of, start_server
@@ -195,7 +195,7 @@ def test_a_run_of_an_older_version_is_refused_in_a_line_that_says_so(tmp_path, s
     (tmp_path / "config.json").write_text(json.dumps({"schedule": ["fixed"], "agents": 4}))
     server.start("--resume", tmp_path)
     code, _, errors = server.finish()
-    assert code == 2
+    assert code == 2 and FORMAT == 2
     assert errors == (
         f"error: --resume: {tmp_path}: it was made by an older version of cdjax, whose runs cannot "
         "be resumed; start it anew\n"
@@ -204,6 +204,7 @@ def test_a_run_of_an_older_version_is_refused_in_a_line_that_says_so(tmp_path, s
 
 @pytest.mark.slow
 def test_without_a_checkpoint_it_starts_at_the_beginning(half, server, uninterrupted):
+    assert json.loads((half / "config.json").read_text())["format"] == FORMAT
     shutil.rmtree(half / "checkpoints")
     output = server.run("--epochs", 6, "--checkpoint-every", 6, "--resume", half)
     assert "at the start (no checkpoint found)" in output
