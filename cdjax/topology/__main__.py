@@ -35,6 +35,8 @@ _EPILOG = """examples:
   python -m cdjax.topology graph.edges --plot graph.svg"""
 # What a person reads on a screen; more distinct eigenvalues are cut in the middle.
 _MOST_ROWS = 40
+# Of a topology that changes with the step, whose table takes products of dense matrices.
+_MOST_SCHEDULED = 500
 # Those that change with the step, by the names that runs have for them.
 _SCHEDULES: Mapping[str, Callable[[int], Schedule]] = {
     "one-peer-exponential": one_peer_exponential,
@@ -104,10 +106,10 @@ def build(options: argparse.Namespace) -> Topology | Schedule:
     if name in _SCHEDULES:
         for option in [*given, *["weights"] * (options.weights is not None)]:
             raise ValueError(f"--{option}: {name} has none; leave it out")
-        if agents > MOST_SOLVED:
+        if agents > _MOST_SCHEDULED:
             raise ValueError(
                 f"--agents: {agents:,} are too many for the table of {name}; "
-                f"give at most {MOST_SOLVED:,}"
+                f"give at most {_MOST_SCHEDULED:,}"
             )
         return _SCHEDULES[name](agents)
     weights = options.weights or DEFAULT

@@ -94,7 +94,7 @@ def test_schedules_have_the_names_and_links_that_runs_have(name):
         ("base-2 --degree 1", "--degree: base-2 has none; leave it out"),
         (
             "base-2 --agents 5000",
-            "--agents: 5,000 are too many for the table of base-2; give at most 2,000",
+            "--agents: 5,000 are too many for the table of base-2; give at most 500",
         ),
         ("one-peer-hypercube --agents 7", "nearest are 4 and 8"),
         ("rng", "'rng' is neither a family .ring, .* nor a graph's file"),
