@@ -114,8 +114,8 @@ def answering(name: str) -> list[str]:
             request = urllib.request.Request(f"{folder}/{file}", method="HEAD")
             try:
                 urllib.request.urlopen(request, timeout=_REQUEST_SECONDS).close()
-            except urllib.error.HTTPError:
-                pass  # an answer too, which the download tells
+            except urllib.error.HTTPError as error:
+                error.close()  # an answer too, which the download tells
             answers.add(folder)
 
     # In threads, since urlopen's timeout does not cover the look-up of a host's name, which may
@@ -182,8 +182,10 @@ def _receive(url: str, path: str, pooch: Any) -> None:
                 return _receive_rest(url, file, bar)
             except (OSError, http.client.HTTPException) as error:
                 # What is not there, or not allowed, will not be there in a second.
-                if isinstance(error, urllib.error.HTTPError) and error.code < 500:
-                    raise
+                if isinstance(error, urllib.error.HTTPError):
+                    error.close()  # the error is the response itself, its connection still open
+                    if error.code < 500:
+                        raise
                 failures = 0 if file.tell() > most else failures + 1
                 if failures == _TRIES:
                     raise

@@ -220,11 +220,22 @@ def _check_clock(run: Run) -> None:
 
 def _check_writable(option: str, out: Path) -> None:
     with blame(option):
-        for path in (out.absolute(), *out.absolute().parents):
-            if path.is_symlink() and not path.exists():
-                raise UsageError(f"{option}: {path} is a link to nothing; give a folder")
-        folder = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+        folder = _nearest_existing(option, out.absolute())
     if not folder.is_dir():
         raise UsageError(f"{option}: {folder} is a file; give a folder")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(f"{option}: {folder} is not writable; give a folder that is")
+
+
+def _nearest_existing(option: str, path: Path) -> Path:
+    """The path, or the nearest of its parents that exists.
+
+    ``Path.exists`` would say no to a name that is too long, from Python 3.14 on; ``stat`` raises.
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        if path.is_symlink():
+            raise UsageError(f"{option}: {path} is a link to nothing; give a folder") from None
+        return _nearest_existing(option, path.parent)
+    return path
