@@ -18,9 +18,8 @@ Counted are bytes, and reported in units of the stacked parameters. A step must 
   ``transformed``: the coefficients of which the largest are sent;
   ``crossed``: the gradient of a neighbour's model that comes back from it, or that is sent back.
 
-Some algorithms hold more, where XLA computes a new state before the old one has been read for the
-last time, or holds what it could compute again. ``Algorithm.spare`` is how much, so that it does
-not grow unseen.
+Two algorithms hold more. ``Algorithm.spare`` is how much, so that it does not grow unseen, and
+beside it stands why.
 
 A plan of mixing may hold ``differences`` of its own.
 """
@@ -150,7 +149,7 @@ def further_algorithms(graph: topology.Topology) -> dict[str, Algorithm]:
         "gradient tracking, semi-atc": Algorithm(tracking["semi-atc"], message),
         "gradient tracking, atc": Algorithm(tracking["atc"], message),
         "momentum tracking": Algorithm(cdjax.momentum_tracking(RATE, mix), result),
-        "cga": Algorithm(cdjax.cga(RATE, mix), (*message, *around, *around), 2, graph),
+        "cga": Algorithm(cdjax.cga(RATE, mix), (*message, *around, *around), crossing=graph),
         # The gradient's memory takes what is received.
         "exact diffusion": Algorithm(cdjax.exact_diffusion(RATE, mix), ("message",)),
         "d2": Algorithm(cdjax.d2(RATE, mix, smallest_eigenvalue=-0.2), ("message",)),
@@ -158,13 +157,13 @@ def further_algorithms(graph: topology.Topology) -> dict[str, Algorithm]:
         "suda, exact diffusion": Algorithm(suda["exact-diffusion"], result),
         "suda, extra": Algorithm(suda["extra"], result),
         "suda, atc tracking": Algorithm(suda["atc-tracking"], result),
-        "suda, diging": Algorithm(suda["diging"], result, 1),
+        "suda, diging": Algorithm(suda["diging"], result),
         "decentlam": Algorithm(cdjax.decentlam(RATE, mix), result),
         "quasi-global": Algorithm(cdjax.quasi_global_momentum(RATE, mix), result),
         "quasi-global adam": Algorithm(cdjax.quasi_global_adam(RATE, mix), result),
         "push-sum": Algorithm(cdjax.push_sum(sgd, push), result),
         "push-diging": Algorithm(cdjax.push_diging(RATE, push), message),
-        "relay": Algorithm(cdjax.relay(sgd, tree), message, 0.8),
+        "relay": Algorithm(cdjax.relay(sgd, tree), message),
         "outer": Algorithm(cdjax.outer(sgd, outer_sgd, mix, period=10), result),
         "outer, overlapped": Algorithm(
             cdjax.outer(sgd, outer_sgd, mix, period=10, overlapped=mix), message
@@ -172,17 +171,20 @@ def further_algorithms(graph: topology.Topology) -> dict[str, Algorithm]:
         "accelerated": Algorithm(cdjax.accelerated_outer(sgd, mix, period=10), result),
         "slowmo": Algorithm(cdjax.slowmo(sgd, mix, learning_rate=RATE, period=10), result),
         "kgt": Algorithm(cdjax.kgt(sgd, mix, period=10), message),
-        "led": Algorithm(cdjax.led(sgd, mix, period=10, gain=0.5), result, 1),
+        "led": Algorithm(cdjax.led(sgd, mix, period=10, gain=0.5), result),
         "choco": Algorithm(cdjax.choco(sgd, mix, sign, consensus_step=0.1), (*read, "result")),
-        "beer": Algorithm(cdjax.beer(RATE, mix, sign, consensus_step=0.1), (*read, "result"), 1),
+        "beer": Algorithm(cdjax.beer(RATE, mix, sign, consensus_step=0.1), (*read, "result")),
         "power-gossip": Algorithm(
             cdjax.power_gossip(sgd, graph.mixing_matrix, key=key), ("differences", "result")
         ),
+        # Both hold which entries were sent, a byte each, for the mean over those that sent: beside
+        # the zeros into which what was sent is scattered, as XLA writes zeros, which wait for
+        # nothing, before it looks for the largest entries; and beside the mask as numbers to add.
         "demo": Algorithm(
-            cdjax.demo(RATE, compress.dct_top_k(32, 64)), ("transformed", "read"), 0.3
+            cdjax.demo(RATE, compress.dct_top_k(32, 64)), ("transformed", "read"), 0.2
         ),
         "sparse-loco": Algorithm(
-            cdjax.sparse_loco(sgd, compress.chunk_top_k(64, value_bits=2)), read, 1.5
+            cdjax.sparse_loco(sgd, compress.chunk_top_k(64, value_bits=2)), read, 0.3
         ),
     }
 

@@ -23,6 +23,7 @@ from cdjax._checks import (
     check_per_agent,
     check_scalar,
 )
+from cdjax._stored import stored
 from cdjax._trees import along_agents, displacement, map_floats, scalar_like, value_at
 from cdjax._types import AgentScalarOrSchedule, Mixer, Params
 from cdjax.compress import Compressor, PublicCopies, publishing
@@ -111,14 +112,22 @@ def beer(
         x = check_params(params, "beer", updates)
         step, is_first = state.step, state.step == 0
         mu = jnp.where(is_first, 0.0, momentum)
-        gradient = map_floats(
-            lambda m, g: scalar_like(mu, m) * m + scalar_like(1 - mu, m) * g,
-            state.gradient,
-            updates,
-        )
+
+        def mean_gradient(updates: optax.Updates) -> Params:
+            return map_floats(
+                lambda m, g: scalar_like(mu, m) * m + scalar_like(1 - mu, m) * g,
+                state.gradient,
+                updates,
+            )
+
         # At the first step v, s and M are zeros, so that v₀ = M₀ = g(x₀).
         tracker = pulled(state.tracker, publish_tracker.pull(state.public_tracker, step))
-        tracker = map_floats(lambda v, new, old: v + (new - old), tracker, gradient, state.gradient)
+        tracker = map_floats(
+            lambda v, new, old: v + (new - old), tracker, mean_gradient(updates), state.gradient
+        )
+        # The gradient waits for the tracker, which reads M before it is overwritten.
+        tracker, updates = stored((tracker, updates), step)
+        gradient = mean_gradient(updates)
         public_tracker = publish_tracker.update(state.public_tracker, tracker, step)
         if not known_start:
             public_tracker = jax.tree.map(
@@ -130,6 +139,7 @@ def beer(
             pulled(x, publish.pull(state.public, step)),
             tracker,
         )
+        moved = stored(moved, step)
         public = publish.update(state.public, moved, step)
         state = BEERState(step + 1, gradient, tracker, public, public_tracker)
         return displacement(moved, x), state

@@ -178,21 +178,26 @@ def aggregate_cross_gradients(
 
 
 class _Sum(NamedTuple):
-    """A leaf of g̃ at v = m, and the weighed gradients of which more can be added."""
+    """A leaf of g̃ at v = m, the gradients of which more can be added, and their weights.
+
+    The gradients are as they came: weighed, they would take as much memory again.
+    """
 
     least: Inexact[Array, "agents ..."]
     others: Inexact[Array, "agents neighbors ..."]
+    weights: Float[Array, "agents neighbors"]
 
 
 def _weighed(g: Array, others: Array, weights: Array, *, margin: float) -> _Sum:
     g, others = widened(g), widened(others)
-    others = along_agents(weights, others) * others
     own = along_agents(1 - jnp.sum(weights, axis=1), g) * g  # rows of Π sum to one
-    return _Sum(own + scalar_like(margin, g) * jnp.sum(others, axis=1), others)
+    total = jnp.sum(along_agents(weights, others) * others, axis=1)
+    return _Sum(own + scalar_like(margin, g) * total, others, weights)
 
 
 def _combined(leaf: _Sum, added: Float[Array, "agents neighbors"]) -> Array:
-    return leaf.least + jnp.sum(along_agents(added, leaf.others) * leaf.others, axis=1)
+    more = along_agents(added * leaf.weights, leaf.others) * leaf.others
+    return leaf.least + jnp.sum(more, axis=1)
 
 
 def _multipliers(leaves: list[_Sum]) -> Float[Array, "agents neighbors"]:
@@ -202,7 +207,7 @@ def _multipliers(leaves: list[_Sum]) -> Float[Array, "agents neighbors"]:
 
 
 def _products(leaf: _Sum) -> tuple[Array, Array, Array]:
-    """The products of a leaf's gradients: others with others, with the least sum; its square."""
+    """The products of a leaf's weighed gradients: others with others, with the sum; its square."""
     agents, own, other, *rest = range(leaf.others.ndim + 1)
 
     def product(a: Array, rows: list[int], b: Array, columns: list[int]) -> Array:
@@ -212,9 +217,11 @@ def _products(leaf: _Sum) -> tuple[Array, Array, Array]:
             jnp.einsum(jnp.conj(a), of_each[0], b, of_each[1], found, precision="highest")
         )
 
+    gram = product(leaf.others, [own], leaf.others, [other])
+    weights = leaf.weights.astype(gram.dtype)
     return (
-        product(leaf.others, [own], leaf.others, [other]),
-        product(leaf.others, [own], leaf.least, []),
+        weights[:, :, None] * gram * weights[:, None, :],
+        weights * product(leaf.others, [own], leaf.least, []),
         product(leaf.least, [], leaf.least, []),
     )
 

@@ -20,7 +20,7 @@ import optax
 from jaxtyping import Array, Int
 
 from cdjax._checks import check_count, check_inner, check_params, check_scalar
-from cdjax._stored import stored
+from cdjax._stored import stored, written_over
 from cdjax._trees import displacement, map_floats
 from cdjax._types import Mixer, OptState, Params
 
@@ -81,11 +81,15 @@ def led(
         updates, inner_state = inner.update(corrected, state.inner, x, **extra_args)
 
         def exchange(updates: Params, correction: Params) -> tuple[Params, Params]:
-            stepped = stored(optax.apply_updates(x, updates), state.step)
+            step_from = lambda updates, x: optax.apply_updates(x, updates)  # noqa: E731
+            stepped = written_over(step_from, updates, x, state.step)
             mixed = stored(mix(stepped, state.step // period), state.step)
             apart = displacement(stepped, mixed)  # φ − Πφ
+            correction = map_floats(lambda c, d: c + gain * d, correction, apart)
+            # The updates take φ's memory, so that they wait for the correction, which reads it.
+            mixed, correction = stored((mixed, correction), state.step)
             moved = jax.tree.map(lambda d, u: d.astype(u.dtype), displacement(mixed, x), updates)
-            return moved, map_floats(lambda c, d: c + gain * d, correction, apart)
+            return moved, correction
 
         is_last = (state.step + 1) % period == 0
         updates, correction = jax.lax.cond(

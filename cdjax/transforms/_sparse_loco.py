@@ -20,6 +20,7 @@ from cdjax._checks import (
     check_params,
     check_scalar,
 )
+from cdjax._stored import written_over
 from cdjax._trees import displacement, is_floating, map_floats, scalar_like
 from cdjax._types import OptState, Params
 from cdjax.compress import Compressor
@@ -92,7 +93,11 @@ def sparse_loco(
         x: Params, start: Params, error: Params, step: Int[Array, ""]
     ) -> tuple[Params, Params]:
         """θ of the next round, stacked, and what has not been sent."""
-        total = accumulated(error, left(start, x), decay)
+
+        def total_from(error: Params, others: tuple[Params, Params]) -> Params:
+            return accumulated(error, left(*others), decay)
+
+        total = written_over(total_from, error, (start, x), step)
         sent, mean = compressor.mean_of_senders(total, step)
         mean = jax.tree.map(lambda mean, x: jnp.broadcast_to(mean[None], x.shape), mean, x)
         start = map_floats(lambda x, mean: x - scalar_like(outer_step, x) * mean, start, mean)

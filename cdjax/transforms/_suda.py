@@ -7,14 +7,14 @@ IEEE Trans. Signal Processing 2022, arXiv:2110.09993 (not verified).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
 from cdjax._checks import check_choice, check_mixer, check_params, check_per_agent
-from cdjax._stored import stored
+from cdjax._stored import stored, written_over
 from cdjax._trees import displacement, map_floats
 from cdjax._types import AgentScalarOrSchedule, Mixer, Params
 from cdjax.mixing import lazy
@@ -33,11 +33,15 @@ class SUDAState(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """The mixers A, C and I − B² of an algorithm, each made of that of Π."""
+    """The mixers A, C and I − B² of an algorithm, each made of that of Π.
+
+    With ``c_after_mixing``, C is ``c`` of what Π has mixed.
+    """
 
     a: _FromMixer
     c: _FromMixer
     one_minus_b_squared: _FromMixer
+    c_after_mixing: bool = False
 
 
 def suda(
@@ -79,7 +83,8 @@ def suda(
     check_mixer(mix)
     check_per_agent("learning_rate", learning_rate, low=0)
     check_choice("form", form, _FORMS)
-    a, c, one_minus_b_squared = (make(mix) for make in _FORMS[form])
+    row = _FORMS[form]
+    a, c, one_minus_b_squared = row.a(mix), row.c(mix), row.one_minus_b_squared(mix)
     descend = descent(learning_rate)
 
     def init(params: Params) -> tuple[SUDAState, optax.OptState]:
@@ -93,9 +98,21 @@ def suda(
     ) -> tuple[optax.Updates, tuple[SUDAState, optax.OptState]]:
         x = check_params(params, "suda", updates)
         (step, dual), descent_state = state
-        updates, descent_state = descend.update(updates, descent_state, x)
-        adapted = a(stored(optax.apply_updates(c(x, step), updates), step), step)
-        after = stored(map_floats(lambda m, z: m - z, adapted, dual), step)
+        gradient, state_before = updates, descent_state
+        updates, descent_state = descend.update(gradient, state_before, x)
+        if row.c_after_mixing:
+
+            def stepped_from(gradient: Params, others: tuple[Params, Any, Any]) -> Params:
+                once, descent_state, step = others
+                updates, _ = descend.update(gradient, descent_state, once)
+                return optax.apply_updates(c(once, step), updates)
+
+            # All agents read each other's Πx, but each its own gradient.
+            others = stored(mix(x, step), step), state_before, step
+            stepped = written_over(stepped_from, gradient, others, step)
+        else:
+            stepped = stored(optax.apply_updates(c(x, step), updates), step)
+        after = stored(map_floats(lambda m, z: m - z, a(stepped, step), dual), step)
         pull = displacement(after, one_minus_b_squared(after, step))  # B²x
         dual = map_floats(lambda z, p: z + p, dual, pull)
         return displacement(after, x), (SUDAState(step + 1, dual), descent_state)
@@ -105,6 +122,10 @@ def suda(
 
 def _identity(mix: Mixer) -> Mixer:
     return lambda tree, step=0: tree
+
+
+def _same(mix: Mixer) -> Mixer:
+    return mix
 
 
 def _squared(mix: Mixer) -> Mixer:
@@ -126,5 +147,10 @@ _FORMS = {
     "exact-diffusion": _Row(a=lazy, c=_identity, one_minus_b_squared=lazy),
     "extra": _Row(a=_identity, c=lazy, one_minus_b_squared=lazy),
     "atc-tracking": _Row(a=_squared, c=_identity, one_minus_b_squared=_difference_squared),
-    "diging": _Row(a=_identity, c=_squared, one_minus_b_squared=_difference_squared),
+    "diging": _Row(
+        a=_identity,
+        c=_same,
+        one_minus_b_squared=_difference_squared,
+        c_after_mixing=True,
+    ),
 }
