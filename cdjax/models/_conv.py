@@ -33,13 +33,15 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
+from cdjax._stored import kept
+
 Images: TypeAlias = Float[Array, "batch height width channels"]
 Kernel: TypeAlias = Float[Array, "kernel_height kernel_width channels features"]
 Result: TypeAlias = Float[Array, "batch result_height result_width features"]
 # The one fast layout: (batch, channels, spatial...) as axis numbers of NHWC, HWIO and NHWC.
 _NHWC = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
 # Bytes of the copies that one product of a kernel's gradient is made of: they stay in the cache.
-_COPIED_BYTES = 3 << 20
+_COPIED_BYTES = 3 << 19
 # How many multiplications of a matrix product take as long as to copy a number: 0.4 and 0.02 ns on
 # two cores with AVX2.
 _COPY_COST = 20
@@ -234,7 +236,9 @@ def _kernel(images: Images, result: Result, rows: _Axis, columns: _Axis, precisi
     (3·channels, pixels) and (pixels, 3·features), and each tap occurs in it once. That takes three
     copies of both arrays instead of nine of one, and avoids thin matrices, at which XLA is slow.
 
-    The scan takes as many images at a time as leave their copies in the cache.
+    The scan takes as many images at a time as leave their copies in the cache. It first turns them
+    so that a channel's pixels lie side by side: then a copy is a few long runs of numbers, and the
+    product reads both of its operands in their order, 1.2 to 1.5 times as fast on a core with AVX2.
     """
     widths = images.shape[3], result.shape[3]
     views = _cheapest_views(rows, columns, widths=widths)
@@ -247,15 +251,22 @@ def _kernel(images: Images, result: Result, rows: _Axis, columns: _Axis, precisi
         for x in (images, result)
     ]
 
-    def add_chunk(total: Array, pair: list[Array]) -> tuple[Array, None]:
-        lhs, rhs = (_copies(x, view) for x, view in zip(pair, views, strict=True))
-        over_pixels = ((0,), (0,)), ((), ())
-        return total + lax.dot_general(lhs, rhs, over_pixels, precision), None
+    def add_chunk(total: Array, chunk: tuple[Array, list[Array]]) -> tuple[Array, None]:
+        number, (images, result) = chunk
+        # Else XLA:CPU would turn every copy by itself, number by number.
+        (turned,) = kept([jnp.moveaxis(images, 3, 0)], number)
+        lhs = jnp.concatenate(_copies(turned, views[0], axes=(2, 3)))
+        rhs = jnp.concatenate(_copies(result, views[1], axes=(1, 2)), 3)
+        product = jnp.matmul(
+            lhs.reshape(len(lhs), -1), rhs.reshape(-1, rhs.shape[3]), precision=precision
+        )
+        return total + product, None
 
     # Along each axis of the kernel one of the arrays has a copy per tap, and the other has one.
     (top, left), (bottom, right) = ([len(taps.offsets) for taps in view] for view in views)
     zero = jnp.zeros((top * left * widths[0], bottom * right * widths[1]), images.dtype)
-    product = lax.scan(add_chunk, _vary_like(zero, images), pairs)[0]
+    chunks = jnp.arange(num_chunks), pairs
+    product = lax.scan(add_chunk, _vary_like(zero, images), chunks)[0]
     product = product.reshape(top, left, widths[0], bottom, right, widths[1])
     return product.transpose(0, 3, 1, 4, 2, 5).reshape(rows.kernel, columns.kernel, *widths)
 
@@ -278,24 +289,20 @@ def _views(rows: _Axis, columns: _Axis) -> list[tuple[_View, _View]]:
     return [(_View(r[0], c[0]), _View(r[1], c[1])) for r, c in choices]
 
 
-def _copies(array: Array, view: _View) -> Float[Array, "pixels copied"]:
-    """The pixels that a view reads, all copies of a pixel side by side."""
-    axes = [*zip(view, array.shape[1:3], strict=True)]
-    pads = [
-        (
-            -min(taps.offsets),
-            max(taps.offsets) + taps.reach - (size - 1) * taps.dilation,
-            taps.dilation - 1,
-        )
-        for taps, size in axes
-    ]
-    padded = lax.pad(array, jnp.zeros([], array.dtype), [(0, 0, 0), *pads, (0, 0, 0)])
-    starts = itertools.product(*([x - min(taps.offsets) for x in taps.offsets] for taps in view))
-    copies = [
-        padded[:, *(slice(i, i + t.reach + 1, t.step) for i, t in zip(start, view, strict=True))]
-        for start in starts
-    ]
-    return jnp.concatenate(copies, 3).reshape(-1, len(copies) * array.shape[3])
+def _copies(array: Array, view: _View, *, axes: tuple[int, int]) -> list[Array]:
+    """The pixels that a view reads, a copy for each pair of taps; ``axes`` are rows and columns."""
+
+    def copy(*offsets: int) -> Array:
+        pads, steps = [(0, 0, 0)] * array.ndim, [1] * array.ndim
+        for axis, taps, offset in zip(axes, view, offsets, strict=True):
+            # Negative padding crops.
+            behind = offset + taps.reach - (array.shape[axis] - 1) * taps.dilation
+            pads[axis] = (-offset, behind, taps.dilation - 1)
+            steps[axis] = taps.step
+        padded = lax.pad(array, jnp.zeros([], array.dtype), pads)
+        return lax.slice(padded, [0] * array.ndim, padded.shape, steps)
+
+    return list(itertools.starmap(copy, itertools.product(*(taps.offsets for taps in view))))
 
 
 def _dilated(images: Array, rows: _Axis, columns: _Axis, *, high: int = 0) -> Array:

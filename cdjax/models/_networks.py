@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int8
 
-from cdjax._stored import kept
+from cdjax._stored import gradient_kept, kept
 from cdjax.models._conv import conv_general_dilated
 
 Model: TypeAlias = nn.Module
@@ -41,8 +41,8 @@ class CNN(nn.Module):
         conv = partial(nn.Conv, kernel_size=(3, 3), conv_general_dilated=conv_general_dilated)
         x = images
         for features in (32, 64):
-            x = nn.relu(conv(features, dtype=self.dtype)(x))
-            x = _relu_max_pool(conv(features, dtype=self.dtype)(x))
+            x = nn.relu(gradient_kept(conv(features, dtype=self.dtype)(x)))
+            x = _relu_max_pool(gradient_kept(conv(features, dtype=self.dtype)(x)))
         x = nn.relu(nn.Dense(512, dtype=self.dtype)(x.reshape(len(x), -1)))
         return nn.Dense(self.num_classes, dtype=self.dtype)(x).astype(jnp.float32)
 
