@@ -244,8 +244,8 @@ def _kernel(images: Images, result: Result, rows: _Axis, columns: _Axis, precisi
     views = _cheapest_views(rows, columns, widths=widths)
     copied = sum(view.num_copies * width for view, width in zip(views, widths, strict=True))
     most = max(1, _COPIED_BYTES // (views[0].num_pixels * copied * images.dtype.itemsize))
-    num_chunks = -(-len(images) // most)
-    size = -(-len(images) // num_chunks)
+    size = _chunk_size(len(images), most)
+    num_chunks = -(-len(images) // size)
     pairs = [
         _zeros_behind(x, 0, num_chunks * size - len(x)).reshape(num_chunks, size, *x.shape[1:])
         for x in (images, result)
@@ -266,9 +266,17 @@ def _kernel(images: Images, result: Result, rows: _Axis, columns: _Axis, precisi
     (top, left), (bottom, right) = ([len(taps.offsets) for taps in view] for view in views)
     zero = jnp.zeros((top * left * widths[0], bottom * right * widths[1]), images.dtype)
     chunks = jnp.arange(num_chunks), pairs
-    product = lax.scan(add_chunk, _vary_like(zero, images), chunks)[0]
+    # Two chunks a turn: XLA computes them at once, so that one core need not wait for the other.
+    product = lax.scan(add_chunk, _vary_like(zero, images), chunks, unroll=2)[0]
     product = product.reshape(top, left, widths[0], bottom, right, widths[1])
     return product.transpose(0, 3, 1, 4, 2, 5).reshape(rows.kernel, columns.kernel, *widths)
+
+
+def _chunk_size(number: int, most: int) -> int:
+    """How many of a number of images to take at a time: a divisor if one is near ``most``."""
+    most = min(number, most)
+    divisor = next(size for size in range(most, 0, -1) if number % size == 0)
+    return divisor if 2 * divisor > most else -(-number // -(-number // most))
 
 
 def _cheapest_views(rows: _Axis, columns: _Axis, *, widths: tuple[int, int]) -> tuple[_View, _View]:

@@ -156,6 +156,13 @@ def vdot(left, right):
     return sum(map(jnp.vdot, left, right))
 
 
+@pytest.mark.parametrize(
+    ("number", "most", "size"), [(64, 6, 4), (64, 100, 64), (61, 6, 6), (10, 1, 1), (9, 6, 5)]
+)
+def test_images_are_taken_in_equal_parts_without_padding_where_that_is_near(number, most, size):
+    assert _conv._chunk_size(number, most) == size
+
+
 def test_backward_pass_keeps_no_copies():
     images, kernel = jnp.ones((64, 16, 16, 8)), jnp.ones((3, 3, 8, 8))
     _, vjp = jax.vjp(same, images, kernel)
