@@ -18,7 +18,7 @@ Counted are bytes, and reported in units of the stacked parameters. A step must 
   ``transformed``: the coefficients of which the largest are sent;
   ``crossed``: the gradient of a neighbour's model that comes back from it, or that is sent back.
 
-Two algorithms hold more. ``Algorithm.spare`` is how much, so that it does not grow unseen, and
+One algorithm holds more. ``Algorithm.spare`` is how much, so that it does not grow unseen, and
 beside it stands why.
 
 A plan of mixing may hold ``differences`` of its own.
@@ -177,14 +177,10 @@ def further_algorithms(graph: topology.Topology) -> dict[str, Algorithm]:
         "power-gossip": Algorithm(
             cdjax.power_gossip(sgd, graph.mixing_matrix, key=key), ("differences", "result")
         ),
-        # Both hold which entries were sent, a byte each, for the mean over those that sent: beside
-        # the zeros into which what was sent is scattered, as XLA writes zeros, which wait for
-        # nothing, before it looks for the largest entries; and beside the mask as numbers to add.
-        "demo": Algorithm(
-            cdjax.demo(RATE, compress.dct_top_k(32, 64)), ("transformed", "read"), 0.2
-        ),
+        "demo": Algorithm(cdjax.demo(RATE, compress.dct_top_k(32, 64)), ("transformed", "read")),
+        # Spare is which entries one agent has sent, a byte each, for the mean over those that sent.
         "sparse-loco": Algorithm(
-            cdjax.sparse_loco(sgd, compress.chunk_top_k(64, value_bits=2)), read, 0.3
+            cdjax.sparse_loco(sgd, compress.chunk_top_k(64, value_bits=2)), read, 0.02
         ),
     }
 

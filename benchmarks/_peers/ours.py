@@ -35,7 +35,9 @@ def steps(problem: Problem) -> Program:
     indices = np.tile(np.arange(problem.images.shape[1], dtype=np.int32), (1, agents, 1))
     return _loop(
         problem, tx, indices, shown=lambda x: x,
-        make_loop=lambda loss, tx: training.train_loop(training.train_step(loss, tx)),
+        make_loop=lambda loss, tx: training.train_loop(
+            training.train_step(loss, tx, gradient_norm=False)  # nor do the peers measure it
+        ),
     )  # fmt: skip
 
 
@@ -61,7 +63,7 @@ def rounds(problem: Problem) -> Program:
         cdjax.fedavg(inner, **options),
         np.tile(order, (1, clients, 1)),
         shown=lambda x: x[:1],
-        make_loop=lambda loss, _: training.fedavg_loop(loss, inner, **options),
+        make_loop=lambda loss, _: training.fedavg_loop(loss, inner, **options, gradient_norm=False),
     )
 
     def step() -> None:  # the other systems tell no losses of a round

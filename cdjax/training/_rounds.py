@@ -62,6 +62,7 @@ def local_loop(
     mix: Mixer,
     period: int,
     plan: str = "auto",
+    gradient_norm: bool = True,
 ) -> Callable[..., Outcome]:
     r"""Many rounds in one dispatch: local steps within each agent, then one mix.
 
@@ -80,6 +81,7 @@ def local_loop(
         period: τ, in steps, at least 1.
         plan: ``vmap`` steps all agents at once, ``map`` and ``unroll`` one after another, and
             ``auto`` as many as the cache holds.
+        gradient_norm: whether to measure it, as for :func:`cdjax.training.train_step`.
 
     Returns:
         A jitted function ``loop(state, data, indices, num_steps) -> (state, metrics)``, to be used
@@ -101,7 +103,8 @@ def local_loop(
     everybody = lambda number, num_agents: jnp.arange(num_agents)  # noqa: E731
     combine = lambda params, agents, number: mix(params, number)  # noqa: E731
     rounds = _Rounds(period, everybody, np.array(period), combine)
-    return _round_loop(loss_fn, inner, rounds, plan=plan)
+    gradient = gradient_fn(loss_fn, with_norm=gradient_norm)
+    return _round_loop(gradient, inner, rounds, plan=plan)
 
 
 def fedavg_loop(
@@ -113,6 +116,7 @@ def fedavg_loop(
     weights: ArrayLike | None = None,
     key: PRNGKeyArray | None = None,
     plan: str = "auto",
+    gradient_norm: bool = True,
 ) -> Callable[..., Outcome]:
     """Many rounds of federated averaging in one dispatch, which train the drawn clients only.
 
@@ -127,6 +131,7 @@ def fedavg_loop(
         weights: each agent's number of samples, shape (N,); equal by default.
         key: of the draws; needed if the fraction is below 1.
         plan: as for :func:`local_loop`.
+        gradient_norm: whether to measure it, as for :func:`cdjax.training.train_step`.
 
     Returns:
         A jitted function ``loop(state, data, indices, num_steps) -> (state, metrics)``, to be used
@@ -156,7 +161,8 @@ def fedavg_loop(
         return agent_average(params, sizes)
 
     rounds = _Rounds(drawn.period, drawn.clients, drawn.own_steps, combine)
-    return _round_loop(loss_fn, inner, rounds, plan=plan)
+    gradient = gradient_fn(loss_fn, with_norm=gradient_norm)
+    return _round_loop(gradient, inner, rounds, plan=plan)
 
 
 class _Carry(NamedTuple):
@@ -177,11 +183,15 @@ class _Part(NamedTuple):
 
 
 def _round_loop(
-    loss_fn: LossFn, inner: optax.GradientTransformation, rounds: _Rounds, *, plan: str
+    gradient: Callable[..., Any],
+    inner: optax.GradientTransformation,
+    rounds: _Rounds,
+    *,
+    plan: str,
 ) -> Callable[..., Outcome]:
     check_optimizer("inner", inner)
     check_choice("plan", plan, PLANS)
-    gradient, inner = gradient_fn(loss_fn), optax.with_extra_args_support(inner)
+    inner = optax.with_extra_args_support(inner)
 
     def loop(start: TrainState, data: Any, indices: Indices, num_steps: Int[Array, ""]) -> Outcome:
         num_agents, first = stacked_size(start.params), _step(start.opt_state)

@@ -148,3 +148,23 @@ def test_a_bad_plan_or_period_is_named():
         )
     with pytest.raises(ValueError, match="best"):
         training.fedavg_loop(agent_loss, optax.sgd(0.1), local_steps=1, plan="best")
+
+
+@pytest.mark.parametrize("rounds_of", ["fedavg", "local"])
+def test_rounds_measure_no_norms_of_gradients_that_are_not_wanted(rounds_of):
+    sgd, mix = optax.sgd(0.1), mixing.neighbors(topology.ring(NUM_AGENTS))
+    options = {"local_steps": 5, **HALF}
+    tx, loop_of = {
+        "fedavg": (
+            cdjax.fedavg(sgd, **options),
+            lambda **more: training.fedavg_loop(agent_loss, sgd, **options, **more),
+        ),
+        "local": (
+            cdjax.adapt_then_combine(sgd, mixing.every(5, mix)),
+            lambda **more: training.local_loop(agent_loss, sgd, mix=mix, period=5, **more),
+        ),
+    }[rounds_of]
+    measured, plain = (list(dispatched(loop_of(gradient_norm=norm), tx)) for norm in (True, False))
+    for (with_norm, rows), (without, fewer) in zip(measured, plain, strict=True):
+        assert set(rows) - set(fewer) == {"gradient_norm"}
+        assert_trees_close(without, with_norm, rtol=1e-6)

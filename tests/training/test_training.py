@@ -110,6 +110,16 @@ def test_a_loop_returns_a_row_of_metrics_per_step():
     np.testing.assert_allclose(rows["gradient_norm"], [[6.0, 6.0], [6.0, 6.0], [0.0, 0.0]])
 
 
+def test_the_norm_of_gradients_is_measured_unless_it_is_not_wanted():
+    state, samples, loss, tx = problem(models.SoftmaxRegression(num_classes=4))
+    batch = jax.tree.map(lambda x: x[:, :2], samples)
+    measured, plain = (
+        training.train_step(loss, tx, gradient_norm=norm)(state, batch) for norm in (True, False)
+    )
+    assert set(measured[1]) - set(plain[1]) == {"gradient_norm"}
+    assert_trees_close(plain[0].params, measured[0].params, rtol=1e-6)
+
+
 def test_every_number_of_steps_is_one_compilation_and_the_state_is_donated():
     state, samples, loss, tx = problem(models.SoftmaxRegression(num_classes=4))
     loop = training.train_loop(training.train_step(loss, tx))
