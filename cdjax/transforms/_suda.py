@@ -98,20 +98,16 @@ def suda(
     ) -> tuple[optax.Updates, tuple[SUDAState, optax.OptState]]:
         x = check_params(params, "suda", updates)
         (step, dual), descent_state = state
-        gradient, state_before = updates, descent_state
-        updates, descent_state = descend.update(gradient, state_before, x)
-        if row.c_after_mixing:
+        # All agents read each other's Πx, but each its own gradient.
+        start = stored(mix(x, step), step) if row.c_after_mixing else x
 
-            def stepped_from(gradient: Params, others: tuple[Params, Any, Any]) -> Params:
-                once, descent_state, step = others
-                updates, _ = descend.update(gradient, descent_state, once)
-                return optax.apply_updates(c(once, step), updates)
+        def stepped_from(gradient: Params, others: tuple[Params, Any, Any]) -> Params:
+            start, descent_state, step = others
+            updates, _ = descend.update(gradient, descent_state, start)
+            return optax.apply_updates(c(start, step), updates)
 
-            # All agents read each other's Πx, but each its own gradient.
-            others = stored(mix(x, step), step), state_before, step
-            stepped = written_over(stepped_from, gradient, others, step)
-        else:
-            stepped = stored(optax.apply_updates(c(x, step), updates), step)
+        stepped = written_over(stepped_from, updates, (start, descent_state, step), step)
+        _, descent_state = descend.update(updates, descent_state, x)
         after = stored(map_floats(lambda m, z: m - z, a(stepped, step), dual), step)
         pull = displacement(after, one_minus_b_squared(after, step))  # B²x
         dual = map_floats(lambda z, p: z + p, dual, pull)
