@@ -60,6 +60,8 @@ class Options:
     interpreter: tuple[str, ...] = ()
     """Where a system is installed, if not here, such as decent-bench=/venv/bin/python; it needs
     neither cdjax nor, if the system does not, JAX. PyTorch is torch."""
+    norms: bool = False
+    """Also times cdjax when it measures the norms of gradients, which no peer does."""
     turns: int = 5
     """Turns per program."""
     seconds: float = 0.2
@@ -100,10 +102,10 @@ def main(options: Options) -> None:
     malloc = options.malloc or (("glibc",) if gpu else ("glibc", "kept"))
     tolerance = _TOLERANCE_OF_TF32 if gpu else _TOLERANCE
     for contest in _contests(options):
-        entrants = _with_allocators(
-            [Entrant("cdjax", f"benchmarks._peers.ours:{contest.ours}", "jax"), *contest.peers],
-            malloc,
-        )
+        ours = Entrant("cdjax", f"benchmarks._peers.ours:{contest.ours}", "jax")
+        measuring = ours._replace(name="cdjax, with norms", options={"gradient_norm": True})
+        ours_and_theirs = [ours, *[measuring] * options.norms, *contest.peers]
+        entrants = _with_allocators(ours_and_theirs, malloc)
         try:
             times, failed = compete(
                 contest.problem, entrants, turns=options.turns, seconds=options.seconds,

@@ -21,6 +21,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from cdjax._checks import check_count, check_num_agents, stacked_size
+from cdjax._divisors import largest_divisor
 from cdjax._types import Params
 
 AXIS = "agents"
@@ -74,7 +75,7 @@ def block_size(num_agents: int, mesh: Mesh, *, axis: str = AXIS) -> int:
         )
     num_devices = mesh.shape[axis]
     if num_agents % num_devices:
-        fitting = next(d for d in range(num_devices, 0, -1) if num_agents % d == 0)
+        fitting = largest_divisor(num_agents, num_devices)
         below = num_agents // num_devices * num_devices
         agents = " or ".join(str(n) for n in (below, below + num_devices) if n)
         raise ValueError(

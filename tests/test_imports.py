@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = {
     "cdjax": {
         "_types": 0, "_checks": 0, "_trees": 0, "_plans": 0, "_contents": 0, "_json": 0,
+        "_divisors": 0,
         "_stored": 1, "topology": 1,
         "sharding": 2,
         "mixing": 3,

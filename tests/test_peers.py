@@ -35,7 +35,8 @@ def competed(*entrants, work=TOY):
 def test_cdjax_against_cdjax_gives_a_ratio():
     work = problems.steps("mlp", agents=3, batch=2, algorithm="cdmsgd")
     one = Entrant("cdjax", "benchmarks._peers.ours:steps", "jax")
-    times, wrong = competed(one, one._replace(malloc="kept"), work=work)
+    other = one._replace(malloc="kept", options={"gradient_norm": True})
+    times, wrong = competed(one, other, work=work)
     assert not wrong and list(times) == ["cdjax", "cdjax, pages kept"]
     assert 0 < ratio({label: found.wall for label, found in times.items()}, *times) < 1000
     assert all(len(found.wall) == len(found.cpu) == 2 for found in times.values())

@@ -24,7 +24,7 @@ ALGORITHMS: dict[str, Callable[..., optax.GradientTransformation]] = {
 }
 
 
-def steps(problem: Problem) -> Program:
+def steps(problem: Problem, *, gradient_norm: bool = False) -> Program:
     """Steps on a ring, in the compiled loop of the experiments."""
     facts, agents = problem.facts, len(problem.images)
     if facts["algorithm"] == "cdsgd-pairs":
@@ -36,7 +36,7 @@ def steps(problem: Problem) -> Program:
     return _loop(
         problem, tx, indices, shown=lambda x: x,
         make_loop=lambda loss, tx: training.train_loop(
-            training.train_step(loss, tx, gradient_norm=False)  # nor do the peers measure it
+            training.train_step(loss, tx, gradient_norm=gradient_norm)
         ),
     )  # fmt: skip
 
@@ -48,7 +48,7 @@ def _pairs_on_a_ring(num_agents: int, step: jax.Array) -> jax.Array:
     return jnp.where(to_the_right, agent + 1, agent - 1) % num_agents
 
 
-def rounds(problem: Problem) -> Program:
+def rounds(problem: Problem, *, gradient_norm: bool = False) -> Program:
     """Rounds of federated averaging, which train the drawn clients only."""
     facts, (clients, samples) = problem.facts, problem.labels.shape
     inner, num_steps = optax.sgd(facts["learning_rate"]), samples // facts["batch"]
@@ -63,7 +63,9 @@ def rounds(problem: Problem) -> Program:
         cdjax.fedavg(inner, **options),
         np.tile(order, (1, clients, 1)),
         shown=lambda x: x[:1],
-        make_loop=lambda loss, _: training.fedavg_loop(loss, inner, **options, gradient_norm=False),
+        make_loop=lambda loss, _: training.fedavg_loop(
+            loss, inner, **options, gradient_norm=gradient_norm
+        ),
     )
 
     def step() -> None:  # the other systems tell no losses of a round

@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
 from cdjax._checks import check_count, check_key, check_scalar
+from cdjax._divisors import largest_divisor
 from cdjax._trees import widened
 from cdjax.compress._compressor import (
     Compressor,
@@ -238,12 +239,8 @@ def _as_matrix(shape: tuple[int, ...]) -> tuple[int, int]:
 def _sides(shape: tuple[int, ...], chunk: int) -> tuple[tuple[int, int], int]:
     """The sides of a leaf's chunks, and their number."""
     rows, columns = _as_matrix(shape)
-    sides = _largest_divisor(rows, chunk), _largest_divisor(columns, chunk)
+    sides = largest_divisor(rows, chunk), largest_divisor(columns, chunk)
     return sides, rows * columns // math.prod(sides)
-
-
-def _largest_divisor(length: int, most: int) -> int:
-    return next(n for n in range(min(length, most), 0, -1) if length % n == 0) if length else 1
 
 
 def _cut(x: Array, chunk: int, *, transform: bool) -> Shaped[Array, "chunks entries"]:

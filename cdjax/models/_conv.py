@@ -33,6 +33,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
+from cdjax._divisors import largest_divisor
 from cdjax._stored import kept
 
 Images: TypeAlias = Float[Array, "batch height width channels"]
@@ -275,7 +276,7 @@ def _kernel(images: Images, result: Result, rows: _Axis, columns: _Axis, precisi
 def _chunk_size(number: int, most: int) -> int:
     """How many of a number of images to take at a time: a divisor if one is near ``most``."""
     most = min(number, most)
-    divisor = next(size for size in range(most, 0, -1) if number % size == 0)
+    divisor = largest_divisor(number, most)
     return divisor if 2 * divisor > most else -(-number // -(-number // most))
 
 

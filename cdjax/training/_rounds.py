@@ -17,6 +17,7 @@ import optax
 from jaxtyping import Array, ArrayLike, Int, PRNGKeyArray
 
 from cdjax._checks import check_choice, check_count, check_mixer, check_optimizer, stacked_size
+from cdjax._divisors import largest_divisor
 from cdjax._trees import have_agent_axis
 from cdjax._types import Mixer, OptState, Params
 from cdjax.agents import PLANS, agent_map, choose_plan
@@ -326,10 +327,7 @@ def _block_size(
     if plan == "vmap" or jax.default_backend() != "cpu":
         return num_clients
     num_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(one_agent[0]))
-    most = max(1, _BLOCK_BYTES // num_bytes)
-    return max(
-        size for size in range(1, num_clients + 1) if num_clients % size == 0 and size <= most
-    )
+    return largest_divisor(num_clients, max(1, _BLOCK_BYTES // num_bytes))
 
 
 def _arguments(state: TrainState, data: Any, indices: Indices) -> tuple[Any, ...]:

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 import cdjax
 from cdjax import mixing, robust, sharding, topology
+from cdjax._divisors import largest_divisor
 from experiments.run import config
 from experiments.run.config import option_values
 from experiments.run.disturbance import ATTACKS, FAULTS, MIXERS
@@ -151,7 +152,7 @@ def build_mesh(machine: config.Machine, num_agents: int, *, in_turns: bool) -> M
             num_devices = 1
         elif machine.devices == "auto" and jax.process_count() == 1:
             most = min(jax.device_count(), num_agents)
-            num_devices = next(d for d in range(most, 0, -1) if num_agents % d == 0)
+            num_devices = largest_divisor(num_agents, most)
         elif machine.devices in ("all", "auto"):
             num_devices = jax.device_count()
         else:
