@@ -156,7 +156,7 @@ class Compressor:
         if jax.default_backend() == "cpu":
             # Agent by agent: the mask of all takes a byte per entry, a quarter of the parameters.
             def add(counts: Array, message: Message) -> tuple[Array, None]:
-                return counts + entries(message, like)[1], None
+                return counts + entries(message, like)[1].astype(counts.dtype), None
 
             zeros = jnp.zeros(values.shape[1:], values.dtype)
             counts = jax.lax.scan(add, zeros, messages)[0]
