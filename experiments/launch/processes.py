@@ -306,7 +306,10 @@ def _watch(kept: str) -> None:
     if sys.stdout.isatty():
         os.write(1, b"\033[?25h\n")  # shows the cursor, which a progress bar has hidden
     error = f"error: process {lost['process']} {lost['end']}, so the run cannot go on; {kept}\n"
-    os.write(2, error.encode())  # not print: the main thread may hold the lock of the stream
+    # JAX's threads may learn of the loss later; nothing that they say comes below this line.
+    stderr = os.dup(2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    os.write(stderr, error.encode())  # not print: the main thread may hold the lock of the stream
     end = time.monotonic() + _GRACE_SECONDS
     while any(_peers.values()) and time.monotonic() < end:
         list(_last_messages())
