@@ -121,11 +121,11 @@ def test_leaves_that_are_not_floating_point_pass_unchanged(make):
     assert_trees_close(make(topology.complete(4))(tree), tree, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
 @pytest.mark.parametrize("family", ["ring", "star"])
 def test_passes_where_jax_promotes_no_dtypes(make, family, dtype):
     mix = make(topology.create(family, 8))
-    with jax.numpy_dtype_promotion("strict"):
+    with jax.enable_x64(dtype == "float64"), jax.numpy_dtype_promotion("strict"):
         jax.eval_shape(mix, jax.ShapeDtypeStruct((8, 3), dtype))
 
 

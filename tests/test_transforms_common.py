@@ -276,13 +276,13 @@ WITH_ADAM = {"consensus after adam", "tracking before adam", "outer", "outer of 
 
 
 @pytest.mark.parametrize("name", rows(name for name in TABLE if name not in WITH_ADAM))
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
 def test_passes_where_jax_promotes_no_dtypes(name, dtype):
     def init_and_step(params):
         tx = TABLE[name][0](0.1)
         return step_of(tx)(params, tx.init(params))
 
-    with jax.numpy_dtype_promotion("strict"):
+    with jax.enable_x64(dtype == "float64"), jax.numpy_dtype_promotion("strict"):
         jax.eval_shape(init_and_step, random_stacked_tree(NUM_AGENTS, dtype=dtype))
 
 

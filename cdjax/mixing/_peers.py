@@ -95,8 +95,8 @@ def random_pairs(topology: Topology, key: PRNGKeyArray) -> Peers:
     """
     check_topology(topology)
     check_key(key)
-    agents = np.arange(topology.num_agents)
-    first, second = np.array(topology.graph.edges, int).reshape(-1, 2).T
+    agents = np.arange(topology.num_agents, dtype=np.int32)
+    first, second = np.array(topology.graph.edges, np.int32).reshape(-1, 2).T
 
     def match_favorites(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         ranks, partners = carry
@@ -173,7 +173,7 @@ def push(peers: Peers, *, mesh: Mesh | None = None, axis: str = AXIS) -> Mixer:
     """
 
     def average(peer: Int[Array, " agents"], tree: Params) -> Params:
-        sends = peer != jnp.arange(len(peer))
+        sends = peer != jnp.arange(len(peer), dtype=peer.dtype)
         num_terms = jnp.ones(len(peer)).at[peer].add(sends.astype(float))
         pulls = pulls_of_senders(tree, peer[None], mesh, axis)  # of itself a silent agent has none
         return map_floats(lambda x, pull: x + pull / along_agents(num_terms, x), tree, pulls)

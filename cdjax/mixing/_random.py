@@ -246,7 +246,7 @@ def random_matchings(
     def weights_of(step: int | Int[Array, ""] | None) -> Float[Array, " matchings"]:
         step_key = jax.random.fold_in(key, check_step(step, "random_matchings"))
         active = jax.random.bernoulli(step_key, matcha.probabilities, matcha.probabilities.shape)
-        return matcha.edge_weight * active
+        return jnp.where(active, matcha.edge_weight, 0.0)
 
     def mix(tree: Params, step: int | Int[Array, ""] | None = None) -> Params:
         weights = weights_of(step)

@@ -33,11 +33,11 @@ def pulls_of_heard(
     tree: Params, heard: Int[Array, "draws agents"], mesh: Mesh | None, axis: str
 ) -> Params:
     r"""How far agents are from those that they hear, summed: :math:`\sum_d (x^{p_d(j)} - x^j)`."""
-    heard = jnp.asarray(heard)
+    heard = jnp.asarray(heard, jnp.int32)  # as the numbers of devices are
     if mesh is None or not is_divided(mesh, axis):
         of_leaf = lambda x: sum((x[others] - x for others in heard), start=jnp.zeros_like(x))  # noqa: E731
         return map_floats(of_leaf, tree)
-    receivers = jnp.broadcast_to(jnp.arange(heard.shape[1])[None], heard.shape)
+    receivers = jnp.broadcast_to(jnp.arange(heard.shape[1], dtype=jnp.int32)[None], heard.shape)
     return _summed(_from_heard, tree, heard, heard, receivers, mesh=mesh, axis=axis)
 
 
@@ -48,7 +48,7 @@ def pulls_of_senders(
 
     .. math:: \sum_d \sum_{l : \, r_d(l) = j} (x^l - x^j)
     """
-    receivers = jnp.asarray(receivers)
+    receivers = jnp.asarray(receivers, jnp.int32)
     if mesh is None or not is_divided(mesh, axis):
 
         def of_leaf(x: Array) -> Array:
@@ -58,7 +58,8 @@ def pulls_of_senders(
             return pulls
 
         return map_floats(of_leaf, tree)
-    senders = jnp.broadcast_to(jnp.arange(receivers.shape[1])[None], receivers.shape)
+    senders = jnp.arange(receivers.shape[1], dtype=jnp.int32)[None]
+    senders = jnp.broadcast_to(senders, receivers.shape)
     return _summed(_from_senders, tree, receivers, senders, receivers, mesh=mesh, axis=axis)
 
 

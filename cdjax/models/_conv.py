@@ -35,6 +35,7 @@ from jaxtyping import Array, Float
 
 from cdjax._divisors import largest_divisor
 from cdjax._stored import kept
+from cdjax._trees import widened
 
 Images: TypeAlias = Float[Array, "batch height width channels"]
 Kernel: TypeAlias = Float[Array, "kernel_height kernel_width channels features"]
@@ -344,8 +345,7 @@ def _evaluate(
     first: Array, second: Array, *, wanted: str, axes: tuple[_Axis, _Axis], precision: Any
 ) -> Array:
     # Half precision is summed in float32, as XLA's own convolutions do.
-    wide = jnp.promote_types(first.dtype, jnp.float32)
-    value = _MAPS[wanted](first.astype(wide), second.astype(wide), *axes, precision)
+    value = _MAPS[wanted](widened(first), widened(second), *axes, precision)
     return value.astype(first.dtype)
 
 

@@ -302,7 +302,7 @@ def _transfer(
     per_byte = jnp.asarray(1 / links.bandwidth)
     for nodes, capacity in ends:
         count = jax.ops.segment_sum(active.astype(int), jnp.asarray(nodes), links.num_nodes)
-        share = jnp.maximum(count, 1) * jnp.asarray(1 / capacity)
+        share = jnp.maximum(count, 1).astype(per_byte.dtype) * jnp.asarray(1 / capacity)
         per_byte = jnp.maximum(per_byte, share[nodes])
     return message_bytes * per_byte
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from cdjax._checks import check_callable, check_mixer
@@ -50,7 +51,7 @@ def heard_from_peers(peers: Peers, links: Links) -> Heard:
         A function of the step.
     """
     check_callable("peers", peers, "a function of the step, as of cdjax.mixing.random_pairs")
-    return lambda step: peers(step)[jnp.asarray(links.receivers)] == jnp.asarray(links.senders)
+    return lambda step: _joins(peers(step), links.receivers, links.senders)
 
 
 def sent_to_peers(peers: Peers, links: Links) -> Heard:
@@ -64,4 +65,9 @@ def sent_to_peers(peers: Peers, links: Links) -> Heard:
         A function of the step.
     """
     check_callable("peers", peers, "a function of the step, as of cdjax.mixing.random_peers")
-    return lambda step: peers(step)[jnp.asarray(links.senders)] == jnp.asarray(links.receivers)
+    return lambda step: _joins(peers(step), links.senders, links.receivers)
+
+
+def _joins(peers: Array, agents: np.ndarray, others: np.ndarray) -> Array:
+    """Whether each link joins an agent to its peer."""
+    return peers[jnp.asarray(agents)] == jnp.asarray(others, peers.dtype)

@@ -76,7 +76,8 @@ def heard_by_slot(
     links: Links, failed: Bool[Array, " links"]
 ) -> Iterator[tuple[Int[Array, " agents"], Float[np.ndarray, " agents"]]]:
     """Slot by slot: whom each agent reads, itself where nothing arrives, and with which weight."""
+    itself = np.arange(len(links.own), dtype=links.senders.dtype)
     for numbers in links.in_slots.T:
         arrives = (numbers >= 0) & ~failed[numbers]
-        heard = jnp.where(arrives, links.senders[numbers], np.arange(len(links.own)))
+        heard = jnp.where(arrives, links.senders[numbers], itself)
         yield heard, np.where(numbers >= 0, links.weights[numbers], 0.0)

@@ -74,7 +74,7 @@ def sequential_loop(loss_fn: LossFn, tx: optax.GradientTransformation) -> Callab
         own = jax.tree.map(lambda x: x[agent], (stored, state.model_state, batch))
         grad, model_state, metrics = gradient(*own, agent_key(state, agent))
         grads = jax.tree.map(lambda x, g: jnp.zeros_like(x).at[agent].set(g), stored, grad)
-        active = jnp.arange(stacked_size(stored)) == agent
+        active = jnp.arange(stacked_size(stored), dtype=agent.dtype) == agent
         loss = metrics["loss"]
         updates, opt_state = tx.update(grads, state.opt_state, stored, active=active, value=loss)
         moved = eval_params(opt_state, optax.apply_updates(stored, updates))

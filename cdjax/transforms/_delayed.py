@@ -133,7 +133,7 @@ def _received(tree: Params, state: DelayedState, lags: np.ndarray) -> Params:
         if not is_floating(x):
             return x
         # The longest delay reads the place that this step's values are about to take.
-        places = (state.step - lags) % past.shape[1]
+        places = (state.step - jnp.asarray(lags, state.step.dtype)) % past.shape[1]
         return jnp.where(along_agents(is_late, x), past[agents, places], x)
 
     return jax.tree.map(leaf, state.history, tree)

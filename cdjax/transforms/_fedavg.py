@@ -171,7 +171,7 @@ def _resting(
     ) -> tuple[optax.Updates, RestingState]:
         num_agents, position = stacked_size(updates), state.step % rounds.period
         active = rounds.are_clients(state.step // rounds.period, num_agents)
-        active &= position < rounds.own_steps
+        active &= position < jnp.asarray(rounds.own_steps, position.dtype)
         is_stacked = have_agent_axis(inner.init, updates)
         updates, inner_state = inner.update(updates, state.inner, params, **extra_args)
         updates, inner_state = of_active(active, updates, (inner_state, state.inner), is_stacked)

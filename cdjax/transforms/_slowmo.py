@@ -78,7 +78,7 @@ def slowmo(
         if not callable(learning_rate):
             return jnp.asarray(learning_rate)
         rates = jax.vmap(lambda step: jnp.asarray(value_at(learning_rate, step), float))
-        return jnp.mean(rates(number * period + jnp.arange(period)), axis=0)
+        return jnp.mean(rates(number * period + jnp.arange(period, dtype=number.dtype)), axis=0)
 
     def init(params: Params) -> SlowMomentumState:
         return SlowMomentumState(jnp.zeros([], jnp.int32), optax.tree.zeros_like(params))
