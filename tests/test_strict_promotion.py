@@ -46,9 +46,11 @@ def convolved(x):
 
 def in_turn(x):
     loss = lambda params, state, batch, key: (jnp.sum(params["bias"] * batch[0]), (state, {}))  # noqa: E731
-    loop = training.sequential_loop(loss, cdjax.cdmsgd(0.1, MIX))
-    state = training.init_state({"bias": x["bias"]}, cdjax.cdmsgd(0.1, MIX), key=KEY)
-    return loop(state, x["bias"][:, None], np.zeros((2, 8, 1), int), 2)
+    tx = cdjax.cdmsgd(0.1, MIX)
+    state = training.init_state({"bias": x["bias"]}, tx, key=KEY)
+    return training.sequential_loop(loss, tx)(
+        state, x["bias"][:, None], np.zeros((2, 8, 1), int), 2
+    )
 
 
 def timed(x):

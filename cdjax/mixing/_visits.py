@@ -37,7 +37,7 @@ def pulls_of_heard(
     if mesh is None or not is_divided(mesh, axis):
         of_leaf = lambda x: sum((x[others] - x for others in heard), start=jnp.zeros_like(x))  # noqa: E731
         return map_floats(of_leaf, tree)
-    receivers = jnp.broadcast_to(jnp.arange(heard.shape[1], dtype=jnp.int32)[None], heard.shape)
+    receivers = jax.lax.broadcasted_iota(jnp.int32, heard.shape, 1)
     return _summed(_from_heard, tree, heard, heard, receivers, mesh=mesh, axis=axis)
 
 
@@ -58,8 +58,7 @@ def pulls_of_senders(
             return pulls
 
         return map_floats(of_leaf, tree)
-    senders = jnp.arange(receivers.shape[1], dtype=jnp.int32)[None]
-    senders = jnp.broadcast_to(senders, receivers.shape)
+    senders = jax.lax.broadcasted_iota(jnp.int32, receivers.shape, 1)
     return _summed(_from_senders, tree, receivers, senders, receivers, mesh=mesh, axis=axis)
 
 

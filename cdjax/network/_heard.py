@@ -68,6 +68,10 @@ def sent_to_peers(peers: Peers, links: Links) -> Heard:
     return lambda step: _joins(peers(step), links.senders, links.receivers)
 
 
-def _joins(peers: Array, agents: np.ndarray, others: np.ndarray) -> Array:
+def _joins(
+    peers: Int[Array, " agents"],
+    agents: Int[np.ndarray, " links"],
+    others: Int[np.ndarray, " links"],
+) -> Bool[Array, " links"]:
     """Whether each link joins an agent to its peer."""
     return peers[jnp.asarray(agents)] == jnp.asarray(others, peers.dtype)

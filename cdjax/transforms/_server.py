@@ -38,7 +38,8 @@ def clocks_tick(
     step: Int[Array, ""], period: int, clocks: ArrayLike | None, num_agents: int
 ) -> Bool[Array, " agents"]:
     """Whether each agent's clock, the step plus its own offset, is a multiple of the period."""
-    offsets = jnp.asarray(np.zeros(num_agents) if clocks is None else clocks, step.dtype)
+    kind = step.dtype
+    offsets = jnp.zeros(num_agents, kind) if clocks is None else jnp.asarray(clocks, kind)
     if offsets.shape != (num_agents,):
         raise ValueError(
             f"clocks has shape {offsets.shape}; expected one offset per agent, ({num_agents},)"
